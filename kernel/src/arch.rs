@@ -1,0 +1,169 @@
+//! The whole boundary between the core and a machine: one trait.
+//!
+//! `arch-x86_64` and `arch-aarch64` implement it over hardware, `arch-sim` over a simulated machine. The core calls nothing else
+//! that is privileged or that depends on an architecture, and every entry of every table goes through [`Arch::load_entry`] and its
+//! siblings, so that a simulated machine sees each access.
+//!
+//! The calls in the other direction are in [`crate::upcall`].
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{Level, PhysAddr, VirtAddr};
+use crate::machine::Machine;
+use crate::mm::entry::EntryCodec;
+use crate::smp::cpu::Cpu;
+use crate::tlb::invalidation::Invalidation;
+
+/// What an architecture flushes with when nobody chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NativeTransport {
+    /// Other CPUs invalidate in an interrupt handler.
+    Ipi,
+    /// One instruction reaches every TLB.
+    Broadcast,
+}
+
+/// Which interrupt to raise on another CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doorbell {
+    /// An ordinary interrupt, held off while the target has interrupts masked: [`crate::upcall::call`].
+    Call,
+    /// An interrupt that also reaches code with interrupts masked (NMI; Group 0 FIQ): [`crate::upcall::nmi`].
+    Nmi,
+}
+
+/// The address-space identifier that translations of one mm are tagged with. 0 is the kernel's; where the
+/// hardware has no tags every mm has 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Asid(pub u16);
+
+/// An access to a user address found no translation, or one that forbids it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserFault;
+
+/// A machine, as the core sees it. All functions act on the CPU that calls them.
+pub trait Arch: Copy + Send + Sync + Sized + 'static {
+    /// Name as on the command line: `x86_64`, `aarch64`.
+    const NAME: &'static str;
+    /// The format of table entries.
+    type Codec: EntryCodec;
+    /// What the architecture keeps per CPU (descriptor tables, interrupt stacks); inside [`Cpu`].
+    type CpuLocal: Default + Sync + Send;
+    /// The transport of this architecture's usual kernels.
+    const NATIVE_TRANSPORT: NativeTransport;
+    /// How many distinct tags an mm can have; 1 where translations are not tagged.
+    const ASIDS: u32;
+    /// Above this many entries an invalidation takes the whole address space instead
+    /// (Linux: 33 on x86, 512 on arm64).
+    const INVALIDATION_CEILING: u64;
+    /// First address above the user half.
+    const USER_END: VirtAddr;
+    /// Where per-CPU kernel stacks may be mapped: at least 512 × 128 KiB from here are free in the kernel half.
+    const KERNEL_STACKS: VirtAddr;
+
+    /// The machine that was given to [`Arch::install_machine`].
+    fn machine() -> &'static Machine<Self>;
+    /// Makes `machine` the one that [`Arch::machine`] returns. Called once, by the boot CPU, before any other CPU runs.
+    fn install_machine(machine: Machine<Self>) -> &'static Machine<Self>;
+
+    /// The calling CPU's area.
+    fn this_cpu() -> &'static Cpu<Self>;
+    /// Makes `cpu` the area that [`Arch::this_cpu`] returns on this CPU.
+    ///
+    /// # Safety
+    /// `cpu` describes the calling CPU; no other CPU was given it.
+    unsafe fn set_this_cpu(cpu: &'static Cpu<Self>);
+
+    /// Where the kernel reaches physical address `pa`; valid for all RAM of the memory map.
+    fn direct_map(pa: PhysAddr) -> *mut u8;
+
+    /// Reads a table entry. Acquire: pairs with the release of the store that published what the entry points at.
+    #[inline(always)]
+    fn load_entry(slot: &AtomicU64) -> u64 {
+        slot.load(Ordering::Acquire)
+    }
+    /// Writes a table entry. Release: pairs with [`Arch::load_entry`].
+    #[inline(always)]
+    fn store_entry(slot: &AtomicU64, raw: u64) {
+        slot.store(raw, Ordering::Release)
+    }
+    /// Writes a table entry and returns the one before. A full barrier: AcqRel read-modify-writes on both architectures
+    /// are (`XCHG`; `SWPAL`), and [`Arch::fence`] is used where the proof needs one.
+    #[inline(always)]
+    fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
+        slot.swap(raw, Ordering::AcqRel)
+    }
+    /// Replaces `old` by `new`, or returns what was there.
+    #[inline(always)]
+    fn replace_entry(slot: &AtomicU64, old: u64, new: u64) -> Result<u64, u64> {
+        slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+    /// A full barrier (`MFENCE` or a locked instruction; `DMB ISH`).
+    #[inline(always)]
+    fn fence() {
+        core::sync::atomic::fence(Ordering::SeqCst)
+    }
+
+    /// Masks interrupts and says whether they had been enabled. The NMI doorbell is not masked.
+    fn irq_save() -> bool;
+    /// Puts back what [`Arch::irq_save`] returned.
+    fn irq_restore(were_enabled: bool);
+    /// Whether interrupts are enabled.
+    fn irqs_enabled() -> bool;
+    /// To be called in every wait loop: `PAUSE`, `YIELD`. Under `-icount` this is what lets another CPU run.
+    fn relax();
+    /// Called with interrupts masked: sleeps until one is pending, takes it, returns with interrupts masked again.
+    fn wait_for_interrupt();
+    /// Raises an interrupt on `target`, which is not the calling CPU. Stores before this call are visible to its handler.
+    fn ring(target: &Cpu<Self>, bell: Doorbell);
+    /// Arms this CPU's one-shot timer, `ns` nanoseconds of the machine's time from now: [`crate::upcall::timer`].
+    fn set_timer(ns: u64);
+    /// Disarms this CPU's timer.
+    fn stop_timer();
+    /// Instructions executed so far; under `-icount` by all CPUs together, exactly. Elsewhere a cycle or tick counter.
+    fn instructions() -> u64;
+
+    /// Prepares a zeroed frame as the root of an mm (where user and kernel half share one root: copies the kernel's entries).
+    ///
+    /// # Safety
+    /// `root` is a zeroed frame that nothing else uses.
+    unsafe fn init_root(root: PhysAddr);
+    /// Makes the CPU translate the user half by `root`, tagged `asid`. Where translations are not tagged this drops all
+    /// non-global translations and paging-structure caches of the CPU. Orders earlier entry stores before later walks.
+    ///
+    /// # Safety
+    /// `root` was prepared by [`Arch::init_root`] and stays a root until another is loaded. Interrupts are masked.
+    unsafe fn load_root(root: PhysAddr, asid: Asid);
+    /// Makes the CPU translate nothing in the user half.
+    ///
+    /// # Safety
+    /// Interrupts are masked.
+    unsafe fn load_kernel_root();
+    /// Invalidates on this CPU only, including its paging-structure caches where `what.tables`. Returns how many
+    /// invalidation instructions that took.
+    fn invalidate_local(asid: Asid, what: &Invalidation) -> u32;
+    /// Invalidates on all CPUs without interrupting them, and waits for completion. Only where
+    /// [`Arch::NATIVE_TRANSPORT`] is `Broadcast`. Returns how many broadcast instructions that took.
+    fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32;
+
+    /// Reads eight bytes at a user address through this CPU's translation.
+    fn read_user(va: VirtAddr) -> Result<u64, UserFault>;
+    /// Writes eight bytes at a user address through this CPU's translation.
+    fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault>;
+
+    /// Maps one 4 KiB kernel page, readable and writable, never executable, taking zeroed table frames from `new_table`. The slot was empty.
+    ///
+    /// # Safety
+    /// `va` is in the kernel half and nothing refers to it; `page` is not otherwise in use. Only before other CPUs run.
+    unsafe fn map_kernel_page(va: VirtAddr, page: PhysAddr, new_table: &mut dyn FnMut() -> PhysAddr);
+    /// Continues in `entry` on an empty stack that ends at `top` (16-byte aligned), and forgets the present one.
+    ///
+    /// # Safety
+    /// `top` ends a mapped stack that nothing else uses; nothing on the present stack is needed again.
+    unsafe fn switch_stack(top: VirtAddr, entry: extern "C" fn() -> !) -> !;
+
+    /// Which levels may hold leaves that the core uses: 4 KiB and 2 MiB.
+    fn leaf_allowed(level: Level) -> bool {
+        matches!(level, Level::Pte | Level::Pmd)
+    }
+}

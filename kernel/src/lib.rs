@@ -1,0 +1,21 @@
+//! The core of a research kernel about one question: when does changing a page table need an interrupt to every CPU, and
+//! when is that interrupt redundant?
+//!
+//! Nothing here names an architecture: [`arch::Arch`] is the whole boundary. Start reading at [`mm`] (tables and the
+//! types that keep them alive), [`tlb`] (flushes and what they cover) and [`sync`] (the strategies).
+#![no_std]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod arch;
+pub mod boot;
+pub mod machine;
+pub mod mm;
+pub mod record;
+pub mod smp;
+pub mod suite;
+pub mod sync;
+pub mod tlb;
+pub mod upcall;
+pub mod workload;

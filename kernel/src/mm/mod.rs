@@ -1,0 +1,3 @@
+//! Address spaces and their page tables.
+
+pub mod entry;

@@ -1,0 +1,169 @@
+//! One row of results: a strategy on a transport under a workload in a mode.
+
+/// What came out of one cell, and what was expected of it. Little endian, no padding.
+///
+/// Counts are sums over all operations of the cell. Names are indices into the lists that the runner shares with the
+/// kernel ([`crate::suite`]).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct CellRow {
+    /// Index in [`crate::sync::NAMES`].
+    pub strategy: u16,
+    /// Index in [`crate::workload::NAMES`].
+    pub workload: u16,
+    /// Index in [`crate::suite::Mode::NAMES`].
+    pub mode: u16,
+    /// Index in [`crate::tlb::transport::NAMES`].
+    pub transport: u16,
+    /// The static hook's value: 0 or 1.
+    pub hook: u8,
+    /// A [`Verdict`].
+    pub expected: u8,
+    /// A [`Verdict`].
+    pub verdict: u8,
+    /// 1 when the counts were predicted for this cell and differ.
+    pub miscounted: u8,
+    /// Online CPUs.
+    pub cpus: u32,
+    /// Operations done.
+    pub ops: u64,
+    /// Flush interrupts, in targets.
+    pub flush_ipis: u64,
+    /// Sync interrupts, in targets.
+    pub sync_ipis: u64,
+    /// Sync rounds that the strategy left out.
+    pub syncs_elided: u64,
+    /// Sync interrupts whose target held nothing that the sync was for.
+    pub redundant_sync_ipis: u64,
+    /// Tables reused or freed while a walk held them.
+    pub missing_syncs: u64,
+    /// Invalidation instructions, local and broadcast.
+    pub tlbi: u64,
+    /// Interrupt vectors raised, flush and sync together.
+    pub vectors: u64,
+    /// Instructions, over all operations; 0 where not measured.
+    pub instructions: u64,
+    /// Walks made by all CPUs.
+    pub walks: u64,
+    /// Pages that walks returned.
+    pub pages: u64,
+    /// Violations that the ghost oracle found ("unsafe by state").
+    pub violations_ghost: u64,
+    /// Violations that the value oracle found ("observed").
+    pub violations_value: u64,
+    /// What the closed form says of `flush_ipis`, or `u64::MAX` where it says nothing.
+    pub predicted_flush: u64,
+    /// What the closed form says of `sync_ipis`.
+    pub predicted_sync: u64,
+    /// What the closed form says of `syncs_elided`.
+    pub predicted_elided: u64,
+    /// The first violation, if any.
+    pub first: Violation,
+}
+
+/// A violation, enough of it to say who held what and in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Violation {
+    /// A [`ViolationKind`]; 0 for none.
+    pub kind: u16,
+    /// The CPU that walked.
+    pub walker: u16,
+    /// The CPU that reused or freed.
+    pub updater: u16,
+    /// Level of the table, 0 for PTE.
+    pub level: u16,
+    /// The mm of the walk.
+    pub mm: u32,
+    /// The frame.
+    pub pfn: u32,
+    /// The address walked to.
+    pub address: u64,
+    /// Which walk of that CPU it was, counted from the start of the cell.
+    pub walk: u64,
+    /// Which operation it was, counted from the start of the cell.
+    pub op: u64,
+    /// When the walk began, the table was unlinked, the flush completed, and the table was reused or freed, on the machine's instruction counter.
+    pub times: [u64; 4],
+}
+
+/// What went wrong; the value of [`Violation::kind`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum ViolationKind {
+    /// A table was reused while a walk that began before its unlink held it.
+    ReusedWhileHeld = 1,
+    /// A table was freed while a walk held it.
+    FreedWhileHeld = 2,
+    /// A walk returned a page that its address did not map.
+    WrongPage = 3,
+    /// A walk read an entry of a table that had been freed.
+    ReadPoison = 4,
+    /// A CPU's translation led to a page that no longer belonged there.
+    StaleTranslation = 5,
+    /// A table was unlinked although it still mapped something.
+    LostMapping = 6,
+}
+
+impl ViolationKind {
+    /// The kind with this number.
+    pub fn from_number(n: u16) -> Option<ViolationKind> {
+        use ViolationKind::*;
+        [ReusedWhileHeld, FreedWhileHeld, WrongPage, ReadPoison, StaleTranslation, LostMapping]
+            .into_iter()
+            .find(|k| *k as u16 == n)
+    }
+
+    /// Whether the ghost oracle found it (else the value oracle did).
+    pub fn by_state(self) -> bool {
+        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld)
+    }
+
+    /// In words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            ViolationKind::ReusedWhileHeld => "a table was reused while a walk that began before its unlink held it",
+            ViolationKind::FreedWhileHeld => "a table was freed while a walk held it",
+            ViolationKind::WrongPage => "a walk returned a page that its address did not map",
+            ViolationKind::ReadPoison => "a walk read an entry of a freed table",
+            ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
+            ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
+        }
+    }
+}
+
+/// A verdict, expected or given. The names are those of the JSON output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// No violation.
+    Safe = 0,
+    /// At least one violation.
+    Unsafe = 1,
+    /// The strategy refused the combination, with a typed error.
+    Refused = 2,
+    /// This engine cannot show it.
+    NotApplicable = 3,
+    /// The control that should have fired did not: the run says nothing.
+    Void = 4,
+}
+
+impl Verdict {
+    /// The verdict with this number.
+    pub fn from_number(n: u8) -> Option<Verdict> {
+        [Verdict::Safe, Verdict::Unsafe, Verdict::Refused, Verdict::NotApplicable, Verdict::Void]
+            .into_iter()
+            .find(|v| *v as u8 == n)
+    }
+
+    /// As in the JSON output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Safe => "safe",
+            Verdict::Unsafe => "unsafe",
+            Verdict::Refused => "refused",
+            Verdict::NotApplicable => "na",
+            Verdict::Void => "void",
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Events of the ledger and of the walks: fixed-size records in one ring per CPU.
+
+/// One event. 32 bytes, little endian, no padding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Event {
+    /// [`crate::arch::Arch::instructions`] when it happened.
+    pub time: u64,
+    /// An [`EventKind`].
+    pub kind: u16,
+    /// The CPU that wrote it.
+    pub cpu: u16,
+    /// The mm concerned, or 0.
+    pub mm: u32,
+    /// First detail, see [`EventKind`].
+    pub a: u64,
+    /// Second detail, see [`EventKind`].
+    pub b: u64,
+}
+
+/// Bytes of one [`Event`].
+pub const EVENT_BYTES: usize = core::mem::size_of::<Event>();
+
+macro_rules! event_kinds {
+    ($($(#[$doc:meta])* $name:ident = $n:literal, $text:literal;)*) => {
+        /// What happened; the comment of each says what `a` and `b` are.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u16)]
+        pub enum EventKind { $($(#[$doc])* $name = $n,)* }
+        impl EventKind {
+            /// The kind with this number.
+            pub fn from_number(n: u16) -> Option<EventKind> {
+                match n { $($n => Some(EventKind::$name),)* _ => None }
+            }
+            /// In words; `{a}` and `{b}` stand for the details.
+            pub fn in_words(self) -> &'static str {
+                match self { $(EventKind::$name => $text,)* }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// A cell begins: `a` its index.
+    CellStart = 1, "cell {a} begins";
+    /// A cell ended: `a` its index, `b` violations.
+    CellEnd = 2, "cell {a} ends with {b} violations";
+    /// A walk begins: `a` its first address.
+    WalkBegin = 3, "walk begins at {a}";
+    /// A walk took a pointer to a table: `a` the table's frame, `b` the address walked to.
+    WalkHolds = 4, "walk to {b} holds table {a}";
+    /// A walk ended: `a` its first address, `b` pages returned.
+    WalkEnd = 5, "walk at {a} ends with {b} pages";
+    /// A table was unlinked: `a` its frame, `b` the address whose entry was cleared.
+    Unlink = 6, "table {a} unlinked from {b}";
+    /// A flush begins: `a` first address, `b` targets.
+    FlushBegin = 7, "flush from {a} begins, {b} targets";
+    /// A flush ended: `a` first address, `b` acknowledgements.
+    FlushEnd = 8, "flush from {a} ends, {b} acknowledged";
+    /// A sync begins: `a` the table's frame, `b` targets.
+    SyncBegin = 9, "sync for table {a} begins, {b} targets";
+    /// A sync ended: `a` the table's frame.
+    SyncEnd = 10, "sync for table {a} ends";
+    /// A sync was left out: `a` the table's frame, `b` the reason's number.
+    SyncElided = 11, "sync for table {a} elided (reason {b})";
+    /// A table is reused: `a` its frame.
+    Reuse = 12, "table {a} reused";
+    /// A table waits for a grace period: `a` its frame.
+    Retire = 13, "table {a} retired";
+    /// A table or page was freed: `a` its frame.
+    Free = 14, "frame {a} freed";
+    /// An unlinked table was put back unchanged: `a` its frame.
+    Relink = 15, "table {a} put back";
+    /// A call's interrupt handler ran a request: `a` the cause, `b` the initiator.
+    Acknowledge = 16, "acknowledged cause {a} to cpu {b}";
+    /// The oracle found a violation: `a` the frame, `b` the CPU that held it.
+    Violation = 17, "VIOLATION: frame {a} still held by cpu {b}";
+    /// A pause point was passed: `a` its number.
+    Pause = 18, "pause point {a}";
+    /// The CPU loaded an mm.
+    Switch = 19, "mm loaded";
+}

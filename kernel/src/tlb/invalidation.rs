@@ -1,0 +1,29 @@
+//! What a flush must invalidate: the range, the size of the leaves in it, and whether tables were removed too.
+
+use crate::addr::{Level, VirtAddr};
+
+/// The scope of one invalidation in one mm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Invalidation {
+    /// First address.
+    pub start: VirtAddr,
+    /// First address after the range.
+    pub end: VirtAddr,
+    /// The smallest leaf that was changed: one instruction per `stride.entry_size()` bytes.
+    pub stride: Level,
+    /// Tables were unlinked (freed or unshared): paging-structure caches must go too, at all levels.
+    pub tables: bool,
+    /// Everything of the mm, whatever the range says.
+    pub all: bool,
+}
+
+impl Invalidation {
+    /// Everything of the mm, tables included.
+    pub const ALL: Invalidation =
+        Invalidation { start: VirtAddr(0), end: VirtAddr(0), stride: Level::Pte, tables: true, all: true };
+
+    /// How many entries of the stride's size the range has.
+    pub const fn entries(&self) -> u64 {
+        (self.end.0 - self.start.0).div_ceil(self.stride.entry_size())
+    }
+}
