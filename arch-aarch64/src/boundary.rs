@@ -1,0 +1,167 @@
+//! [`Aarch64`] as the core sees it: each function is a line or two over the modules beside this one.
+
+use core::arch::asm;
+
+use kernel::addr::{PhysAddr, VirtAddr};
+use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
+use kernel::machine::Machine;
+use kernel::smp::cpu::Cpu;
+use kernel::tlb::invalidation::Invalidation;
+
+use crate::tlbi::{self, Reach};
+use crate::{Aarch64, counter, cpu_area, entry, gic, kernel_map, mmu, timer, user};
+
+static MACHINE: spin::Once<Machine<Aarch64>> = spin::Once::new();
+
+/// The interrupt mask in `DAIF`.
+const I: u64 = 1 << 7;
+
+/// Whether invalidations use operations on ranges. They do not, whatever the CPU has: the kernel checks the number of instructions
+/// against a closed form in the number of entries, which is the same on every CPU.
+const RANGES: bool = false;
+
+#[inline(always)]
+fn daif() -> u64 {
+    let daif: u64;
+    // SAFETY: reads the masks.
+    unsafe { asm!("mrs {}, daif", out(reg) daif, options(nomem, nostack, preserves_flags)) };
+    daif
+}
+
+impl Arch for Aarch64 {
+    const NAME: &'static str = "aarch64";
+    type Codec = entry::Codec;
+    type CpuLocal = cpu_area::CpuLocal;
+    const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
+    const ASIDS: u32 = 1 << 16;
+    const INVALIDATION_CEILING: u64 = tlbi::CEILING;
+    const USER_END: VirtAddr = VirtAddr(1 << 48);
+    const KERNEL_STACKS: VirtAddr = VirtAddr(kernel_map::KERNEL_STACKS);
+
+    #[inline(always)]
+    fn machine() -> &'static Machine<Self> {
+        MACHINE.get().expect("the machine was installed before anything asked for it")
+    }
+
+    fn install_machine(machine: Machine<Self>) -> &'static Machine<Self> {
+        MACHINE.call_once(|| machine)
+    }
+
+    #[inline(always)]
+    fn this_cpu() -> &'static Cpu<Self> {
+        cpu_area::this()
+    }
+
+    unsafe fn set_this_cpu(cpu: &'static Cpu<Self>) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { cpu_area::set(cpu) }
+    }
+
+    #[inline(always)]
+    fn direct_map(pa: PhysAddr) -> *mut u8 {
+        kernel_map::direct_map(pa)
+    }
+
+    #[inline(always)]
+    fn irq_save() -> bool {
+        let were_enabled = daif() & I == 0;
+        // SAFETY: masks interrupts. Not `nomem`: what follows stays behind it.
+        unsafe { asm!("msr daifset, #2", options(nostack, preserves_flags)) };
+        were_enabled
+    }
+
+    #[inline(always)]
+    fn irq_restore(were_enabled: bool) {
+        if were_enabled {
+            // SAFETY: they were enabled before, so their handlers may run. Not `nomem`: what precedes stays before it.
+            unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
+        }
+    }
+
+    #[inline(always)]
+    fn irqs_enabled() -> bool {
+        daif() & I == 0
+    }
+
+    #[inline(always)]
+    fn relax() {
+        // SAFETY: a hint. Not `nomem`: a loop around it reads its condition again.
+        unsafe { asm!("yield", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    fn wait_for_interrupt() {
+        // SAFETY: sleeps until an interrupt is pending, which it also is while masked; then opens a window for its handler.
+        unsafe {
+            asm!("dsb ish", "wfi", "msr daifclr, #2", "isb", "msr daifset, #2", options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    fn ring(target: &Cpu<Self>, bell: Doorbell) {
+        gic::ring(target.hw_id, bell);
+    }
+
+    fn set_timer(ns: u64) {
+        timer::set(ns);
+    }
+
+    fn stop_timer() {
+        timer::stop();
+    }
+
+    #[inline(always)]
+    fn instructions() -> u64 {
+        counter::now()
+    }
+
+    unsafe fn init_root(_root: PhysAddr) {
+        // The kernel half has its own root.
+    }
+
+    #[inline(always)]
+    unsafe fn load_root(root: PhysAddr, asid: Asid) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { mmu::load(root, asid) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_kernel_root() {
+        mmu::unload();
+    }
+
+    #[inline]
+    fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
+        tlbi::run(asid, what, Reach::Local, RANGES)
+    }
+
+    #[inline]
+    fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
+        tlbi::run(asid, what, Reach::Broadcast, RANGES)
+    }
+
+    #[inline]
+    fn read_user(va: VirtAddr) -> Result<u64, UserFault> {
+        user::read(va)
+    }
+
+    #[inline]
+    fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
+        user::write(va, value)
+    }
+
+    unsafe fn map_kernel_page(va: VirtAddr, page: PhysAddr, new_table: &mut dyn FnMut() -> PhysAddr) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { kernel_map::map_page(va, page, new_table) }
+    }
+
+    unsafe fn switch_stack(top: VirtAddr, entry: extern "C" fn() -> !) -> ! {
+        // SAFETY: the caller vouches for the stack; x29 and x30 are cleared, so that backtraces end here.
+        unsafe {
+            asm!(
+                "mov sp, {top}", "mov x29, #0", "mov x30, #0", "br {entry}",
+                top = in(reg) top.0, entry = in(reg) entry, options(noreturn)
+            )
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Which instructions invalidate a range of an mm, in which order, between which barriers.
+//!
+//! # The sequence
+//!
+//! An update of a translation table is a store like any other; the table walker of every CPU is one more observer of memory. What
+//! makes an old translation go away is always the same five steps, and each answers one question:
+//!
+//! 1. **The store** that changed the entry, by whoever changed it.
+//! 2. **`DSB ISHST`**: *has every walker that looks from now on to see the new entry?* The barrier waits until the stores before
+//!    it are visible to all table walkers of the inner shareable domain. Without it a walker may read the old entry *after* step 3
+//!    and cache it again, and nothing will ever remove it. A `DMB` is not enough: it orders accesses, and a TLB invalidation
+//!    is none. One barrier serves a whole batch.
+//! 3. **`TLBI …IS`**, as many as it takes: *which cached translations?* The suffix `IS` sends each to every CPU of the inner shareable
+//!    domain, without an interrupt. Without the suffix it acts on the executing CPU only: such an instruction in an SMP kernel
+//!    looks right, passes every test on one CPU, and leaves the others stale.
+//! 4. **`DSB ISH`**: *is it done?* TLBIs are issued and forgotten. The barrier completes when every CPU has dropped the translations and
+//!    has finished every memory access that used one of them. Only now may a page be reused; `ISHST` would not do, the
+//!    barrier must also wait for the reads of others. One barrier serves the batch.
+//! 5. **`ISB`**: *does this CPU know?* Instructions already fetched by this CPU through an old translation are thrown away. Remote
+//!    CPUs take no such step: they are covered for data, and user code that they had fetched is none of the caller's concern.
+//!
+//! What the sequence does **not** do is wait for code on other CPUs that read an entry with an ordinary load. A lockless walk holds a
+//! physical address in a register; step 4 waits for the load that fetched it, not for what the walk does with it. That is why a
+//! broadcast flush is no walker synchronisation, and the reason that this project exists.
+//!
+//! # Which operation
+//!
+//! | what changed | operation | drops |
+//! |---|---|---|
+//! | leaves only | `VALE1IS` | last-level translations of one address and ASID |
+//! | tables were unlinked | `VAE1IS` | the same, and cached table descriptors on the way to the address |
+//! | everything, or too many entries | `ASIDE1IS` | everything tagged with the ASID, table descriptors included |
+//!
+//! `VALE1IS` after an unlinked table is a use after free by hardware: the walk cache still holds the address of the freed table.
+//! `VAE1IS` for leaves is correct and costs the neighbours their cached tables. One operation per entry of the stride is enough
+//! for a block: any address within it drops its translation. The level hint (`TTL`) stays 0: a wrong hint invalidates nothing.
+//!
+//! # On this CPU only
+//!
+//! A handler that was asked by an interrupt to invalidate locally uses the same sequence in the non-shareable domain: `DSB NSHST`,
+//! `TLBI` without suffix, `DSB NSH`, `ISB`. The first barrier covers stores of this CPU. The stores of the CPU that asked were
+//! complete before its request was visible: [`kernel::arch::Arch::ring`] has its own `DSB ISHST` before the interrupt.
+//!
+//! # What QEMU hides
+//!
+//! TCG completes each TLBI before the next instruction, has no walk cache, ignores ASIDs in invalidations and drops too much. So a
+//! missing barrier, a leaf-only operation after an unlinked table and a wrong ASID all work there. Hence the division here:
+//! [`plan`] is a function from values to a sequence of values, which the tests compare instruction by instruction, and the executor
+//! (`Step::execute`) has one line for each.
+
+use kernel::addr::{Level, PAGE_SHIFT, VirtAddr};
+use kernel::arch::Asid;
+use kernel::tlb::invalidation::Invalidation;
+
+use crate::tlbi_range::Ranges;
+
+/// Above this many entries the whole address space goes at once.
+pub const CEILING: u64 = 512;
+
+/// How far an invalidation reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// The executing CPU.
+    Local,
+    /// All CPUs of the inner shareable domain.
+    Broadcast,
+}
+
+/// The operand of an invalidation by address: ASID in 63:48, no level hint in 47:44, address bits 55:12 in 43:0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page(pub u64);
+
+impl Page {
+    /// `va` in the address space `asid`.
+    #[inline(always)]
+    pub const fn new(asid: Asid, va: VirtAddr) -> Page {
+        Page((asid.0 as u64) << 48 | (va.0 >> PAGE_SHIFT) & ((1 << 44) - 1))
+    }
+}
+
+/// The operand of an invalidation by ASID: ASID in 63:48.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space(pub u64);
+
+impl Space {
+    /// The address space `asid`.
+    #[inline(always)]
+    pub const fn new(asid: Asid) -> Space {
+        Space((asid.0 as u64) << 48)
+    }
+}
+
+/// The operand of an invalidation by range: see [`crate::tlbi_range`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range(pub u64);
+
+/// One TLB invalidation instruction. Named as in the architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlbiOp {
+    /// All levels of one address, everywhere.
+    Vae1is(Page),
+    /// The last level of one address, everywhere.
+    Vale1is(Page),
+    /// An address space, everywhere.
+    Aside1is(Space),
+    /// All levels of a range, everywhere.
+    Rvae1is(Range),
+    /// The last level of a range, everywhere.
+    Rvale1is(Range),
+    /// All levels of one address, here.
+    Vae1(Page),
+    /// The last level of one address, here.
+    Vale1(Page),
+    /// An address space, here.
+    Aside1(Space),
+    /// All levels of a range, here.
+    Rvae1(Range),
+    /// The last level of a range, here.
+    Rvale1(Range),
+}
+
+/// One instruction of the sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Stores before it are visible to all table walkers.
+    DsbIshst,
+    /// Stores before it are visible to this CPU's table walker.
+    DsbNshst,
+    /// An invalidation.
+    Tlbi(TlbiOp),
+    /// Invalidations before it are complete everywhere.
+    DsbIsh,
+    /// Invalidations before it are complete here.
+    DsbNsh,
+    /// Later instructions of this CPU are fetched anew.
+    Isb,
+}
+
+/// The steps that invalidate `what` in the address space `asid`. `range` allows operations on ranges, which not every CPU has.
+///
+/// An empty range gives the barriers alone: they order and complete whatever came before.
+#[inline(always)]
+pub fn plan(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> impl Iterator<Item = Step> + use<> {
+    let (before, after) = match reach {
+        Reach::Local => (Step::DsbNshst, Step::DsbNsh),
+        Reach::Broadcast => (Step::DsbIshst, Step::DsbIsh),
+    };
+    core::iter::once(before).chain(operations(asid, what, reach, range).map(Step::Tlbi)).chain([after, Step::Isb])
+}
+
+/// Executes [`plan`] and returns how many TLB invalidation instructions that took.
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+#[inline(always)]
+pub fn run(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> u32 {
+    let mut count = 0;
+    plan(asid, what, reach, range).for_each(|step| {
+        count += matches!(step, Step::Tlbi(_)) as u32;
+        step.execute();
+    });
+    count
+}
+
+/// The entries of `what`, from the one that its start lies in.
+struct Entries {
+    first: VirtAddr,
+    count: u64,
+}
+
+impl Entries {
+    #[inline(always)]
+    fn of(what: &Invalidation) -> Entries {
+        let first = what.start.align_down(what.stride);
+        let bytes = what.end.0.saturating_sub(first.0);
+        let count = if what.end <= what.start { 0 } else { bytes.div_ceil(what.stride.entry_size()) };
+        Entries { first, count }
+    }
+}
+
+/// Exactly one of the three ways is not empty.
+#[inline(always)]
+fn operations(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> impl Iterator<Item = TlbiOp> + use<> {
+    let entries = Entries::of(what);
+    let whole = what.all || entries.count > CEILING;
+    let tables = what.tables;
+
+    let by_space = whole.then(|| match reach {
+        Reach::Broadcast => TlbiOp::Aside1is(Space::new(asid)),
+        Reach::Local => TlbiOp::Aside1(Space::new(asid)),
+    });
+
+    let by_page = move |page: Page| match (reach, tables) {
+        (Reach::Broadcast, true) => TlbiOp::Vae1is(page),
+        (Reach::Broadcast, false) => TlbiOp::Vale1is(page),
+        (Reach::Local, true) => TlbiOp::Vae1(page),
+        (Reach::Local, false) => TlbiOp::Vale1(page),
+    };
+    // Addresses only grow within the operand's 44 bits, so the next page is an addition.
+    let step = what.stride.entry_size() >> PAGE_SHIFT;
+    let one_by_one = if whole || range { 0 } else { entries.count };
+    let mut next = Page::new(asid, entries.first).0;
+    let pages = (0..one_by_one).map(move |_| {
+        let page = Page(next);
+        next += step;
+        by_page(page)
+    });
+
+    let in_ranges = if range && !whole { entries.count << (what.stride.shift() - Level::Pte.shift()) } else { 0 };
+    let ranges = Ranges::new(asid, entries.first, in_ranges).map(move |piece| match (piece, reach, tables) {
+        (Err(page), ..) => by_page(page),
+        (Ok(range), Reach::Broadcast, true) => TlbiOp::Rvae1is(range),
+        (Ok(range), Reach::Broadcast, false) => TlbiOp::Rvale1is(range),
+        (Ok(range), Reach::Local, true) => TlbiOp::Rvae1(range),
+        (Ok(range), Reach::Local, false) => TlbiOp::Rvale1(range),
+    });
+
+    by_space.into_iter().chain(pages).chain(ranges)
+}
+
+#[cfg(all(target_arch = "aarch64", target_os = "none"))]
+mod execute {
+    use aarch64_cpu::asm::barrier;
+    use core::arch::asm;
+
+    use super::{Page, Range, Space, Step, TlbiOp};
+
+    macro_rules! tlbi {
+        ($name:literal, $operand:expr) => {
+            // SAFETY: dropping cached translations is always allowed; memory is not touched. Not `nomem`, so that the compiler
+            // keeps stores before it and loads after it.
+            unsafe { asm!(concat!("tlbi ", $name, ", {}"), in(reg) $operand, options(nostack, preserves_flags)) }
+        };
+    }
+    /// The range forms by their encoding, since the assembler knows them only with an extension that the target lacks.
+    macro_rules! tlbi_range {
+        ($crm:literal, $op2:literal, $operand:expr) => {
+            // SAFETY: as above; `tlbi_range` operations are planned only where ID_AA64ISAR0_EL1.TLB says that they exist.
+            unsafe {
+                asm!(concat!("sys #0, c8, c", $crm, ", #", $op2, ", {}"), in(reg) $operand, options(nostack, preserves_flags))
+            }
+        };
+    }
+
+    impl Step {
+        /// Executes this one instruction.
+        #[inline(always)]
+        pub fn execute(self) {
+            match self {
+                Step::DsbIshst => barrier::dsb(barrier::ISHST),
+                Step::DsbNshst => barrier::dsb(barrier::NSHST),
+                Step::DsbIsh => barrier::dsb(barrier::ISH),
+                Step::DsbNsh => barrier::dsb(barrier::NSH),
+                Step::Isb => barrier::isb(barrier::SY),
+                Step::Tlbi(TlbiOp::Vae1is(Page(x))) => tlbi!("vae1is", x),
+                Step::Tlbi(TlbiOp::Vale1is(Page(x))) => tlbi!("vale1is", x),
+                Step::Tlbi(TlbiOp::Aside1is(Space(x))) => tlbi!("aside1is", x),
+                Step::Tlbi(TlbiOp::Rvae1is(Range(x))) => tlbi_range!(2, 1, x),
+                Step::Tlbi(TlbiOp::Rvale1is(Range(x))) => tlbi_range!(2, 5, x),
+                Step::Tlbi(TlbiOp::Vae1(Page(x))) => tlbi!("vae1", x),
+                Step::Tlbi(TlbiOp::Vale1(Page(x))) => tlbi!("vale1", x),
+                Step::Tlbi(TlbiOp::Aside1(Space(x))) => tlbi!("aside1", x),
+                Step::Tlbi(TlbiOp::Rvae1(Range(x))) => tlbi_range!(6, 1, x),
+                Step::Tlbi(TlbiOp::Rvale1(Range(x))) => tlbi_range!(6, 5, x),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
