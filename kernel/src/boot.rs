@@ -5,6 +5,7 @@
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::arch::Arch;
+use crate::record::shared::Shared;
 use crate::smp::cpu::Cpu;
 
 /// A range of usable RAM: nothing of the image, the firmware or the devicetree lies in it.
@@ -58,6 +59,8 @@ pub struct BootInfo<A: Arch> {
     pub grow_heap: fn(start: VirtAddr, bytes: usize),
     /// Leaves the machine.
     pub exit: fn(ExitCode) -> !,
+    /// The root of what the runner reads; the image's symbol `SHARED`.
+    pub shared: &'static Shared,
 }
 
 /// Runs the kernel on the boot CPU: memory, the other CPUs, the cells of the command line, the end.

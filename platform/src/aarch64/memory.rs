@@ -1,0 +1,40 @@
+//! Which RAM the kernel gets.
+//!
+//! RAM begins with the devicetree; the image follows in the third mebibyte. Both stay as they are: everything below the image's
+//! end is kept back. What does not fill a 2 MiB block of the direct map at the end of a region is left out.
+
+use arch_aarch64::kernel_map::{self, MapError};
+use arrayvec::ArrayVec;
+use kernel::addr::{PMD_SIZE, PhysAddr};
+use kernel::boot::MemoryRegion;
+
+use super::devicetree::MAX_REGIONS;
+
+/// Where RAM begins on this machine, and with it the devicetree. The image is linked for it.
+pub const RAM_START: u64 = 0x4000_0000;
+/// Bytes from [`RAM_START`] that the entry code maps for the devicetree.
+pub const TREE_ROOM: usize = 2 << 20;
+
+unsafe extern "C" {
+    static __data_end: u8;
+}
+
+/// The end of the image, a multiple of 2 MiB.
+fn image_end() -> PhysAddr {
+    // SAFETY: the linker script defines it; only its address is used.
+    kernel_map::physical(unsafe { &__data_end })
+}
+
+/// Maps all RAM and returns what is free of it.
+pub fn take(ram: &[MemoryRegion]) -> Result<ArrayVec<MemoryRegion, MAX_REGIONS>, MapError> {
+    let mut free = ArrayVec::new();
+    for region in ram {
+        kernel_map::map_ram(region.start, region.end)?;
+        let start = PhysAddr(region.start.0.next_multiple_of(PMD_SIZE)).max(image_end());
+        let end = PhysAddr(region.end.0 & !(PMD_SIZE - 1));
+        if start < end {
+            free.push(MemoryRegion { start, end });
+        }
+    }
+    Ok(free)
+}
