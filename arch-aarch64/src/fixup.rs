@@ -4,6 +4,8 @@
 //! data-abort path looks there first (`trap`). A fault at any other place is a panic. The linker script brackets the section
 //! with `__fixup_start` and `__fixup_end`.
 
+use core::arch::asm;
+
 /// One pair.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -24,4 +26,27 @@ pub fn resume_address(access: u64) -> Option<u64> {
     // SAFETY: the linker script puts both symbols around an array of pairs, which nothing changes.
     let table = unsafe { core::slice::from_raw_parts(start, end.offset_from(start) as usize) };
     table.iter().find(|pair| pair.access == access).map(|pair| pair.resume)
+}
+
+/// Reads eight bytes of the kernel half that may not be mapped: for backtraces through memory that cannot be trusted.
+pub fn probe(address: u64) -> Option<u64> {
+    let value: u64;
+    let failed: u64;
+    // SAFETY: a load without a Rust object behind it; if it faults, the pair in `.fixup` resumes behind it with `failed` still 1.
+    unsafe {
+        asm!(
+            "mov {failed}, #1",
+            "77: ldr {value}, [{address}]",
+            "mov {failed}, #0",
+            "78:",
+            ".pushsection .fixup, \"a\"",
+            ".quad 77b, 78b",
+            ".popsection",
+            address = in(reg) address,
+            value = out(reg) value,
+            failed = out(reg) failed,
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+    (failed == 0).then_some(value)
 }

@@ -12,3 +12,5 @@ pub trait PhysicalBytes {
     /// The `bytes` bytes at `at`; `None` where there is no memory that can be read.
     fn get(&self, at: u64, bytes: usize) -> Option<&[u8]>;
 }
+
+pub mod devicetree;

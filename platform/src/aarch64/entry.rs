@@ -173,7 +173,8 @@ enter_el1:
     msr cntvoff_el2, xzr
     // System registers of the interrupt controller, for EL1 too.
     mrs x0, S3_4_C12_C9_5
-    orr x0, x0, #9
+    orr x0, x0, #1
+    orr x0, x0, #8
     msr S3_4_C12_C9_5, x0
     isb
     msr S3_4_C12_C11_0, xzr
@@ -201,8 +202,8 @@ enter_el1:
     mair = const MAIR,
     tcr = const TCR,
     sctlr = const SCTLR,
-    start = sym super::start::start,
-    secondary = sym super::start::secondary,
+    start = sym super::boot::boot,
+    secondary = sym super::boot::secondary,
 );
 
 unsafe extern "C" {
@@ -210,7 +211,7 @@ unsafe extern "C" {
 }
 
 /// Where the firmware shall start a CPU.
-pub fn secondary_address() -> PhysAddr {
+pub(super) fn secondary_address() -> PhysAddr {
     // SAFETY: the symbol is the first byte of the code above; only its address is used.
     arch_aarch64::kernel_map::physical(unsafe { &secondary_start })
 }

@@ -8,12 +8,12 @@ use arrayvec::ArrayVec;
 use kernel::addr::{PMD_SIZE, PhysAddr};
 use kernel::boot::MemoryRegion;
 
-use super::devicetree::MAX_REGIONS;
+use firmware::devicetree::MAX_REGIONS;
 
 /// Where RAM begins on this machine, and with it the devicetree. The image is linked for it.
-pub const RAM_START: u64 = 0x4000_0000;
+pub(super) const RAM_START: u64 = 0x4000_0000;
 /// Bytes from [`RAM_START`] that the entry code maps for the devicetree.
-pub const TREE_ROOM: usize = 2 << 20;
+pub(super) const TREE_ROOM: usize = 2 << 20;
 
 unsafe extern "C" {
     static __data_end: u8;
@@ -26,7 +26,7 @@ fn image_end() -> PhysAddr {
 }
 
 /// Maps all RAM and returns what is free of it.
-pub fn take(ram: &[MemoryRegion]) -> Result<ArrayVec<MemoryRegion, MAX_REGIONS>, MapError> {
+pub(super) fn take(ram: &[MemoryRegion]) -> Result<ArrayVec<MemoryRegion, MAX_REGIONS>, MapError> {
     let mut free = ArrayVec::new();
     for region in ram {
         kernel_map::map_ram(region.start, region.end)?;

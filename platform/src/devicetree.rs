@@ -11,7 +11,9 @@ use fdt::node::FdtNode;
 use kernel::addr::{MAX_CPUS, PAGE_SIZE, PhysAddr};
 use kernel::boot::MemoryRegion;
 
-use super::blob::{self, BlobError};
+use blob::BlobError;
+
+pub mod blob;
 
 /// The most memory regions, and the most regions of redistributors, that are looked at.
 pub const MAX_REGIONS: usize = 16;
