@@ -1,1 +1,68 @@
-fn main() {}
+//! `cargo xtask`: one command from a bare machine to a verdict. It installs what is missing, builds the two images of the
+//! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
+
+mod arch;
+mod build;
+mod child;
+mod ci;
+mod compare;
+mod doctor;
+mod error;
+mod experiment;
+mod guest;
+mod hang;
+mod image;
+mod linux;
+mod list;
+mod names;
+mod panic_report;
+mod progress;
+mod qemu;
+mod results_file;
+mod rows;
+mod run;
+mod setup;
+mod shared_memory;
+mod structured_log;
+mod suite;
+mod table;
+mod test;
+mod toolchain;
+mod violation;
+
+use clap::{Parser, Subcommand};
+
+/// Boots a research kernel in QEMU on x86_64 and aarch64, and says whether a page-table protocol is safe and what it costs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 when every verdict and every count is the expected one, 1 when one is not, \
+                           2 for bad input, 3 when set-up, QEMU, the guest or a file failed, 130 after Ctrl-C.";
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Box<run::Run>),
+    List(list::List),
+    Doctor(doctor::Doctor),
+    Build(build::Build),
+    Test(test::Test),
+    Ci(ci::Ci),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    child::stop_on_ctrl_c();
+    let result = match cli.command {
+        Command::Run(command) => command.run(),
+        Command::List(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Build(command) => command.run(),
+        Command::Test(command) => command.run(),
+        Command::Ci(command) => command.run(),
+    };
+    error::exit_code(result)
+}

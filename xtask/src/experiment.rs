@@ -1,0 +1,266 @@
+//! One experiment: the guests of all architectures, some at a time, and their rows put together in a fixed order.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use kernel::record::cell::CellRow;
+
+use crate::arch::Arch;
+use crate::build::Kind;
+use crate::guest::{Guest, Report};
+use crate::qemu::Launch;
+use crate::rows::Row;
+
+/// One guest to run.
+pub(crate) struct Job {
+    /// Which image.
+    pub(crate) kind: Kind,
+    /// The machine.
+    pub(crate) launch: Launch,
+}
+
+enum Event {
+    Row(usize, CellRow),
+    Ended(usize, anyhow::Result<Report>),
+}
+
+/// What one architecture's guests have said so far.
+struct Collected {
+    arch: Arch,
+    rows: Vec<Row>,
+    /// Rows handed on.
+    handed_on: usize,
+    /// Instructions per operation by strategy and workload; `None` once no more will come.
+    instructions: Option<HashMap<(&'static str, &'static str), f64>>,
+    known: HashMap<(&'static str, &'static str), f64>,
+    /// Whether all rows are there.
+    complete: bool,
+}
+
+/// What an experiment hands on while it runs.
+pub(crate) trait Observer {
+    /// A row is final; rows come in the order of the report.
+    fn row(&mut self, row: &Row) -> anyhow::Result<()>;
+    /// A cell of the checking image is done.
+    fn cell(&mut self, row: &Row);
+    /// A guest finished.
+    fn ended(&mut self, job: &Job, report: &Report);
+}
+
+/// Runs all jobs and returns the rows, architecture by architecture. The first failure stops everything; rows of finished
+/// cells have been handed on by then.
+pub(crate) fn run(
+    jobs: &[Job],
+    at_once: usize,
+    patience: Option<Duration>,
+    observer: &mut dyn Observer,
+) -> anyhow::Result<Vec<Row>> {
+    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..jobs.len()).collect());
+    let stop = AtomicBool::new(false);
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.clamp(1, jobs.len().max(1)) {
+            let (queue, stop, send) = (&queue, &stop, send.clone());
+            scope.spawn(move || {
+                while let Some(index) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let stopped = || stop.load(Ordering::SeqCst);
+                    let on_row = &mut |row| drop(send.send(Event::Row(index, row)));
+                    let result = Guest::start(jobs[index].launch.clone())
+                        .and_then(|guest| guest.supervise(patience, &stopped, on_row));
+                    if result.is_err() {
+                        stop.store(true, Ordering::SeqCst);
+                    }
+                    let _ = send.send(Event::Ended(index, result));
+                }
+            });
+        }
+        drop(send);
+        let collected = collect(jobs, &receive, observer);
+        if collected.is_err() {
+            stop.store(true, Ordering::SeqCst);
+        }
+        collected
+    })
+}
+
+fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Observer) -> anyhow::Result<Vec<Row>> {
+    let mut all: Vec<Collected> = Vec::new();
+    for job in jobs.iter().filter(|j| j.kind == Kind::Checking) {
+        let arch = job.launch.arch;
+        let measured = jobs.iter().any(|j| j.kind == Kind::Plain && j.launch.arch == arch);
+        let instructions = if measured { Some(HashMap::new()) } else { None };
+        all.push(Collected { arch, rows: vec![], handed_on: 0, instructions, known: HashMap::new(), complete: false });
+    }
+    let mut failure = None;
+    for event in events {
+        match event {
+            Event::Row(index, cell) => take_row(&mut all, &jobs[index], cell, observer)?,
+            Event::Ended(index, Ok(report)) => {
+                let job = &jobs[index];
+                if let Some(c) = all.iter_mut().find(|c| c.arch == job.launch.arch) {
+                    match job.kind {
+                        Kind::Checking => c.complete = true,
+                        Kind::Plain => c.known.extend(c.instructions.take().unwrap_or_default()),
+                    }
+                }
+                observer.ended(job, &report);
+            }
+            // The first failure is the cause; others were stopped because of it.
+            Event::Ended(_, Err(error)) => failure = failure.or(Some(error)),
+        }
+        hand_on(&mut all, false, observer)?;
+    }
+    hand_on(&mut all, true, observer)?;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(all.into_iter().flat_map(|c| c.rows).collect()),
+    }
+}
+
+fn take_row(all: &mut [Collected], job: &Job, cell: CellRow, observer: &mut dyn Observer) -> anyhow::Result<()> {
+    let row = Row::resolve(job.launch.arch, cell)?;
+    let Some(collected) = all.iter_mut().find(|c| c.arch == job.launch.arch) else { return Ok(()) };
+    match job.kind {
+        Kind::Checking => {
+            observer.cell(&row);
+            collected.rows.push(row);
+        }
+        Kind::Plain => {
+            let per_op = row.per_op(cell.instructions).filter(|n| *n > 0.0);
+            if let (Some(instructions), Some(n)) = (&mut collected.instructions, per_op) {
+                instructions.insert((row.strategy, row.workload), n);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands on every row that is final and whose predecessors are; with `rest`, all that are there.
+fn hand_on(all: &mut [Collected], rest: bool, observer: &mut dyn Observer) -> anyhow::Result<()> {
+    for collected in all {
+        while let Some(row) = collected.rows.get_mut(collected.handed_on) {
+            let pair = (row.strategy, row.workload);
+            let pending = collected.instructions.as_ref();
+            row.instructions_per_op = pending.unwrap_or(&collected.known).get(&pair).copied();
+            if row.instructions_per_op.is_none() && pending.is_some() && !rest {
+                return Ok(());
+            }
+            observer.row(row)?;
+            collected.handed_on += 1;
+        }
+        if !collected.complete && !rest {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::tests::cell;
+    use crate::suite::Engine;
+    use kernel::suite::Mode;
+
+    #[derive(Default)]
+    struct Log(Vec<String>);
+
+    impl Observer for Log {
+        fn row(&mut self, row: &Row) -> anyhow::Result<()> {
+            self.0.push(format!("{} {} {:?}", row.arch.name(), row.strategy, row.instructions_per_op));
+            Ok(())
+        }
+        fn cell(&mut self, _row: &Row) {}
+        fn ended(&mut self, _job: &Job, _report: &Report) {}
+    }
+
+    fn job(arch: Arch, kind: Kind) -> Job {
+        let launch = Launch {
+            arch,
+            qemu: "qemu".into(),
+            cpus: 4,
+            memory_mib: 512,
+            image: "k".into(),
+            ram: "r".into(),
+            serial: "s".into(),
+            command_line: String::new(),
+            engine: Engine::Icount,
+            gdb: false,
+        };
+        Job { kind, launch }
+    }
+
+    fn collected(jobs: &[Job], events: Vec<Event>) -> (anyhow::Result<Vec<Row>>, Vec<String>) {
+        let (send, receive) = mpsc::channel();
+        events.into_iter().for_each(|e| send.send(e).unwrap());
+        drop(send);
+        let mut log = Log::default();
+        (collect(jobs, &receive, &mut log), log.0)
+    }
+
+    fn checked(strategy: u16) -> CellRow {
+        cell(strategy, 0, Mode::Same)
+    }
+
+    fn measured(strategy: u16, per_op: u64) -> CellRow {
+        CellRow { instructions: per_op * 64, ..cell(strategy, 0, Mode::Idle) }
+    }
+
+    #[test]
+    fn rows_come_in_the_order_of_the_report_whatever_the_order_of_events() {
+        let jobs = [
+            job(Arch::X86_64, Kind::Checking),
+            job(Arch::X86_64, Kind::Plain),
+            job(Arch::Aarch64, Kind::Checking),
+            job(Arch::Aarch64, Kind::Plain),
+        ];
+        let ended = |index| Event::Ended(index, Ok(Report::default()));
+        let (rows, log) = collected(
+            &jobs,
+            vec![
+                Event::Row(2, checked(0)),
+                ended(2),
+                Event::Row(3, measured(0, 30)),
+                Event::Row(0, checked(0)),
+                Event::Row(0, checked(1)),
+                Event::Row(1, measured(0, 10)),
+                ended(3),
+                ended(0),
+                Event::Row(1, measured(1, 20)),
+                ended(1),
+            ],
+        );
+        assert_eq!(rows.unwrap().len(), 3);
+        assert_eq!(log, ["x86_64 none Some(10.0)", "x86_64 sync-all Some(20.0)", "aarch64 none Some(30.0)"]);
+    }
+
+    #[test]
+    fn without_a_measurement_there_are_no_instructions() {
+        let jobs = [job(Arch::X86_64, Kind::Checking)];
+        let (rows, log) = collected(&jobs, vec![Event::Row(0, checked(2)), Event::Ended(0, Ok(Report::default()))]);
+        assert!(rows.is_ok());
+        assert_eq!(log, ["x86_64 static-hook None"]);
+    }
+
+    #[test]
+    fn a_failure_is_told_after_the_finished_rows_were_handed_on() {
+        let jobs = [job(Arch::X86_64, Kind::Checking), job(Arch::X86_64, Kind::Plain)];
+        let failed = |text: &str| Err(anyhow::anyhow!("{text}"));
+        let (rows, log) = collected(
+            &jobs,
+            vec![
+                Event::Row(0, checked(0)),
+                Event::Ended(1, failed("the first")),
+                Event::Ended(0, failed("the second")),
+            ],
+        );
+        assert_eq!(rows.unwrap_err().to_string(), "the first");
+        assert_eq!(log, ["x86_64 none None"]);
+    }
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask list`: every name that the command line knows.
+
+use clap::Args;
+use kernel::suite::{Mode, Named};
+
+use crate::error::Outcome;
+
+/// Names every strategy, transport, workload and mode, with one line each
+#[derive(Args)]
+pub(crate) struct List {}
+
+impl List {
+    /// Prints the names.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        anstream::print!("{}", text());
+        Ok(Outcome::Expected)
+    }
+}
+
+fn text() -> String {
+    let bold = anstyle::Style::new().bold();
+    let sections: [(&str, &[Named]); 4] = [
+        ("Strategies (--strategy)", kernel::sync::NAMES),
+        ("Transports (--transport)", kernel::tlb::transport::NAMES),
+        ("Workloads (--workload)", kernel::workload::NAMES),
+        ("Modes (--mode): what the other CPUs do", Mode::NAMES),
+    ];
+    let width = sections.iter().flat_map(|(_, names)| names.iter()).map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut out = String::new();
+    for (title, names) in sections {
+        out += &format!("{bold}{title}{bold:#}\n");
+        for (name, meaning) in names {
+            out += &format!("  {name:width$}  {meaning}\n");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_name_is_there() {
+        let text = super::text();
+        for (name, meaning) in kernel::sync::NAMES.iter().chain(kernel::workload::NAMES) {
+            assert!(text.lines().any(|l| l.trim_start().starts_with(name) && l.ends_with(meaning)), "{name}");
+        }
+    }
+}

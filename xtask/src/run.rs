@@ -1,0 +1,386 @@
+//! `cargo xtask run`: from options to a verdict.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use kernel::suite::Mode;
+
+use crate::arch::{self, Arch, ArchChoice};
+use crate::build::{self, Kind, image_path};
+use crate::compare;
+use crate::error::{Outcome, bad_input};
+use crate::experiment::{self, Job, Observer};
+use crate::guest::Report;
+use crate::linux::Reference;
+use crate::names;
+use crate::progress::Cells;
+use crate::qemu::{self, Launch};
+use crate::results_file::ResultsFile;
+use crate::rows::{Row, SCHEMA, Setting, Summary};
+use crate::setup::{self, Qemu};
+use crate::suite::{Engine, Hook, Suite};
+use crate::table::{self, paragraph};
+use crate::violation;
+
+/// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
+///
+/// The default suite is all workloads, all strategies, modes same, other and contend, 64 operations each. Standard output
+/// depends on the options only: same seed, same bytes. Progress and times go to standard error.
+#[derive(Args)]
+pub(crate) struct Run {
+    /// x86_64, aarch64, or all: both, and a comparison
+    #[arg(long, value_name = "ARCH")]
+    arch: String,
+    /// CPUs of the machine: up to 255 on x86_64, 512 on aarch64
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    smp: u32,
+    /// Strategies, or all
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "all")]
+    strategy: Vec<String>,
+    /// How a flush reaches other CPUs; the architecture's own if not given
+    #[arg(long, value_name = "NAME")]
+    transport: Option<String>,
+    /// Workloads, or all
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "all")]
+    workload: Vec<String>,
+    /// What the other CPUs do: same, contend, other, idle, spin, lazy
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "same,other,contend")]
+    mode: Vec<String>,
+    /// Operations of each cell
+    #[arg(long, value_name = "K", default_value_t = 64)]
+    ops: u64,
+    /// Seed of the schedule: the same seed is the same run
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Overrides what static-hook believes of the transport
+    #[arg(long, value_enum, default_value_t = Hook::Auto)]
+    hook: Hook,
+    /// Faults to inject and guards to remove, by the kernel's names
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    inject: Vec<String>,
+    /// One host thread for each CPU: shows missing barriers, nothing deterministic
+    #[arg(long)]
+    mttcg: bool,
+    /// Writes one JSON object a line, and a summary last
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    /// Waits for a debugger at the first instruction (checking image, one architecture)
+    #[arg(long)]
+    gdb: bool,
+    /// Uses this QEMU (one architecture)
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    /// Memory of the machine; 512 MiB and 4 MiB for each CPU if not given
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Ends a guest that made no progress for so long
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
+    /// Level of the kernel's messages: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Prints the QEMU command lines and stops
+    #[arg(long)]
+    dry_run: bool,
+    /// Shows QEMU's command lines, what cargo says and what the kernel says
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl Run {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        let ArchChoice(archs) = arch::choose(&self.arch)?;
+        self.check_machine(&archs)?;
+        let suite = self.suite()?;
+        let kinds: &[Kind] = if self.gdb || suite.engine == Engine::Mttcg { &[Kind::Checking] } else { &Kind::ALL };
+        if self.dry_run {
+            self.print_command_lines(&archs, kinds, &suite);
+            return Ok(Outcome::Expected);
+        }
+        let given =
+            self.qemu.as_ref().map(|path| Ok::<_, anyhow::Error>((path, qemu::check_given(path)?))).transpose()?;
+        let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
+        let mut session = Session { setting: None, results, verbose: self.verbose, bar: None };
+        let prepared = self.prepare(&archs, kinds, given.map(|(path, version)| Qemu { path: path.clone(), version }));
+        let rows = prepared.and_then(|qemus| self.boot(&archs, kinds, &suite, &qemus, &mut session));
+        session.finish(rows, &archs, &self)
+    }
+
+    fn check_machine(&self, archs: &[Arch]) -> anyhow::Result<()> {
+        for arch in archs {
+            if self.smp == 0 || self.smp > arch.max_cpus() {
+                let (name, most) = (arch.name(), arch.max_cpus());
+                return Err(bad_input(format!(
+                    "--smp {} is not possible: {name} machines have 1 to {most} CPUs",
+                    self.smp
+                )));
+            }
+        }
+        let refuse = |sentence: &str| Err(bad_input(sentence));
+        match self {
+            Run { memory: Some(m), .. } if *m == 0 || *m > qemu::MAX_MEMORY_MIB => {
+                refuse(&format!("--memory {m} is not possible: a machine has 1 to {} MiB", qemu::MAX_MEMORY_MIB))
+            }
+            Run { ops: 0, .. } => refuse("--ops 0 measures nothing; give at least 1"),
+            Run { patience: 0, .. } => refuse("--patience 0 ends every guest at once; give at least 1 second"),
+            Run { qemu: Some(_), .. } if archs.len() > 1 => {
+                refuse("--qemu names one emulator; give one --arch with it")
+            }
+            Run { gdb: true, .. } if archs.len() > 1 => refuse("--gdb stops one machine; give one --arch with it"),
+            _ => Ok(()),
+        }
+    }
+
+    fn suite(&self) -> anyhow::Result<Suite> {
+        let transports = kernel::tlb::transport::NAMES;
+        let transport = self.transport.iter().cloned().collect::<Vec<_>>();
+        let log = self.log.iter().cloned().collect::<Vec<_>>();
+        const LEVELS: &[kernel::suite::Named] =
+            &[("error", ""), ("warn", ""), ("info", ""), ("debug", ""), ("trace", "")];
+        if transport.iter().any(|t| t == "all") {
+            return Err(bad_input("--transport takes one name; `cargo xtask list` names them"));
+        }
+        let word = |s: &String| !s.is_empty() && !s.contains(char::is_whitespace);
+        if !self.inject.iter().all(word) {
+            return Err(bad_input("--inject takes names separated by commas, without spaces"));
+        }
+        Ok(Suite {
+            strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,
+            transport: names::choose("transport", &transport, transports)?.first().copied(),
+            workloads: names::choose("workload", &self.workload, kernel::workload::NAMES)?,
+            modes: names::choose("mode", &self.mode, Mode::NAMES)?,
+            ops: self.ops,
+            seed: self.seed,
+            hook: self.hook,
+            engine: if self.mttcg { Engine::Mttcg } else { Engine::Icount },
+            inject: self.inject.clone(),
+            log: names::choose("log level", &log, LEVELS)?.first().map(|l| l.to_string()),
+        })
+    }
+
+    fn launch(&self, arch: Arch, kind: Kind, suite: &Suite, qemu: PathBuf) -> Launch {
+        let suite = if kind == Kind::Plain { suite.measurement() } else { suite.clone() };
+        Launch {
+            arch,
+            qemu,
+            cpus: self.smp,
+            memory_mib: self.memory.unwrap_or(qemu::default_memory_mib(self.smp)),
+            image: image_path(arch, kind),
+            // What a person can start by hand; the runner itself uses files without names.
+            ram: format!("/dev/shm/{}-{}.ram", arch.name(), kind.name()).into(),
+            serial: "/dev/stderr".into(),
+            command_line: suite.command_line(arch.native_transport()),
+            engine: suite.engine,
+            gdb: self.gdb,
+        }
+    }
+
+    fn print_command_lines(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite) {
+        for &arch in archs {
+            for &kind in kinds {
+                let program = self.qemu.clone().or_else(|| qemu::find_program(arch.qemu()));
+                let launch = self.launch(arch, kind, suite, program.unwrap_or_else(|| arch.qemu().into()));
+                println!("{}", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
+            }
+        }
+    }
+
+    /// Set-up and build: afterwards images and emulators are there.
+    fn prepare(&self, archs: &[Arch], kinds: &[Kind], given: Option<Qemu>) -> anyhow::Result<Vec<Qemu>> {
+        let wanted: Vec<(Arch, Kind)> = archs.iter().flat_map(|&a| kinds.iter().map(move |&k| (a, k))).collect();
+        let stale = build::stale(&wanted);
+        if given.is_none() || !stale.is_empty() {
+            setup::ensure_ready(archs, !stale.is_empty())?;
+        }
+        if !stale.is_empty() {
+            build::build(&stale, self.verbose)?;
+        }
+        if let Some(qemu) = given {
+            return Ok(vec![qemu]);
+        }
+        archs
+            .iter()
+            .map(|&a| setup::installed_qemu(a).ok_or_else(|| anyhow::anyhow!("{} went away during set-up", a.qemu())))
+            .collect()
+    }
+
+    fn boot(
+        &self,
+        archs: &[Arch],
+        kinds: &[Kind],
+        suite: &Suite,
+        qemus: &[Qemu],
+        session: &mut Session,
+    ) -> anyhow::Result<Vec<Row>> {
+        let version = |q: &Qemu| q.version.to_string();
+        let mut versions: Vec<String> = qemus.iter().map(version).collect();
+        versions.dedup();
+        session.setting = Some(Setting { seed: self.seed, engine: suite.engine.name(), qemu: versions.join("/") });
+        // The long ones first: then nobody waits alone for the last one.
+        let mut jobs = Vec::new();
+        for &kind in kinds {
+            for (&arch, qemu) in archs.iter().zip(qemus) {
+                jobs.push(Job { kind, launch: self.launch(arch, kind, suite, qemu.path.clone()) });
+            }
+        }
+        if self.verbose {
+            for Job { launch, .. } in &jobs {
+                eprintln!("$ {}", qemu::shell_line(&launch.qemu, &qemu::arguments(launch)));
+            }
+        }
+        if self.gdb {
+            let image = image_path(archs[0], Kind::Checking);
+            eprintln!(
+                "The machine waits. Attach with: {} {} -ex 'target remote :1234'",
+                archs[0].debugger(),
+                image.display()
+            );
+        }
+        session.bar = Some(Cells::begin((suite.cells() * archs.len()) as u64));
+        let at_once = std::thread::available_parallelism().map_or(2, usize::from);
+        let patience = (!self.gdb).then(|| Duration::from_secs(self.patience));
+        let begin = Instant::now();
+        let rows = experiment::run(&jobs, at_once, patience, session);
+        if let Some(bar) = session.bar.take() {
+            bar.end();
+        }
+        if rows.is_ok() {
+            let cells = suite.cells() * archs.len();
+            eprintln!("run: {cells} cells in {:.1} s", begin.elapsed().as_secs_f64());
+        }
+        rows
+    }
+}
+
+/// What lives from the first row to the verdict.
+struct Session {
+    setting: Option<Setting>,
+    results: Option<ResultsFile>,
+    verbose: bool,
+    bar: Option<Cells>,
+}
+
+impl Observer for Session {
+    fn row(&mut self, row: &Row) -> anyhow::Result<()> {
+        match (&mut self.results, &self.setting) {
+            (Some(results), Some(setting)) => results.add(row, setting),
+            _ => Ok(()),
+        }
+    }
+
+    fn cell(&mut self, row: &Row) {
+        if let Some(bar) = &self.bar {
+            bar.one_more(violation::heading(row));
+        }
+    }
+
+    fn ended(&mut self, job: &Job, report: &Report) {
+        let name = format!("{} {}", job.launch.arch.name(), job.kind.name());
+        if self.verbose {
+            report.log.iter().for_each(|line| eprintln!("{name}| {line}"));
+        }
+        let first = report.first_output.map_or("none".into(), |t| format!("{} ms", t.as_millis()));
+        if self.verbose {
+            eprintln!("{name}: {:.2} s, first output after {first}", report.took.as_secs_f64());
+        }
+    }
+}
+
+impl Session {
+    fn finish(mut self, rows: anyhow::Result<Vec<Row>>, archs: &[Arch], run: &Run) -> anyhow::Result<Outcome> {
+        let (rows, setting) = match (rows, self.setting.take()) {
+            (Ok(rows), Some(setting)) => (rows, setting),
+            (Ok(_), None) => anyhow::bail!("nothing was run"),
+            (Err(error), _) => {
+                if let Some(kept) = self.results.and_then(ResultsFile::abandon) {
+                    eprintln!("run: it did not finish; {kept}");
+                }
+                return Err(error);
+            }
+        };
+        let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
+        anstream::print!("{}", report(&rows, archs, run, &setting));
+        if let Some(results) = self.results {
+            results.finish(&Summary {
+                schema: SCHEMA,
+                summary: true,
+                rows: rows.len(),
+                unexpected,
+                archs: archs.iter().map(|a| a.name()).collect(),
+                cpus: run.smp,
+                ops: run.ops,
+                seed: run.seed,
+                engine: setting.engine,
+            })?;
+        }
+        Ok(if unexpected == 0 { Outcome::Expected } else { Outcome::Unexpected })
+    }
+}
+
+/// Everything that goes to standard output.
+fn report(rows: &[Row], archs: &[Arch], run: &Run, setting: &Setting) -> String {
+    let linux = Reference::load();
+    let bold = anstyle::Style::new().bold();
+    let of_arch = |arch: Arch| rows.iter().filter(|r| r.arch == arch).cloned().collect::<Vec<_>>();
+    let mut out = String::new();
+    for &arch in archs {
+        let rows = of_arch(arch);
+        let transport = rows.first().map_or("-", |r| r.transport);
+        out += &format!(
+            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, QEMU {}\n\
+             Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
+            arch.name(),
+            run.smp,
+            run.ops,
+            run.seed,
+            setting.engine,
+            setting.qemu,
+            table::JUDGED,
+            table::of(&rows, &linux)
+        );
+    }
+    if let [left, right] = archs {
+        out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
+    }
+    out += &violations(rows);
+    out += &verdict_line(rows);
+    out
+}
+
+fn violations(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let expected: Vec<&Row> = rows.iter().filter(|r| r.violation().is_some() && !r.is_unexpected()).collect();
+    if !expected.is_empty() {
+        out += "Violations that had to be found:\n";
+        expected
+            .iter()
+            .for_each(|r| out += &paragraph(2, &format!("{}: {}.", violation::heading(r), violation::in_words(r))));
+        out += "\n";
+    }
+    let unexpected: Vec<&Row> = rows.iter().filter(|r| r.is_unexpected()).collect();
+    if !unexpected.is_empty() {
+        out += "Not as expected:\n";
+        for row in unexpected {
+            out += &paragraph(2, &format!("{}: {}.", violation::heading(row), violation::complaint(row)));
+            if row.violation().is_some() {
+                out += &paragraph(4, &format!("{}.", violation::in_words(row)));
+            }
+        }
+        out += "\n";
+    }
+    out
+}
+
+fn verdict_line(rows: &[Row]) -> String {
+    use anstyle::AnsiColor::{Green, Red};
+    let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
+    if unexpected == 0 {
+        let good = Green.on_default().bold();
+        format!("{good}As expected{good:#}: {} rows, every verdict and every predicted count.\n", rows.len())
+    } else {
+        let bad = Red.on_default().bold();
+        format!("{bad}NOT as expected{bad:#}: {unexpected} of {} rows.\n", rows.len())
+    }
+}

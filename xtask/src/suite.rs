@@ -1,0 +1,147 @@
+//! What a run is asked to do, and the guest's command line that says it.
+
+use kernel::suite::Mode;
+
+/// The value of the static hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Hook {
+    /// As the transport says.
+    #[default]
+    Auto,
+    /// As if every flush interrupted.
+    True,
+    /// As if no flush interrupted.
+    False,
+}
+
+impl Hook {
+    fn word(self) -> &'static str {
+        match self {
+            Hook::Auto => "auto",
+            Hook::True => "true",
+            Hook::False => "false",
+        }
+    }
+}
+
+/// How QEMU runs the CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Engine {
+    /// One after the other, by instruction count: deterministic.
+    Icount,
+    /// One host thread each.
+    Mttcg,
+}
+
+impl Engine {
+    /// As on the guest's command line and in the results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Engine::Icount => "icount",
+            Engine::Mttcg => "mttcg",
+        }
+    }
+}
+
+/// Everything that the guest is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Suite {
+    /// Names from [`kernel::sync::NAMES`].
+    pub(crate) strategies: Vec<&'static str>,
+    /// A name from [`kernel::tlb::transport::NAMES`]; `None` for the architecture's own.
+    pub(crate) transport: Option<&'static str>,
+    /// Names from [`kernel::workload::NAMES`].
+    pub(crate) workloads: Vec<&'static str>,
+    /// Names from [`Mode::NAMES`].
+    pub(crate) modes: Vec<&'static str>,
+    /// Operations per cell.
+    pub(crate) ops: u64,
+    /// Seed of the schedule.
+    pub(crate) seed: u64,
+    /// The static hook.
+    pub(crate) hook: Hook,
+    /// The engine.
+    pub(crate) engine: Engine,
+    /// Faults to inject and guards to remove, as the kernel names them.
+    pub(crate) inject: Vec<String>,
+    /// Level of the kernel's messages; `None` for the kernel's default.
+    pub(crate) log: Option<String>,
+}
+
+impl Suite {
+    /// How many cells that makes.
+    pub(crate) fn cells(&self) -> usize {
+        self.strategies.len() * self.workloads.len() * self.modes.len()
+    }
+
+    /// The same operations with every other CPU idle: what the plain image measures.
+    pub(crate) fn measurement(&self) -> Suite {
+        Suite { modes: vec![Mode::NAMES[Mode::Idle as usize].0], ..self.clone() }
+    }
+
+    /// The guest's command line ([`kernel::suite`]), given the transport that the architecture has by itself.
+    pub(crate) fn command_line(&self, native_transport: &str) -> String {
+        let mut words = vec![
+            format!("strategies={}", self.strategies.join(",")),
+            format!("transport={}", self.transport.unwrap_or(native_transport)),
+            format!("workloads={}", self.workloads.join(",")),
+            format!("modes={}", self.modes.join(",")),
+            format!("ops={}", self.ops),
+            format!("seed={}", self.seed),
+            format!("hook={}", self.hook.word()),
+            format!("engine={}", self.engine.name()),
+        ];
+        if !self.inject.is_empty() {
+            words.push(format!("inject={}", self.inject.join(",")));
+        }
+        if let Some(level) = &self.log {
+            words.push(format!("log={level}"));
+        }
+        words.join(" ")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn small() -> Suite {
+        Suite {
+            strategies: vec!["none", "sync-all"],
+            transport: None,
+            workloads: vec!["collapse_anon"],
+            modes: vec!["same", "contend"],
+            ops: 64,
+            seed: 1,
+            hook: Hook::Auto,
+            engine: Engine::Icount,
+            inject: vec![],
+            log: None,
+        }
+    }
+
+    #[test]
+    fn the_command_line_says_everything() {
+        assert_eq!(
+            small().command_line("ipi"),
+            "strategies=none,sync-all transport=ipi workloads=collapse_anon modes=same,contend ops=64 seed=1 \
+             hook=auto engine=icount"
+        );
+        let chosen = Suite {
+            transport: Some("broadcast"),
+            hook: Hook::True,
+            engine: Engine::Mttcg,
+            inject: vec!["gather-alloc".into()],
+            log: Some("debug".into()),
+            ..small()
+        };
+        assert!(chosen.command_line("ipi").contains(" transport=broadcast "));
+        assert!(chosen.command_line("ipi").ends_with(" hook=true engine=mttcg inject=gather-alloc log=debug"));
+    }
+
+    #[test]
+    fn the_measurement_runs_each_operation_once_per_strategy() {
+        let plain = small().measurement();
+        assert_eq!((plain.modes.as_slice(), plain.cells(), small().cells()), (&["idle"][..], 2, 4));
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask test`: all tests, on the host and in QEMU.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::arch::{self, Arch};
+use crate::build::{self, Kind, repository};
+use crate::child;
+use crate::error::Outcome;
+use crate::setup;
+use crate::toolchain;
+
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Runs the tests: on the host, and in QEMU on both architectures
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Only the tests that need no QEMU
+    #[arg(long, conflicts_with = "arch")]
+    host: bool,
+    /// Only the tests in QEMU, on this architecture or on all
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+}
+
+impl Test {
+    /// Runs them; the first group that fails ends it.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        let archs = match &self.arch {
+            Some(given) => arch::choose(given)?.0,
+            None if self.host => Vec::new(),
+            None => Arch::ALL.to_vec(),
+        };
+        if self.arch.is_none() && !passed(&["test", "--workspace", "--exclude", "platform"], &[])? {
+            return Ok(Outcome::Unexpected);
+        }
+        if archs.is_empty() {
+            return Ok(Outcome::Expected);
+        }
+        // Set-up and build have limits of their own, and say what they do.
+        setup::ensure_ready(&archs, true)?;
+        let images: Vec<(Arch, Kind)> = archs.iter().flat_map(|&a| Kind::ALL.map(|k| (a, k))).collect();
+        build::build(&build::stale(&images), false)?;
+        for arch in archs {
+            let filter = format!("{}::", arch.name());
+            if !passed(&["test", "--package", "tests", "--test", "qemu"], &["--ignored", "--test-threads=1", &filter])?
+            {
+                return Ok(Outcome::Unexpected);
+            }
+        }
+        Ok(Outcome::Expected)
+    }
+}
+
+fn passed(arguments: &[&str], test_arguments: &[&str]) -> anyhow::Result<bool> {
+    let mut command = toolchain::cargo();
+    command.current_dir(repository()).args(arguments);
+    if !test_arguments.is_empty() {
+        command.arg("--").args(test_arguments);
+    }
+    // The tests that boot QEMU do it by this very program.
+    command.env("XTASK", std::env::current_exe()?);
+    eprintln!("$ cargo {}", [arguments, test_arguments].concat().join(" "));
+    Ok(child::run_visibly(&mut command, LIMIT)?.success())
+}
