@@ -45,8 +45,8 @@
 //!
 //! TCG completes each TLBI before the next instruction, has no walk cache, ignores ASIDs in invalidations and drops too much. So a
 //! missing barrier, a leaf-only operation after an unlinked table and a wrong ASID all work there. Hence the division here:
-//! [`plan`] is a function from values to a sequence of values, which the tests compare instruction by instruction, and the executor
-//! (`Step::execute`) has one line for each.
+//! [`plan`] says the steps one by one to whoever listens. The tests listen and compare them with the sequences above; the kernel
+//! (`run`) listens and executes each, one line for one instruction.
 
 use kernel::addr::{Level, PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;
@@ -136,16 +136,28 @@ pub enum Step {
     Isb,
 }
 
-/// The steps that invalidate `what` in the address space `asid`. `range` allows operations on ranges, which not every CPU has.
+/// Says to `say`, in order, the steps that invalidate `what` in the address space `asid`. `range` allows operations on ranges, which
+/// not every CPU has.
 ///
 /// An empty range gives the barriers alone: they order and complete whatever came before.
+///
+/// Every call of `say` is with a step whose kind is known at compile time, in a loop of its own where there are many: executing a
+/// plan costs the instructions of the plan and three more for each iteration.
 #[inline(always)]
-pub fn plan(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> impl Iterator<Item = Step> + use<> {
-    let (before, after) = match reach {
-        Reach::Local => (Step::DsbNshst, Step::DsbNsh),
-        Reach::Broadcast => (Step::DsbIshst, Step::DsbIsh),
-    };
-    core::iter::once(before).chain(operations(asid, what, reach, range).map(Step::Tlbi)).chain([after, Step::Isb])
+pub fn plan(asid: Asid, what: &Invalidation, reach: Reach, range: bool, mut say: impl FnMut(Step)) {
+    match reach {
+        Reach::Broadcast => {
+            say(Step::DsbIshst);
+            operations::<Everywhere>(asid, what, range, |op| say(Step::Tlbi(op)));
+            say(Step::DsbIsh);
+        }
+        Reach::Local => {
+            say(Step::DsbNshst);
+            operations::<Here>(asid, what, range, |op| say(Step::Tlbi(op)));
+            say(Step::DsbNsh);
+        }
+    }
+    say(Step::Isb);
 }
 
 /// Executes [`plan`] and returns how many TLB invalidation instructions that took.
@@ -153,12 +165,51 @@ pub fn plan(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> impl 
 #[inline(always)]
 pub fn run(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> u32 {
     let mut count = 0;
-    plan(asid, what, reach, range).for_each(|step| {
+    plan(asid, what, reach, range, |step| {
         count += matches!(step, Step::Tlbi(_)) as u32;
         step.execute();
     });
     count
 }
+
+/// The five operations of one reach.
+trait Operations {
+    fn space(space: Space) -> TlbiOp;
+    fn all_levels(page: Page) -> TlbiOp;
+    fn last_level(page: Page) -> TlbiOp;
+    fn range_all_levels(range: Range) -> TlbiOp;
+    fn range_last_level(range: Range) -> TlbiOp;
+}
+
+macro_rules! operations {
+    ($name:ident, $space:ident, $all:ident, $last:ident, $range_all:ident, $range_last:ident) => {
+        struct $name;
+        impl Operations for $name {
+            #[inline(always)]
+            fn space(space: Space) -> TlbiOp {
+                TlbiOp::$space(space)
+            }
+            #[inline(always)]
+            fn all_levels(page: Page) -> TlbiOp {
+                TlbiOp::$all(page)
+            }
+            #[inline(always)]
+            fn last_level(page: Page) -> TlbiOp {
+                TlbiOp::$last(page)
+            }
+            #[inline(always)]
+            fn range_all_levels(range: Range) -> TlbiOp {
+                TlbiOp::$range_all(range)
+            }
+            #[inline(always)]
+            fn range_last_level(range: Range) -> TlbiOp {
+                TlbiOp::$range_last(range)
+            }
+        }
+    };
+}
+operations!(Everywhere, Aside1is, Vae1is, Vale1is, Rvae1is, Rvale1is);
+operations!(Here, Aside1, Vae1, Vale1, Rvae1, Rvale1);
 
 /// The entries of `what`, from the one that its start lies in.
 struct Entries {
@@ -176,44 +227,32 @@ impl Entries {
     }
 }
 
-/// Exactly one of the three ways is not empty.
 #[inline(always)]
-fn operations(asid: Asid, what: &Invalidation, reach: Reach, range: bool) -> impl Iterator<Item = TlbiOp> + use<> {
+fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut say: impl FnMut(TlbiOp)) {
     let entries = Entries::of(what);
-    let whole = what.all || entries.count > CEILING;
-    let tables = what.tables;
-
-    let by_space = whole.then(|| match reach {
-        Reach::Broadcast => TlbiOp::Aside1is(Space::new(asid)),
-        Reach::Local => TlbiOp::Aside1(Space::new(asid)),
-    });
-
-    let by_page = move |page: Page| match (reach, tables) {
-        (Reach::Broadcast, true) => TlbiOp::Vae1is(page),
-        (Reach::Broadcast, false) => TlbiOp::Vale1is(page),
-        (Reach::Local, true) => TlbiOp::Vae1(page),
-        (Reach::Local, false) => TlbiOp::Vale1(page),
-    };
-    // Addresses only grow within the operand's 44 bits, so the next page is an addition.
-    let step = what.stride.entry_size() >> PAGE_SHIFT;
-    let one_by_one = if whole || range { 0 } else { entries.count };
-    let mut next = Page::new(asid, entries.first).0;
-    let pages = (0..one_by_one).map(move |_| {
-        let page = Page(next);
-        next += step;
-        by_page(page)
-    });
-
-    let in_ranges = if range && !whole { entries.count << (what.stride.shift() - Level::Pte.shift()) } else { 0 };
-    let ranges = Ranges::new(asid, entries.first, in_ranges).map(move |piece| match (piece, reach, tables) {
-        (Err(page), ..) => by_page(page),
-        (Ok(range), Reach::Broadcast, true) => TlbiOp::Rvae1is(range),
-        (Ok(range), Reach::Broadcast, false) => TlbiOp::Rvale1is(range),
-        (Ok(range), Reach::Local, true) => TlbiOp::Rvae1(range),
-        (Ok(range), Reach::Local, false) => TlbiOp::Rvale1(range),
-    });
-
-    by_space.into_iter().chain(pages).chain(ranges)
+    if what.all || entries.count > CEILING {
+        say(O::space(Space::new(asid)));
+    } else if range {
+        let pages = entries.count << (what.stride.shift() - Level::Pte.shift());
+        for piece in Ranges::new(asid, entries.first, pages) {
+            say(match (piece, what.tables) {
+                (Ok(range), true) => O::range_all_levels(range),
+                (Ok(range), false) => O::range_last_level(range),
+                (Err(page), true) => O::all_levels(page),
+                (Err(page), false) => O::last_level(page),
+            });
+        }
+    } else {
+        // The next entry's operand is an addition: addresses of one half never carry out of the operand's 44 bits.
+        let step = what.stride.entry_size() >> PAGE_SHIFT;
+        let first = Page::new(asid, entries.first);
+        let operands = (0..entries.count).map(|n| Page(first.0 + n * step));
+        if what.tables {
+            operands.for_each(|page| say(O::all_levels(page)));
+        } else {
+            operands.for_each(|page| say(O::last_level(page)));
+        }
+    }
 }
 
 #[cfg(all(target_arch = "aarch64", target_os = "none"))]

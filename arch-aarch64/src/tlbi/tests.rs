@@ -19,8 +19,14 @@ fn range(entries: u64, stride: Level, tables: bool) -> Invalidation {
     Invalidation { start: VirtAddr(START), end: VirtAddr(end), stride, tables, all: false }
 }
 
+fn steps_with(what: &Invalidation, reach: Reach, ranges: bool) -> Vec<Step> {
+    let mut said = Vec::new();
+    plan(ASID, what, reach, ranges, |step| said.push(step));
+    said
+}
+
 fn steps(what: &Invalidation, reach: Reach) -> Vec<Step> {
-    plan(ASID, what, reach, false).collect()
+    steps_with(what, reach, false)
 }
 
 /// The operand for the page `n` pages after [`START`].
@@ -117,7 +123,7 @@ fn barriers_and_reach_always_match() {
             for entries in [0, 1, 2, 33, 511, 512, 513, 70_000] {
                 for stride in [Level::Pte, Level::Pmd] {
                     for tables in [false, true] {
-                        let all = plan(ASID, &range(entries, stride, tables), reach, ranges).collect::<Vec<_>>();
+                        let all = steps_with(&range(entries, stride, tables), reach, ranges);
                         let (before, after) = if reach == Broadcast { (DsbIshst, DsbIsh) } else { (DsbNshst, DsbNsh) };
                         assert_eq!(all[0], before);
                         assert_eq!(all[all.len() - 2..], [after, Isb]);
@@ -143,9 +149,8 @@ fn barriers_and_reach_always_match() {
 fn ranges_where_allowed() {
     // 512 pages are (7 + 1) << 6: NUM 7 at SCALE 1.
     let operand = 0xabcd << 48 | 1 << 46 | 1 << 44 | 7 << 39 | (START >> 12);
-    let what = range(512, Level::Pte, true);
-    let all = plan(ASID, &what, Broadcast, true).collect::<Vec<_>>();
+    let all = steps_with(&range(512, Level::Pte, true), Broadcast, true);
     assert_eq!(all, [DsbIshst, Tlbi(Rvae1is(Range(operand))), DsbIsh, Isb]);
-    let one = plan(ASID, &range(1, Level::Pte, false), Local, true).collect::<Vec<_>>();
+    let one = steps_with(&range(1, Level::Pte, false), Local, true);
     assert_eq!(one, [DsbNshst, Tlbi(Vale1(page(0))), DsbNsh, Isb]);
 }
