@@ -124,3 +124,111 @@ fn read_u32(bytes: &[u8], at: usize) -> anyhow::Result<u32> {
 fn read_u64(bytes: &[u8], at: usize) -> anyhow::Result<u64> {
     Ok(u64::from_le_bytes(read(bytes, at)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0xffff_0000_4100_0000;
+
+    fn name(tag: &str, data: &str) -> String {
+        format!(r#"{{"package":"p","tag":"{tag}","data":"{data}","disambiguator":"1","crate_name":"c"}}"#)
+    }
+
+    /// A small ELF file with `.defmt` at [`BASE`] and these symbols in it.
+    fn forged(symbols: &[(String, u64)]) -> Vec<u8> {
+        let strings = b"\0.defmt\0.symtab\0.strtab\0".to_vec();
+        let mut strtab = strings.clone();
+        let mut symtab = vec![0; elf64::SYMBOL_BYTES];
+        for (name, value) in symbols {
+            symtab.extend((strtab.len() as u32).to_le_bytes());
+            symtab.extend([1, 0, 1, 0]); // an object, in section 1
+            symtab.extend(value.to_le_bytes());
+            symtab.extend(1u64.to_le_bytes());
+            strtab.extend(name.as_bytes());
+            strtab.push(0);
+        }
+        let (defmt_at, symtab_at) = (64, 64 + 256);
+        let strtab_at = symtab_at + symtab.len();
+        let headers_at = strtab_at + strtab.len();
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        elf.extend([2, 0, 183, 0, 1, 0, 0, 0]);
+        elf.extend([0; 16]);
+        elf.extend((headers_at as u64).to_le_bytes());
+        elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 0, 0, 64, 0, 4, 0, 3, 0]);
+        elf.extend([0; 256]);
+        elf.extend(symtab.iter());
+        elf.extend(strtab.iter());
+        let mut header = |name: u32, kind: u32, address: u64, at: usize, size: usize, link: u32, entry: u64| {
+            elf.extend(name.to_le_bytes());
+            elf.extend(kind.to_le_bytes());
+            elf.extend([0; 8]);
+            elf.extend(address.to_le_bytes());
+            elf.extend((at as u64).to_le_bytes());
+            elf.extend((size as u64).to_le_bytes());
+            elf.extend(link.to_le_bytes());
+            elf.extend(0u32.to_le_bytes());
+            elf.extend(1u64.to_le_bytes());
+            elf.extend(entry.to_le_bytes());
+        };
+        header(0, 0, 0, 0, 0, 0, 0);
+        header(1, 1, BASE, defmt_at, 256, 0, 0);
+        header(8, 2, 0, symtab_at, symtab.len(), 3, elf64::SYMBOL_BYTES as u64);
+        header(16, 3, 0, strtab_at, strtab.len(), 0, 0);
+        elf
+    }
+
+    fn image() -> Image {
+        let symbols = [
+            (name("defmt_info", "cpu {=u8} is online"), BASE + 0x21),
+            (name("defmt_warn", "late"), BASE + 0x22),
+            ("_defmt_version_ = 4".into(), BASE + 1),
+            ("_defmt_encoding_ = rzcobs".into(), BASE + 2),
+        ];
+        Image { path: "forged".into(), bytes: forged(&symbols) }
+    }
+
+    /// Short frames in the transport encoding: each byte that is 0 is a set bit of the code that follows.
+    fn encoded(frame: &[u8]) -> Vec<u8> {
+        assert!(frame.len() <= 7);
+        let mut out: Vec<u8> = frame.iter().copied().filter(|b| *b != 0).collect();
+        let zeroes = (0..7).filter(|&i| frame.get(i).is_none_or(|b| *b == 0)).fold(0, |code, i| code | 1 << i);
+        // A code of all ones and a code of 0 do not occur in these tests.
+        out.push(zeroes);
+        out.push(0);
+        out
+    }
+
+    #[test]
+    fn frames_are_read_with_symbols_that_lie_high() {
+        let bytes = [encoded(&[0x21, 0, 3]), encoded(&[0x22, 0])].concat();
+        let lines = lines(&image(), &RingContents { bytes, lost: 0 }).unwrap();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("INFO") && lines[0].contains("cpu 3 is online"), "{lines:?}");
+        assert!(lines[1].contains("WARN") && lines[1].contains("late"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_ring_that_wrapped_is_read_from_the_next_frame() {
+        let bytes = [vec![0x55, 0], encoded(&[0x22, 0])].concat();
+        let lines = lines(&image(), &RingContents { bytes, lost: 7 }).unwrap();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("7 bytes") && lines[1].contains("late"), "{lines:?}");
+    }
+
+    #[test]
+    fn an_image_without_a_structured_log_has_none() {
+        let image = Image { path: "plain".into(), bytes: forged(&[]) };
+        assert!(lines(&image, &RingContents { bytes: vec![], lost: 0 }).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_section_at_a_crooked_address_is_refused() {
+        let mut bytes = image().bytes;
+        let table = read_u64(&bytes, elf64::SECTION_OFFSET_FIELD).unwrap() as usize;
+        let address = table + elf64::SECTION_BYTES + elf64::SECTION_ADDRESS;
+        bytes[address..address + 8].copy_from_slice(&(BASE + 0x10).to_le_bytes());
+        assert!(with_section_at_zero(&bytes).unwrap_err().to_string().contains("64 KiB"));
+    }
+}
