@@ -10,6 +10,7 @@ use kernel::record::cell::CellRow;
 
 use crate::arch::Arch;
 use crate::build::Kind;
+use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
 use crate::qemu::Launch;
 use crate::rows::Row;
@@ -111,8 +112,10 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
                 }
                 observer.ended(job, &report);
             }
-            // The first failure is the cause; others were stopped because of it.
-            Event::Ended(_, Err(error)) => failure = failure.or(Some(error)),
+            // The first failure is the cause; others were stopped because of it, and may say so first.
+            Event::Ended(_, Err(error)) => {
+                failure = failure.filter(|first: &anyhow::Error| !first.is::<Interrupted>()).or(Some(error));
+            }
         }
         hand_on(&mut all, false, observer)?;
     }
@@ -256,11 +259,12 @@ mod tests {
             &jobs,
             vec![
                 Event::Row(0, checked(0)),
-                Event::Ended(1, failed("the first")),
+                Event::Ended(0, Err(Interrupted.into())),
+                Event::Ended(1, failed("the cause")),
                 Event::Ended(0, failed("the second")),
             ],
         );
-        assert_eq!(rows.unwrap_err().to_string(), "the first");
+        assert_eq!(rows.unwrap_err().to_string(), "the cause");
         assert_eq!(log, ["x86_64 none None"]);
     }
 }

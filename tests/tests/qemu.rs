@@ -1,0 +1,260 @@
+//! The kernel in QEMU, through the runner, as a person runs it. `cargo xtask test` runs these, after it has built the images; it
+//! leaves its own path in `XTASK`.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Runs the runner with these words.
+fn xtask(words: &str) -> Output {
+    let program = std::env::var_os("XTASK").expect("`cargo xtask test` runs these tests");
+    Command::new(program).args(words.split_whitespace()).output().expect("the runner starts")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file or directory of this test's own.
+fn scratch(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// Runs a suite and returns its rows; every verdict and count must be the expected one.
+#[track_caller]
+fn rows(name: &str, words: &str) -> Vec<Value> {
+    let path = scratch(&format!("{name}.json"));
+    let output = xtask(&format!("run {words} --json {}", path.display()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{words}\n{text}\n{}", stderr(&output));
+    let file = std::fs::read_to_string(path).expect("the results are there");
+    let mut rows: Vec<Value> = file.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect();
+    let summary = rows.pop().expect("the file is not empty");
+    assert_eq!(summary["summary"], true, "the last object is the summary");
+    assert_eq!(summary["rows"], rows.len());
+    assert_eq!(summary["unexpected"], 0);
+    rows
+}
+
+/// The row of one cell.
+#[track_caller]
+fn row<'r>(rows: &'r [Value], strategy: &str, workload: &str, mode: &str) -> &'r Value {
+    let found = rows.iter().find(|r| r["strategy"] == strategy && r["workload"] == workload && r["mode"] == mode);
+    found.unwrap_or_else(|| panic!("no row for {strategy}, {workload}, {mode}"))
+}
+
+/// Asserts the counts per operation of one row.
+#[track_caller]
+fn counts(row: &Value, flush: f64, sync: f64, elided: f64) {
+    let of = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+    assert_eq!(
+        (of("flush_ipis_per_op"), of("sync_ipis_per_op"), of("syncs_elided_per_op")),
+        (flush, sync, elided),
+        "{row}"
+    );
+}
+
+const SYNCING: &str = "--strategy sync-all,static-hook --ops 16 --mode same,other \
+                       --workload munmap_4k,collapse_anon,unshare_munmap_last,unshare_munmap_3way,unshare_exit";
+
+/// The same seed gives the same bytes; another seed gives another schedule, which some count of walks shows.
+#[track_caller]
+fn is_reproducible(arch: &str) {
+    let words = format!("run --arch {arch} --workload collapse_anon,munmap_4k --mode same,contend --ops 16");
+    let (first, second) = (xtask(&format!("{words} --seed 5")), xtask(&format!("{words} --seed 5")));
+    assert!(!first.stdout.is_empty(), "{}", stderr(&first));
+    assert_eq!(String::from_utf8_lossy(&first.stdout), String::from_utf8_lossy(&second.stdout));
+}
+
+/// A guest without progress is reported and stopped; one that is killed, too; and no QEMU is left.
+#[track_caller]
+fn ends_are_told_apart(arch: &str) {
+    let fake = |name: &str, script: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = scratch(&format!("{arch}-{name}"));
+        let version = "[ \"$1\" = --version ] && echo 'QEMU emulator version 7.2.0' && exit 0";
+        std::fs::write(&path, format!("#!/bin/sh\n{version}\n{script}\n")).expect("a script can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("and made a program");
+        path
+    };
+    let results = scratch(&format!("{arch}-kept.json"));
+    for (name, script, said) in [
+        ("silent", "exit 0", "without a word"),
+        ("broken", "echo 'something is wrong' >&2; exit 1", "something is wrong"),
+        ("killed", "kill -9 $$", "signal 9"),
+        ("stuck", "exec sleep 600", "no progress for 1 s"),
+    ] {
+        std::fs::write(&results, "earlier results\n").expect("a file can be written");
+        let qemu = fake(name, script);
+        let words = format!("run --arch {arch} --patience 1 --qemu {} --json {}", qemu.display(), results.display());
+        let output = xtask(&words);
+        assert_eq!(output.status.code(), Some(3), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{name}: {}", stderr(&output));
+        assert_eq!(std::fs::read_to_string(&results).expect("the file is there"), "earlier results\n");
+    }
+}
+
+/// Ctrl-C ends the runner at once, and QEMU with it.
+#[track_caller]
+fn ctrl_c_leaves_nothing(arch: &str) {
+    let program = std::env::var_os("XTASK").expect("`cargo xtask test` runs these tests");
+    let many = format!("run --arch {arch} --ops 1000000 --workload munmap_2m --mode same --seed 424242");
+    let mut child = Command::new(program)
+        .args(many.split_whitespace())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the runner starts");
+    let ours = |line: &str| line.contains("seed=424242") && line.contains("qemu-system");
+    assert!(wait_for(|| processes().iter().any(|p| ours(p))), "QEMU never started");
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let mut status = None;
+    assert!(wait_for(|| {
+        status = child.try_wait().expect("the runner can be waited for");
+        status.is_some()
+    }));
+    assert_eq!(status.and_then(|s| s.code()), Some(130));
+    assert!(wait_for(|| !processes().iter().any(|p| ours(p))), "QEMU was left behind");
+}
+
+/// Command lines of all processes.
+fn processes() -> Vec<String> {
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let line = |e: std::fs::DirEntry| std::fs::read(e.path().join("cmdline")).ok();
+    all.flatten().filter_map(line).map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).collect()
+}
+
+fn wait_for(mut what: impl FnMut() -> bool) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(20) {
+        if what() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+/// A machine with its most CPUs starts all of them and does its work.
+#[track_caller]
+fn starts_all_cpus(arch: &str, cpus: u32) {
+    let words = format!("--arch {arch} --smp {cpus} --strategy sync-all --workload collapse_anon --mode idle --ops 8");
+    let rows = rows(&format!("{arch}-{cpus}"), &words);
+    let row = row(&rows, "sync-all", "collapse_anon", "idle");
+    assert_eq!(row["cpus"], cpus);
+    assert_eq!(row["sync_ipis_per_op"].as_f64(), Some(f64::from(cpus - 1)));
+}
+
+mod x86_64 {
+    use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn interrupts_are_counted_exactly() {
+        let rows = rows("x86_64-counts", &format!("--arch x86_64 {SYNCING}"));
+        for (workload, flush, sync) in [
+            ("munmap_4k", 3.0, 0.0),
+            ("collapse_anon", 3.0, 3.0),
+            ("unshare_munmap_last", 3.375, 3.0),
+            ("unshare_munmap_3way", 3.375, 0.0),
+            ("unshare_exit", 0.0, 3.0),
+        ] {
+            let elided = if sync > 0.0 { 1.0 } else { 0.0 };
+            counts(row(&rows, "sync-all", workload, "same"), flush, sync, 0.0);
+            counts(row(&rows, "static-hook", workload, "same"), flush, 0.0, elided);
+            counts(row(&rows, "sync-all", workload, "other"), 0.0, sync, 0.0);
+            counts(row(&rows, "static-hook", workload, "other"), 0.0, 0.0, elided);
+        }
+        assert!(rows.iter().all(|r| r["instructions_per_op"].as_f64().is_some_and(|n| n > 0.0)));
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn no_sync_is_needed_where_the_flush_interrupts() {
+        let workloads = "--workload collapse_anon,unshare_munmap_last --mode contend";
+        for (name, strategy) in [("none", "none"), ("hook", "static-hook --hook true")] {
+            let rows = rows(&format!("x86_64-{name}"), &format!("--arch x86_64 {workloads} --strategy {strategy}"));
+            assert!(rows.iter().all(|r| r["verdict"] == "safe" && r["violations"] == 0), "{rows:?}");
+        }
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn the_same_seed_is_the_same_run() {
+        is_reproducible("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn every_end_is_reported() {
+        ends_are_told_apart("x86_64");
+        ctrl_c_leaves_nothing("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn all_255_cpus_start() {
+        starts_all_cpus("x86_64", 255);
+    }
+}
+
+mod aarch64 {
+    use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn interrupts_are_counted_exactly() {
+        let rows = rows("aarch64-counts", &format!("--arch aarch64 {SYNCING}"));
+        for (workload, sync) in [
+            ("munmap_4k", 0.0),
+            ("collapse_anon", 3.0),
+            ("unshare_munmap_last", 3.0),
+            ("unshare_munmap_3way", 0.0),
+            ("unshare_exit", 3.0),
+        ] {
+            for strategy in ["sync-all", "static-hook"] {
+                counts(row(&rows, strategy, workload, "same"), 0.0, sync, 0.0);
+            }
+        }
+        assert!(rows.iter().all(|r| r["tlbi_per_op"].as_f64().is_some_and(|n| n > 0.0)));
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_missing_sync_is_found() {
+        let workloads = "--workload collapse_anon,unshare_munmap_last --mode contend";
+        for (name, strategy) in [("none", "none"), ("hook", "static-hook --hook true")] {
+            let rows = rows(&format!("aarch64-{name}"), &format!("--arch aarch64 {workloads} --strategy {strategy}"));
+            for row in &rows {
+                assert_eq!(row["verdict"], "unsafe", "{row}");
+                let words = row["first_violation"].as_str().unwrap_or_default();
+                for part in ["walk", "table in frame", "cpu ", "order: "] {
+                    assert!(words.contains(part), "no \"{part}\" in: {words}");
+                }
+            }
+        }
+        let kept = rows("aarch64-kept", &format!("--arch aarch64 {workloads} --strategy sync-all,static-hook"));
+        assert!(kept.iter().all(|r| r["verdict"] == "safe" && r["violations"] == 0), "{kept:?}");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn the_same_seed_is_the_same_run() {
+        is_reproducible("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn every_end_is_reported() {
+        ends_are_told_apart("aarch64");
+        ctrl_c_leaves_nothing("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn all_512_cpus_start() {
+        starts_all_cpus("aarch64", 512);
+    }
+}
