@@ -10,9 +10,11 @@ use kernel::arch::Arch;
 
 use super::Native;
 
-/// Where the registers are. Until the devicetree has said so: where this machine always has them, so that a broken devicetree can
-/// be reported.
-static REGISTERS: AtomicU64 = AtomicU64::new(0x0900_0000);
+/// Where this machine always has a PL011: for errors that come before the devicetree is understood.
+pub(super) const FIXED: u64 = 0x0900_0000;
+
+/// Where the registers are.
+static REGISTERS: AtomicU64 = AtomicU64::new(FIXED);
 
 /// `apb_pclk` of this machine.
 const CLOCK_HZ: u32 = 24_000_000;

@@ -1,7 +1,8 @@
 //! The first instructions of each CPU: at a physical address, with the MMU off, until Rust runs at its linked address.
 //!
 //! QEMU enters the image at its ELF entry point on the boot CPU, with nothing in the registers; the firmware enters started CPUs at
-//! [`secondary_address`] with their area's address in `x0`. Both may be at EL2 (`virtualization=on`); the kernel runs at EL1.
+//! [`secondary_address`] with their area's address in `x0`. Both may be at EL2 (`virtualization=on`); the kernel runs at EL1. EL3 is
+//! refused: there would be no firmware to start the other CPUs.
 //!
 //! Until the MMU is on, code must not depend on where it runs: addresses come from `adrp`, which is relative to the program counter, and
 //! so are physical. The boot CPU fills in three tables (see [`arch_aarch64::kernel_map`]); since the direct map has the physical
@@ -18,6 +19,7 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 
 use kernel::addr::PhysAddr;
+use kernel::boot::ExitCode;
 
 use super::memory::RAM_START;
 
@@ -164,6 +166,7 @@ enter_el1:
     mrs x0, CurrentEL
     cmp x0, #8
     b.eq 1f
+    b.hi refuse_el3
     ret
 1:  mov x0, #(1 << 31)
     msr hcr_el2, x0
@@ -184,6 +187,22 @@ enter_el1:
     msr spsr_el2, x0
     msr elr_el2, x30
     eret
+
+// Secure firmware's place (secure=on): says so where the console of this machine always is, and leaves QEMU.
+refuse_el3:
+    adr x1, 3f
+    mov x2, #{console}
+1:  ldrb w3, [x1], #1
+    cbz w3, 2f
+    str w3, [x2]
+    b 1b
+2:  mov x0, #{exit}
+    adr x1, 4f
+    hlt #0xf000
+    b 2b
+3:  .asciz "[cpu0] error: started at EL3; this kernel is no firmware (use -M virt without secure=on)\n"
+.balign 8
+4:  .quad {exit_reason}, {refused}
 .ltorg
 "#,
     root = sym ROOT,
@@ -202,6 +221,10 @@ enter_el1:
     mair = const MAIR,
     tcr = const TCR,
     sctlr = const SCTLR,
+    console = const super::console::FIXED,
+    exit = const super::semihosting::EXIT,
+    exit_reason = const super::semihosting::APPLICATION_EXIT,
+    refused = const ExitCode::Refused as u64,
     start = sym super::boot::boot,
     secondary = sym super::boot::secondary,
 );

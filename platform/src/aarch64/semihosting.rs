@@ -7,9 +7,9 @@ use arch_aarch64::psci;
 use kernel::boot::ExitCode;
 
 /// `SYS_EXIT_EXTENDED`.
-const EXIT: u64 = 0x20;
+pub(super) const EXIT: u64 = 0x20;
 /// `ADP_Stopped_ApplicationExit`.
-const APPLICATION_EXIT: u64 = 0x20026;
+pub(super) const APPLICATION_EXIT: u64 = 0x20026;
 
 /// The semihosting call was tried. Loads and stores only, no read-modify-write: see [`super::boot`].
 static TRIED: AtomicBool = AtomicBool::new(false);
