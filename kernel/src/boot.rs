@@ -3,10 +3,31 @@
 //! The platform finds memory and CPUs, sets up the boot CPU's traps and calls [`run`]. A started CPU sets up its own traps
 //! and calls [`secondary`]. A CPU counts as online only when a call to it was acknowledged, that is, when its interrupts work.
 
-use crate::addr::{PhysAddr, VirtAddr};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{CpuId, MAX_CPUS, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
-use crate::record::shared::Shared;
+use crate::guard;
+use crate::ledger::Cause;
+use crate::ledger::events::EventRing;
+use crate::machine::Machine;
+use crate::mm::frame::{Frame, FrameState, FrameTable};
+use crate::mm::frame_alloc::FrameAllocator;
+use crate::record::cell::CellRow;
+use crate::record::event::EVENT_BYTES;
+use crate::record::ring::RingHeader;
+use crate::record::shared::{CpuStatus, Doing, MAGIC, RunState, Shared, VERSION};
+use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
+use crate::smp::mask::CpuMask;
+use crate::smp::rcu;
+use crate::smp::wait::Wait;
+use crate::suite::Suite;
+use crate::workload::cell;
 
 /// A range of usable RAM: nothing of the image, the firmware or the devicetree lies in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,19 +84,267 @@ pub struct BootInfo<A: Arch> {
     pub shared: &'static Shared,
 }
 
+/// Pages of a kernel stack. Below it one page is never mapped.
+const STACK_PAGES: u64 = 16;
+/// Bytes of heap: address spaces, regions, files, the areas of the CPUs.
+const HEAP_BYTES: u64 = 8 << 20;
+/// Bytes of heap per CPU on top.
+const HEAP_PER_CPU: u64 = 32 << 10;
+/// Events that one CPU's ring keeps, in a build that writes any.
+const EVENTS: usize = 2048;
+
+/// Takes memory from the end of the largest region, before there is an allocator.
+struct Carver {
+    regions: Vec<MemoryRegion>,
+}
+
+impl Carver {
+    /// `bytes` of zeroed memory, in whole pages.
+    fn take<A: Arch>(&mut self, bytes: u64) -> Result<PhysAddr, String> {
+        let bytes = bytes.next_multiple_of(PAGE_SIZE);
+        let largest = self.regions.iter_mut().max_by_key(|r| r.end.0 - r.start.0);
+        let Some(region) = largest.filter(|r| r.end.0 - r.start.0 >= bytes) else {
+            let left = self.regions.iter().map(|r| r.end.0 - r.start.0).max().unwrap_or(0);
+            return Err(format!(
+                "the machine has too little memory: {bytes} more bytes are needed in one piece and {left} are free; give it more (-m)"
+            ));
+        };
+        region.end.0 -= bytes;
+        let at = region.end;
+        // SAFETY: the range was usable RAM, is now nobody else's, and is covered by the direct map.
+        unsafe { core::ptr::write_bytes(A::direct_map(at).cast::<u64>(), 0, bytes as usize / 8) };
+        Ok(at)
+    }
+
+    /// An array of `count` of what all-zero bytes are a valid value of.
+    ///
+    /// # Safety
+    /// All-zero is a valid `T`, and `T` needs no more than page alignment.
+    unsafe fn array<A: Arch, T>(&mut self, count: usize) -> Result<(PhysAddr, &'static [T]), String> {
+        let at = self.take::<A>((count * size_of::<T>()) as u64)?;
+        // SAFETY: zeroed, owned for ever, aligned to a page; the caller vouches for the type.
+        Ok((at, unsafe { core::slice::from_raw_parts(A::direct_map(at).cast::<T>(), count) }))
+    }
+}
+
 /// Runs the kernel on the boot CPU: memory, the other CPUs, the cells of the command line, the end.
 ///
 /// Called with interrupts masked, on a boot stack that is left behind, with traps set up and `log` working.
 pub fn run<A: Arch>(info: BootInfo<A>) -> ! {
-    log::info!("{} cpus, {} memory regions, command line \"{}\"", info.cpus.len(), info.memory.len(), info.command_line);
-    (info.exit)(ExitCode::Finished)
+    let (shared, exit) = (info.shared, info.exit);
+    match prepare(info) {
+        Ok(cpu) => {
+            // SAFETY: the stack was mapped for this CPU alone; nothing of the present one is needed again.
+            unsafe { A::switch_stack(cpu.stack_top, operate::<A>) }
+        }
+        Err(message) => refuse(shared, exit, &message),
+    }
+}
+
+fn refuse(shared: &Shared, exit: fn(ExitCode) -> !, message: &str) -> ! {
+    log::error!("{message}");
+    shared.set_message(message);
+    shared.version.store(VERSION, Ordering::Relaxed);
+    shared.set_state(RunState::Refused);
+    // Release: pairs with the runner's read of the magic before anything else.
+    shared.magic.store(MAGIC, Ordering::Release);
+    exit(ExitCode::Refused)
+}
+
+/// Memory and the areas of all CPUs; the machine is installed and the boot CPU has its area.
+fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
+    if info.cpus.len() > MAX_CPUS {
+        return Err(format!(
+            "the machine has {} CPUs and there is room for {MAX_CPUS}; give it fewer (-smp)",
+            info.cpus.len()
+        ));
+    }
+    let count = info.cpus.len();
+    let (Some(first), Some(last)) = (info.memory.first(), info.memory.last()) else {
+        return Err(String::from("the firmware names no usable memory"));
+    };
+    let base = first.start.pfn();
+    let frames_count = (last.end.pfn().0 - base.0) as usize;
+    let mut carver = Carver { regions: info.memory.to_vec() };
+
+    let heap = HEAP_BYTES + HEAP_PER_CPU * count as u64;
+    let at = carver.take::<A>(heap)?;
+    (info.grow_heap)(VirtAddr(A::direct_map(at) as u64), heap as usize);
+
+    let at = carver.take::<A>((frames_count * size_of::<Frame<A>>()) as u64)?;
+    let frames = A::direct_map(at).cast::<Frame<A>>();
+    for i in 0..frames_count {
+        // SAFETY: the range was carved for exactly this array and is page-aligned.
+        unsafe { frames.add(i).write(Frame::new()) };
+    }
+    // SAFETY: all of it has just been written, and belongs to the frame table for ever.
+    let frames: &'static [Frame<A>] = unsafe { core::slice::from_raw_parts(frames, frames_count) };
+
+    // SAFETY: these consist of atomics, whose all-zero value is valid, and are aligned to 64 bytes.
+    let (status_at, status) = unsafe { carver.array::<A, CpuStatus>(count)? };
+    // SAFETY: as above.
+    let (rings_at, rings) = unsafe { carver.array::<A, RingHeader>(count)? };
+    let mut cpus: Vec<&'static Cpu<A>> = Vec::with_capacity(count);
+    for (i, hw_id) in info.cpus.iter().enumerate() {
+        let id = CpuId(i as u16);
+        let events = if cfg!(feature = "checking") {
+            // SAFETY: as above.
+            let (at, slots) = unsafe { carver.array::<A, [AtomicU64; EVENT_BYTES / 8]>(EVENTS)? };
+            rings[i].at.store(at.0, Ordering::Relaxed);
+            rings[i].capacity.store((EVENTS * EVENT_BYTES) as u64, Ordering::Relaxed);
+            EventRing::new(id, &rings[i], slots, A::instructions)
+        } else {
+            EventRing::off(id)
+        };
+        let slot = A::KERNEL_STACKS.add(i as u64 * (STACK_PAGES + 1).next_power_of_two() * PAGE_SIZE);
+        for page in 1..=STACK_PAGES {
+            let frame = carver.take::<A>(PAGE_SIZE)?;
+            let mut missing = None;
+            let mut table = || match carver.take::<A>(PAGE_SIZE) {
+                Ok(at) => at,
+                Err(error) => {
+                    missing = Some(error);
+                    PhysAddr(0)
+                }
+            };
+            // SAFETY: nothing refers to the stack window; only this CPU runs; the frame is new.
+            unsafe { A::map_kernel_page(slot.add(page * PAGE_SIZE), frame, &mut table) };
+            if let Some(error) = missing {
+                return Err(error);
+            }
+        }
+        let stack_top = slot.add((STACK_PAGES + 1) * PAGE_SIZE);
+        status[i].waits_for.store(u32::MAX, Ordering::Relaxed);
+        cpus.push(Box::leak(Box::new(Cpu::new(id, *hw_id, stack_top, &status[i], events))));
+    }
+
+    let allocator = FrameAllocator::new();
+    for region in &carver.regions {
+        for pfn in region.start.pfn().0..region.end.pfn().0 {
+            frames[(pfn - base.0) as usize].set_state(FrameState::Free);
+        }
+        allocator.add(region.start.pfn(), Pfn(region.end.pfn().0));
+    }
+
+    let shared = info.shared;
+    shared.version.store(VERSION, Ordering::Relaxed);
+    shared.cpus.store(count as u32, Ordering::Relaxed);
+    shared.status_at.store(status_at.0, Ordering::Relaxed);
+    shared.rings_at.store(rings_at.0, Ordering::Relaxed);
+    // Release: pairs with the runner's read of the magic before anything else.
+    shared.magic.store(MAGIC, Ordering::Release);
+
+    let boot = cpus[0];
+    A::install_machine(Machine::new(Vec::leak(cpus), FrameTable::new(base, frames), allocator, info));
+    // SAFETY: this is the boot CPU, and nobody else was given its area.
+    unsafe { A::set_this_cpu(boot) };
+    (A::machine().firmware.init_boot_cpu)(boot);
+    Ok(boot)
+}
+
+/// The boot CPU, on its own stack: brings the others online and runs the suite.
+extern "C" fn operate<A: Arch>() -> ! {
+    let cpu = A::this_cpu();
+    let machine = A::machine();
+    rcu::leave_idle(cpu);
+    A::irq_restore(true);
+    for other in &machine.cpus[1..] {
+        bring_online(cpu, other);
+    }
+    log::info!("{} CPUs online, {} free frames", machine.cpus.len(), machine.free_frames());
+    #[cfg(feature = "defmt")]
+    defmt::info!("online {=usize} free frames {=usize}", machine.cpus.len(), machine.free_frames());
+    let shared = machine.shared();
+    let exit = machine.firmware.exit;
+    let suite = match Suite::parse::<A>(machine.firmware.command_line, machine.cpus.len()) {
+        Ok(suite) => suite,
+        Err(error) => refuse(shared, exit, &format!("{error}")),
+    };
+    guard::remove(suite.guards);
+    let rows = match rows::<A>(suite.cells().count()) {
+        Ok(rows) => rows,
+        Err(message) => refuse(shared, exit, &message),
+    };
+    shared.set_state(RunState::Running);
+    cpu.status.doing.store(Doing::Operation as u32, Ordering::Relaxed);
+    let result = cell::run_all(cpu, &suite, |index, row| {
+        // SAFETY: `rows` has room for every cell; the runner reads row `index` only after the count below says that it is complete.
+        unsafe { rows.add(index).write(row) };
+        // Release: pairs with the runner's acquire of the count.
+        shared.cells_done.store(index as u32 + 1, Ordering::Release);
+        log_row(index, &row);
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    shared.set_state(RunState::Finished);
+    exit(ExitCode::Finished)
+}
+
+/// The structured log of one row.
+fn log_row(index: usize, row: &CellRow) {
+    #[cfg(feature = "defmt")]
+    defmt::debug!(
+        "cell {=usize} ops {=u64} flush {=u64} sync {=u64} elided {=u64} violations {=u64}",
+        index,
+        row.ops,
+        row.flush_ipis,
+        row.sync_ipis,
+        row.syncs_elided,
+        row.violations_ghost + row.violations_value
+    );
+    log::debug!("cell {index} done, verdict {}", row.verdict);
+}
+
+/// Room for `count` rows, where the runner finds it.
+fn rows<A: Arch>(count: usize) -> Result<*mut CellRow, String> {
+    let machine = A::machine();
+    let frames = (count * size_of::<CellRow>()).div_ceil(PAGE_SIZE as usize).max(1).next_power_of_two();
+    let first = machine.allocator.take(frames).map_err(|error| format!("no room for {count} results: {error}"))?;
+    for i in 0..frames as u32 {
+        machine.frames.get(Pfn(first.0 + i)).set_state(FrameState::Kernel);
+    }
+    crate::mm::frame_alloc::zero::<A>(first, frames);
+    machine.shared().cells_at.store(first.addr().0, Ordering::Relaxed);
+    machine.shared().cells_planned.store(count as u32, Ordering::Relaxed);
+    Ok(A::direct_map(first.addr()).cast())
+}
+
+/// Starts `other` and waits until it has answered a call: only then do its interrupts work.
+fn bring_online<A: Arch>(cpu: &'static Cpu<A>, other: &'static Cpu<A>) {
+    if let Err(error) = (A::machine().firmware.start_cpu)(other) {
+        panic!("{} (hardware number {:#x}) could not be started: {error}", other.id, other.hw_id);
+    }
+    let mut wait = Wait::new(cpu, Doing::WaitOnline);
+    // Acquire: pairs with the release in `secondary`.
+    while !other.online.load(Ordering::Acquire) {
+        wait.again(|| Some(other.id));
+    }
+    wait.done();
+    call_many(cpu, &CpuMask::only(other.id), Cause::Online, |_, _| {}, 0);
+    A::machine().came_online();
 }
 
 /// Runs the kernel on a CPU that the boot CPU started. Called with interrupts masked, on `cpu`'s stack, with
 /// [`Arch::set_this_cpu`] done, traps, interrupt controller and timer set up.
 pub fn secondary<A: Arch>(cpu: &'static Cpu<A>) -> ! {
-    log::debug!("{} runs", cpu.id);
+    cpu.status.doing.store(Doing::Idle as u32, Ordering::Relaxed);
+    // Release: pairs with the acquire in `bring_online`.
+    cpu.online.store(true, Ordering::Release);
     loop {
-        A::relax();
+        let Some((job, argument)) = cpu.job() else {
+            // A job that is given from here on comes with an interrupt, which ends the wait.
+            A::wait_for_interrupt();
+            continue;
+        };
+        rcu::leave_idle(cpu);
+        cpu.status.doing.store(Doing::Walk as u32, Ordering::Relaxed);
+        A::irq_restore(true);
+        crate::upcall::start_ticks(cpu);
+        job(cpu, argument);
+        A::irq_save();
+        cpu.status.doing.store(Doing::Idle as u32, Ordering::Relaxed);
+        rcu::enter_idle(cpu);
+        cpu.finish_job();
     }
 }

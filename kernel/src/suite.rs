@@ -1,8 +1,18 @@
 //! What to run: the kernel command line, and the order of the cells that it stands for.
 //!
-//! Words are `key=value`, separated by spaces; lists are separated by commas. Keys: `strategies`, `transport`, `workloads`,
-//! `modes`, `ops`, `seed`, `hook`, `engine`, `inject`. Unknown words are refused with the word in the message. Cells are ordered by
+//! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
+//! `modes`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
+//! (a mask, in hexadecimal, of [`crate::guard`] to take away), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::arch::Arch;
+use crate::sync;
+use crate::tlb::transport::{self, TransportId};
+use crate::workload::cell::Cell;
+use crate::workload::{self, WorkloadId};
 
 /// A name of the command line, and what it stands for in one line.
 pub type Named = (&'static str, &'static str);
@@ -35,4 +45,186 @@ impl Mode {
         ("spin", "every other CPU reads user memory of the same mm through its TLB"),
         ("lazy", "every other CPU is idle with the mm still loaded"),
     ];
+
+    /// All modes, in the order of their numbers.
+    pub const ALL: [Mode; 6] = [Mode::Same, Mode::Contend, Mode::Other, Mode::Idle, Mode::Spin, Mode::Lazy];
+}
+
+/// How the machine runs; the kernel only has to know whether it may arm timers to be interrupted at seeded moments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// One host thread, virtual time counts instructions.
+    Icount,
+    /// One host thread per CPU.
+    Mttcg,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// Indices in [`sync::NAMES`].
+    pub strategies: Vec<usize>,
+    /// How flushes travel.
+    pub transport: TransportId,
+    /// The static hook: found from the transport, or overridden.
+    pub hook: bool,
+    /// Which workloads.
+    pub workloads: Vec<WorkloadId>,
+    /// Which modes.
+    pub modes: Vec<Mode>,
+    /// Operations per cell.
+    pub ops: u64,
+    /// Where all choices come from.
+    pub seed: u64,
+    /// How the machine runs.
+    pub engine: Engine,
+    /// One in so many batch allocations fails; 0 for none.
+    pub inject_batch: u32,
+    /// One in so many tries of a parent's lock fails; 0 for none.
+    pub inject_trylock: u32,
+    /// Guards to take away.
+    pub guards: u64,
+    cpus: u64,
+}
+
+/// A word of the command line that cannot be granted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// Not `key=value`, or an unknown key.
+    #[error("the kernel command line has an unknown word: {0}")]
+    Word(String),
+    /// A name that is not in the key's list.
+    #[error("{key} knows no {name}")]
+    Name {
+        /// The key.
+        key: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A number that is none, or is out of range.
+    #[error("{key} wants a number of at least 1, not {value}")]
+    Number {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+    },
+    /// The machine has no such transport.
+    #[error("{arch} has no transport {transport}")]
+    Transport {
+        /// The machine.
+        arch: &'static str,
+        /// The transport.
+        transport: &'static str,
+    },
+}
+
+impl Suite {
+    /// Reads the command line for a machine of `cpus` CPUs. What is not said is the default: every workload and strategy, modes `same`, `other` and `contend`, 64
+    /// operations, seed 1, the native transport, the hook that belongs to it.
+    pub fn parse<A: Arch>(command_line: &str, cpus: usize) -> Result<Suite, SuiteError> {
+        let mut suite = Suite {
+            strategies: (0..sync::NAMES.len()).collect(),
+            transport: TransportId::native::<A>(),
+            hook: false,
+            workloads: WorkloadId::ALL.to_vec(),
+            modes: alloc::vec![Mode::Same, Mode::Other, Mode::Contend],
+            ops: 64,
+            seed: 1,
+            engine: Engine::Icount,
+            inject_batch: 0,
+            inject_trylock: 4,
+            guards: 0,
+            cpus: cpus as u64,
+        };
+        let mut hook = None;
+        for word in command_line.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').ok_or_else(|| SuiteError::Word(word.to_string()))?;
+            match key {
+                "strategies" => suite.strategies = list("strategies", value, sync::NAMES)?,
+                "transport" => {
+                    let number = one("transport", value, transport::NAMES)? as u8;
+                    suite.transport = TransportId::from_number(number).unwrap_or(suite.transport);
+                    if !suite.transport.exists::<A>() {
+                        return Err(SuiteError::Transport { arch: A::NAME, transport: suite.transport.name() });
+                    }
+                }
+                "workloads" => {
+                    let numbers = list("workloads", value, workload::NAMES)?;
+                    suite.workloads = numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect();
+                }
+                "modes" => {
+                    let numbers = list("modes", value, Mode::NAMES)?;
+                    suite.modes = numbers.into_iter().map(|n| Mode::ALL[n]).collect();
+                }
+                "ops" => suite.ops = number("ops", value)?.max(1),
+                "seed" => suite.seed = number("seed", value)?,
+                "hook" => {
+                    hook = match value {
+                        "auto" => None,
+                        "true" => Some(true),
+                        "false" => Some(false),
+                        _ => return Err(SuiteError::Name { key: "hook", name: value.to_string() }),
+                    }
+                }
+                "engine" => {
+                    suite.engine = match value {
+                        "icount" => Engine::Icount,
+                        "mttcg" => Engine::Mttcg,
+                        _ => return Err(SuiteError::Name { key: "engine", name: value.to_string() }),
+                    }
+                }
+                "inject" => {
+                    for fault in value.split(',') {
+                        match fault.split_once(':') {
+                            Some(("batch", n)) => suite.inject_batch = number("inject", n)? as u32,
+                            Some(("trylock", n)) => suite.inject_trylock = number("inject", n)? as u32,
+                            _ => return Err(SuiteError::Name { key: "inject", name: fault.to_string() }),
+                        }
+                    }
+                }
+                "guards" => {
+                    suite.guards = u64::from_str_radix(value, 16)
+                        .map_err(|_| SuiteError::Number { key: "guards", value: value.to_string() })?;
+                }
+                // The console's own.
+                "log" => {}
+                _ => return Err(SuiteError::Word(word.to_string())),
+            }
+        }
+        suite.hook = hook.unwrap_or(suite.transport.flush_implies_interrupt());
+        Ok(suite)
+    }
+
+    /// The cells, in the order in which they run.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
+        self.strategies.iter().flat_map(move |strategy| {
+            self.workloads.iter().flat_map(move |workload| {
+                self.modes.iter().map(move |mode| Cell { strategy: *strategy, workload: *workload, mode: *mode })
+            })
+        })
+    }
+
+    /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where CPUs run freely.
+    pub fn tick_ns(&self) -> u64 {
+        match self.engine {
+            Engine::Icount => 2000 * self.cpus,
+            Engine::Mttcg => 0,
+        }
+    }
+}
+
+fn one(key: &'static str, name: &str, names: &[Named]) -> Result<usize, SuiteError> {
+    names.iter().position(|(n, _)| *n == name).ok_or_else(|| SuiteError::Name { key, name: name.to_string() })
+}
+
+fn list(key: &'static str, value: &str, names: &[Named]) -> Result<Vec<usize>, SuiteError> {
+    if value == "all" {
+        return Ok((0..names.len()).collect());
+    }
+    value.split(',').map(|name| one(key, name, names)).collect()
+}
+
+fn number(key: &'static str, value: &str) -> Result<u64, SuiteError> {
+    value.parse().map_err(|_| SuiteError::Number { key, value: value.to_string() })
 }

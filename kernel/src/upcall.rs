@@ -1,11 +1,16 @@
 //! What the architecture's interrupt and exception code calls: always with interrupts masked, after it has acknowledged
 //! the interrupt to its controller.
 
+use core::sync::atomic::Ordering;
+
 use crate::arch::Arch;
+use crate::smp::call;
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
 
 /// The call doorbell rang ([`crate::arch::Doorbell::Call`]).
 pub fn call<A: Arch>() {
-    let _ = A::this_cpu();
+    call::serve(A::this_cpu());
 }
 
 /// The NMI doorbell rang ([`crate::arch::Doorbell::Nmi`]). May interrupt any code of this CPU, [`call`] included.
@@ -13,7 +18,18 @@ pub fn nmi<A: Arch>() {
     let _ = A::this_cpu();
 }
 
-/// This CPU's timer fired.
+/// This CPU's timer fired: a seeded moment at which the machine may turn to another CPU.
 pub fn timer<A: Arch>() {
-    let _ = A::this_cpu();
+    let cpu = A::this_cpu();
+    // It interrupted code with interrupts enabled, so no walk.
+    rcu::quiescent(cpu);
+    start_ticks(cpu);
+}
+
+/// Arms this CPU's timer for a moment between half and one and a half of the mean, if the run wants that.
+pub fn start_ticks<A: Arch>(cpu: &Cpu<A>) {
+    let mean = A::machine().policy.tick_ns.load(Ordering::Relaxed);
+    if mean != 0 {
+        A::set_timer(mean / 2 + cpu.chance.next() % mean);
+    }
 }

@@ -1,3 +1,8 @@
-//! Several CPUs: each one's area, calls between them, waits with a bound, grace periods.
+//! Several CPUs: each one's area, calls between them, waits with a bound, locks, grace periods.
 
+pub mod call;
 pub mod cpu;
+pub mod lock;
+pub mod mask;
+pub mod rcu;
+pub mod wait;

@@ -1,10 +1,211 @@
 //! The strategies: which sync follows a flush.
+//!
+//! A table that was unlinked and flushed may be used again only when no walk holds a pointer to it. A strategy is the rule that decides
+//! what that takes: nothing, an interrupt to some CPUs, a grace period, another table. It consists of two parts:
+//!
+//! - [`Strategy::walk_begin`] and [`Strategy::walk_end`], what a walk does so that it can be seen. They are compiled into the walk: a
+//!   walk pays for its own strategy and no other.
+//! - [`Strategy::decide`], a pure function from what can be read of the machine ([`View`]) and what the flush covered ([`Ask`])
+//!   to a [`Decision`]. It sends nothing itself; [`crate::mm::state`] carries the decision out. That the same function can be asked by a model is the point.
+//!
+//! A new strategy is one file with one type, and one line in the list at the end of this file.
 
-use crate::suite::Named;
+pub mod none;
+pub mod static_hook;
+pub mod sync_all;
 
-/// All strategies, in the order of their numbers.
-pub const NAMES: &[Named] = &[
-    ("none", "never sync (negative control)"),
-    ("sync-all", "interrupt every other CPU (Linux 6.1 to 7.3)"),
-    ("static-hook", "skip the sync if the transport's flush interrupts (RFC, v1, v2, v5 to v10)"),
-];
+use core::sync::atomic::AtomicU64;
+
+use crate::addr::{CpuId, Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::ledger::Elision;
+use crate::mm::address_space::Mm;
+use crate::mm::walk::{self, WalkFn};
+use crate::record::cell::Verdict;
+use crate::smp::cpu::Cpu;
+use crate::smp::mask::CpuMask;
+use crate::tlb::coverage::Coverage;
+use crate::tlb::transport::TransportId;
+
+/// What a strategy publishes of a CPU's walks; what it means is the strategy's own business.
+#[derive(Default)]
+#[repr(align(64))]
+pub struct WalkSlot(pub AtomicU64);
+
+/// What a CPU's MMU translates by, as others can see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadedMm {
+    /// No mm.
+    None,
+    /// This mm.
+    Mm(u32),
+    /// Changing: it may be any.
+    Unknown,
+}
+
+/// What a strategy may read of the machine while it decides.
+pub trait View {
+    /// The CPU that asks.
+    fn initiator(&self) -> CpuId;
+    /// All online CPUs.
+    fn online(&self) -> CpuMask;
+    /// What `cpu` has loaded.
+    fn loaded(&self, cpu: CpuId) -> LoadedMm;
+    /// What `cpu` has published in its [`WalkSlot`].
+    fn slot(&self, cpu: CpuId) -> u64;
+    /// The value of the static hook: whether, as was found at boot, flushes of tables interrupt.
+    fn hook(&self) -> bool;
+    /// A full barrier.
+    fn fence(&self);
+}
+
+/// One mm that unlinked the table, and what is known of its CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Party {
+    /// The mm.
+    pub mm: u32,
+    /// Its mask after the flush: every CPU that has it loaded is in it.
+    pub mask: CpuMask,
+    /// What its own flush covered.
+    pub coverage: Coverage,
+}
+
+/// What a strategy is asked: may this table be used again, and if not yet, what does it take?
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The mm whose flush has just completed.
+    pub party: Party,
+    /// CPUs that could walk the table for mms that unlinked it earlier and were not acknowledged then. Empty unless the table was shared.
+    pub left_behind: &'a CpuMask,
+}
+
+/// What is to be done before a table is used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Nothing.
+    Elide(Elision),
+    /// Interrupt these CPUs (the initiator is left out) and wait for them.
+    Interrupt(CpuMask),
+    /// Wait for a grace period.
+    Grace,
+    /// Do not use it again: take another table, and retire this one.
+    Fresh,
+}
+
+/// Where a strategy is to run, for what it promises and refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setting {
+    /// How flushes travel.
+    pub transport: TransportId,
+    /// The static hook.
+    pub hook: bool,
+}
+
+/// A rule: see the head of this module.
+pub trait Strategy: 'static {
+    /// As on the command line.
+    const NAME: &'static str;
+    /// In one line.
+    const ABOUT: &'static str;
+
+    /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or refused.
+    fn promises(setting: Setting) -> Verdict;
+
+    /// A walk of `mm` begins on `cpu`; interrupts are masked.
+    #[inline(always)]
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+        let _ = (cpu, mm);
+    }
+
+    /// The walk has used its last pointer.
+    #[inline(always)]
+    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+        let _ = cpu;
+    }
+
+    /// What it takes to use the table again. Entries were cleared and flushed before.
+    fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision;
+}
+
+/// A strategy made ready to run on machines of kind `A`.
+pub struct Entry<A: Arch> {
+    /// As on the command line.
+    pub name: &'static str,
+    /// In one line.
+    pub about: &'static str,
+    /// [`Strategy::promises`].
+    pub promises: fn(Setting) -> Verdict,
+    /// [`Strategy::decide`].
+    pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
+    /// `get_user_pages_fast`, compiled for it.
+    pub get_user_pages_fast: WalkFn<A>,
+    /// `pin_user_pages_fast`, compiled for it.
+    pub pin_user_pages_fast: WalkFn<A>,
+}
+
+impl<A: Arch> Entry<A> {
+    /// The entry of `S`.
+    pub const fn of<S: Strategy>() -> Entry<A> {
+        Entry {
+            name: S::NAME,
+            about: S::ABOUT,
+            promises: S::promises,
+            decide: S::decide,
+            get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
+            pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
+        }
+    }
+}
+
+/// The real machine, seen by a strategy.
+pub(crate) struct MachineView<A: Arch> {
+    pub(crate) cpu: &'static Cpu<A>,
+}
+
+impl<A: Arch> View for MachineView<A> {
+    fn initiator(&self) -> CpuId {
+        self.cpu.id
+    }
+    fn online(&self) -> CpuMask {
+        *A::machine().online_mask()
+    }
+    fn loaded(&self, cpu: CpuId) -> LoadedMm {
+        match A::machine().cpu(cpu).loaded.mm() {
+            crate::tlb::switch::NO_MM => LoadedMm::None,
+            crate::tlb::switch::SWITCHING => LoadedMm::Unknown,
+            mm => LoadedMm::Mm(mm),
+        }
+    }
+    fn slot(&self, cpu: CpuId) -> u64 {
+        // Acquire: pairs with the release of `walk_end`, so that a walk seen to be over has read its last entry.
+        A::machine().cpu(cpu).walk_slot.0.load(core::sync::atomic::Ordering::Acquire)
+    }
+    fn hook(&self) -> bool {
+        A::machine().policy.hook()
+    }
+    fn fence(&self) {
+        A::fence();
+    }
+}
+
+/// The signature that all walks share: mm, first address, whether to write, where the pages go; returns how many.
+pub type Walk<A> = fn(&'static Cpu<A>, &Mm<A>, VirtAddr, bool, &mut [Pfn]) -> usize;
+
+macro_rules! strategies {
+    ($($strategy:ty),* $(,)?) => {
+        /// All strategies by name, in the order of their numbers.
+        pub const NAMES: &[crate::suite::Named] = &[$((<$strategy>::NAME, <$strategy>::ABOUT),)*];
+
+        /// All strategies, made ready for `A`, in the same order.
+        pub fn all<A: Arch>() -> &'static [Entry<A>] {
+            // A constant, so that it is promoted to a static for each `A`.
+            const { &[$(Entry::<A>::of::<$strategy>(),)*] }
+        }
+    };
+}
+
+strategies! {
+    none::None,
+    sync_all::SyncAll,
+    static_hook::StaticHook,
+}

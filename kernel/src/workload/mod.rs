@@ -1,5 +1,26 @@
-//! The workloads: the operations of the suite, set up, run and counted.
+//! The workloads: the operations of the suite, each with what it needs before and after.
+//!
+//! A workload builds a [`Scene`] for a cell. For each operation the cell calls [`Scene::prepare`], which is not counted, then [`Scene::operate`],
+//! which is: between the two snapshots of the ledger there is nothing but the operation.
 
+pub mod anon;
+pub mod cell;
+pub mod crowd;
+pub mod file;
+pub mod predict;
+pub mod shared;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ops::Range;
+
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, MapError, Mm};
+use crate::mm::collapse::CollapseError;
+use crate::mm::entry::Perm;
+use crate::mm::fault;
+use crate::smp::cpu::Cpu;
 use crate::suite::Named;
 
 /// All workloads, in the order of their numbers.
@@ -18,3 +39,112 @@ pub const NAMES: &[Named] = &[
     ("unshare_exit", "exit of a process that shares a PMD table with one other"),
     ("retract_truncate", "a file's PTE table is retracted, then its pages are truncated and used again"),
 ];
+
+/// The number of a workload in [`NAMES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum WorkloadId {
+    Munmap2m = 0,
+    Munmap4k = 1,
+    Dontneed2m = 2,
+    Dontneed4k = 3,
+    Mprotect2m = 4,
+    Mprotect4k = 5,
+    CollapseAnon = 6,
+    CollapseShmem = 7,
+    UnshareMunmapLast = 8,
+    UnshareMunmap3way = 9,
+    UnshareMprotectLast = 10,
+    UnshareExit = 11,
+    RetractTruncate = 12,
+}
+
+impl WorkloadId {
+    /// All workloads, in the order of their numbers.
+    pub const ALL: [WorkloadId; 13] = [
+        WorkloadId::Munmap2m,
+        WorkloadId::Munmap4k,
+        WorkloadId::Dontneed2m,
+        WorkloadId::Dontneed4k,
+        WorkloadId::Mprotect2m,
+        WorkloadId::Mprotect4k,
+        WorkloadId::CollapseAnon,
+        WorkloadId::CollapseShmem,
+        WorkloadId::UnshareMunmapLast,
+        WorkloadId::UnshareMunmap3way,
+        WorkloadId::UnshareMprotectLast,
+        WorkloadId::UnshareExit,
+        WorkloadId::RetractTruncate,
+    ];
+
+    /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
+    pub const fn reuses_a_walked_table(self) -> bool {
+        matches!(self, WorkloadId::CollapseAnon | WorkloadId::UnshareMunmapLast | WorkloadId::UnshareMprotectLast)
+    }
+}
+
+/// Why an operation did not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpError {
+    /// An address space refused.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A collapse gave up; a walker may have been in the way.
+    #[error(transparent)]
+    Collapse(#[from] CollapseError),
+}
+
+/// Where the pages are that walkers of the same mm walk, away from the operation.
+pub const AWAY: VirtAddr = VirtAddr(0x10_0000_0000);
+/// Pages there.
+pub const AWAY_PAGES: usize = 8;
+/// Where the operations are: in the same GiB as [`AWAY`], in another PTE table.
+pub const HERE: VirtAddr = VirtAddr(0x10_0400_0000);
+
+/// What other CPUs walk.
+pub struct Target<A: Arch> {
+    /// The mm that they load.
+    pub mm: Arc<Mm<A>>,
+    /// What they walk in mode `contend`.
+    pub range: Range<VirtAddr>,
+    /// How far apart walks in that range begin; consecutive operations are as far apart.
+    pub step: u64,
+    /// Its pages are anonymous, so that what a TLB shows can be judged.
+    pub anon: bool,
+}
+
+/// A workload set up for one cell.
+pub trait Scene<A: Arch> {
+    /// What other CPUs shall do.
+    fn target(&self) -> Target<A>;
+    /// Makes everything ready for operation number `op`. Not counted. Other CPUs pause.
+    fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError>;
+    /// Does operation number `op`.
+    fn operate(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError>;
+    /// Takes everything down. No other CPU has any of its mms loaded.
+    fn finish(self: Box<Self>, cpu: &'static Cpu<A>);
+}
+
+/// Sets up a workload.
+pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Scene<A>>, OpError> {
+    use WorkloadId::*;
+    Ok(match id {
+        Munmap2m | Munmap4k | Dontneed2m | Dontneed4k | Mprotect2m | Mprotect4k | CollapseAnon => {
+            Box::new(anon::Anon::new(cpu, id)?)
+        }
+        CollapseShmem | RetractTruncate => Box::new(file::FileScene::new(cpu, id)?),
+        UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit => {
+            Box::new(shared::Shared::new(cpu, id)?)
+        }
+    })
+}
+
+/// An mm with the pages at [`AWAY`] populated.
+fn mm_with_pages_away<A: Arch>(cpu: &'static Cpu<A>) -> Result<Arc<Mm<A>>, MapError> {
+    let mm = Mm::new(cpu, 0)?;
+    let range = AWAY..AWAY.add(AWAY_PAGES as u64 * PAGE_SIZE);
+    mm.map(range.clone(), Perm::WRITE, Backing::Anon)?;
+    fault::populate(cpu, &mm, range)?;
+    Ok(mm)
+}

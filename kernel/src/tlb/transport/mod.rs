@@ -1,9 +1,85 @@
 //! The transports: how a flush reaches other CPUs.
 
+pub mod broadcast;
+pub mod ipi;
+
+use crate::arch::{Arch, NativeTransport};
+use crate::mm::address_space::Mm;
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
 use crate::suite::Named;
+use crate::tlb::coverage::Coverage;
+use crate::tlb::invalidation::Invalidation;
 
 /// All transports, in the order of their numbers.
 pub const NAMES: &[Named] = &[
     ("ipi", "interrupt the CPUs of the mm; each invalidates in its handler"),
     ("broadcast", "one instruction reaches every TLB and interrupts nobody"),
 ];
+
+/// The number of a transport in [`NAMES`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum TransportId {
+    /// [`ipi`].
+    Ipi = 0,
+    /// [`broadcast`].
+    Broadcast = 1,
+}
+
+impl TransportId {
+    /// The transport with this number.
+    pub fn from_number(n: u8) -> Option<TransportId> {
+        [TransportId::Ipi, TransportId::Broadcast].into_iter().find(|t| *t as u8 == n)
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize].0
+    }
+
+    /// What `A` flushes with when nobody chooses.
+    pub fn native<A: Arch>() -> TransportId {
+        match A::NATIVE_TRANSPORT {
+            NativeTransport::Ipi => TransportId::Ipi,
+            NativeTransport::Broadcast => TransportId::Broadcast,
+        }
+    }
+
+    /// Whether a machine of kind `A` has it.
+    pub fn exists<A: Arch>(self) -> bool {
+        match self {
+            TransportId::Ipi => true,
+            TransportId::Broadcast => A::NATIVE_TRANSPORT == NativeTransport::Broadcast,
+        }
+    }
+
+    /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm.
+    pub fn flush_implies_interrupt(self) -> bool {
+        self == TransportId::Ipi
+    }
+}
+
+/// One flush under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Flush {
+    /// What to invalidate.
+    pub what: Invalidation,
+    /// The mm's flush generation with this flush.
+    pub generation: u64,
+}
+
+/// Flushes `what` of `mm` on every CPU that may have it, and waits until that is done.
+///
+/// Entries were changed before. When this returns, no CPU translates by what they were before, and the CPUs named in the
+/// result have been in kernel code at interrupt level since. Called with interrupts enabled.
+pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
+    cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, 0);
+    let coverage = match A::machine().policy.transport() {
+        TransportId::Ipi => ipi::flush(cpu, mm, what),
+        TransportId::Broadcast => broadcast::flush(cpu, mm, what),
+    };
+    crate::oracle::ghost::flushed(cpu);
+    cpu.events.write(EventKind::FlushEnd, mm.id, what.start.0, coverage.interrupts().into());
+    coverage
+}

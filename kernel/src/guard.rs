@@ -1,0 +1,69 @@
+//! Guards: the places without which the kernel would be wrong, each of which can be taken away to see that something notices.
+//!
+//! `guard!(Name)` is `true`. In a build with `checking` it is `false` when the run was asked to do without it; in other builds it is a
+//! constant and costs nothing. `cargo xtask mutate` runs with one guard removed at a time and requires that a check fails.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::suite::Named;
+
+macro_rules! guards {
+    ($($name:ident: $text:literal, $by:ident;)*) => {
+        /// A place that can be taken away.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum Guard { $(#[doc = $text] $name,)* }
+        impl Guard {
+            /// All guards with what each is, in the order of their numbers.
+            pub const NAMES: &'static [Named] = &[$((stringify!($name), $text),)*];
+            /// Who must notice when it is missing, in the same order.
+            pub const SHOWN_BY: &'static [ShownBy] = &[$(ShownBy::$by,)*];
+        }
+    };
+}
+
+/// Which engine must notice that a guard is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShownBy {
+    /// A run in QEMU.
+    Qemu,
+    /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
+    Host,
+}
+
+guards! {
+    FlushIpi: "the interrupt that makes other CPUs invalidate", Qemu;
+    FlushBroadcast: "the broadcast invalidation", Qemu;
+    WalkIrqOff: "the walk runs with interrupts masked", Qemu;
+    PmdRecheck: "the walk looks at the PMD entry again after it took the reference", Qemu;
+    PteRecheck: "the walk looks at the PTE entry again after it took the reference", Qemu;
+    ReclaimRescan: "reclaim looks at all entries again when the lock was dropped", Qemu;
+    FaultPmdSame: "a fault looks at the PMD entry again after it took the table's lock", Qemu;
+    CollapseFreeze: "collapse takes all references of a page before it copies it", Qemu;
+    ForkRetry: "a pin is given back when the mm was forked meanwhile", Host;
+    UnshareSync: "leaving a shared table syncs before the last sharer may use it", Qemu;
+    FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
+    NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
+    GraceBeforeFree: "a retired table waits for a grace period", Qemu;
+}
+
+static REMOVED: AtomicU64 = AtomicU64::new(0);
+
+/// Takes away the guards whose bits are set. Set before the first cell; no effect without `checking`.
+pub fn remove(mask: u64) {
+    REMOVED.store(mask, Ordering::Relaxed);
+}
+
+/// Whether `guard` is there.
+#[inline(always)]
+pub fn present(guard: Guard) -> bool {
+    !cfg!(feature = "checking") || REMOVED.load(Ordering::Relaxed) & (1 << guard as u8) == 0
+}
+
+/// `true`, unless the run takes this guard away.
+#[macro_export]
+macro_rules! guard {
+    ($name:ident) => {
+        $crate::guard::present($crate::guard::Guard::$name)
+    };
+}

@@ -1,0 +1,249 @@
+//! Address spaces: a root table, the regions that say what belongs where, the CPUs that may have it in their TLBs.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::addr::{Level, Pfn, VirtAddr};
+use crate::arch::{Arch, Asid};
+use crate::mm::entry::Perm;
+use crate::mm::file::File;
+use crate::mm::frame_alloc::OutOfFrames;
+use crate::mm::table::{self, Table};
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::RwLock;
+use crate::smp::mask::AtomicCpuMask;
+
+/// What a region shows.
+pub enum Backing<A: Arch> {
+    /// Zeroed pages of its own.
+    Anon,
+    /// Pages of a file, 4 KiB each, from a byte offset on.
+    File(Arc<File<A>>, u64),
+    /// 2 MiB pages of a file, from a byte offset on that is as aligned as the region: whole PMD tables are shared between mms.
+    Shared(Arc<File<A>>, u64),
+}
+
+impl<A: Arch> Clone for Backing<A> {
+    fn clone(&self) -> Self {
+        match self {
+            Backing::Anon => Backing::Anon,
+            Backing::File(file, offset) => Backing::File(file.clone(), *offset),
+            Backing::Shared(file, offset) => Backing::Shared(file.clone(), *offset),
+        }
+    }
+}
+
+impl<A: Arch> Backing<A> {
+    /// The same file, `bytes` further on.
+    pub fn advanced(&self, bytes: u64) -> Backing<A> {
+        match self {
+            Backing::Anon => Backing::Anon,
+            Backing::File(file, offset) => Backing::File(file.clone(), offset + bytes),
+            Backing::Shared(file, offset) => Backing::Shared(file.clone(), offset + bytes),
+        }
+    }
+}
+
+/// A range of an address space in which everything is of one kind.
+pub struct Region<A: Arch> {
+    /// Where it is.
+    pub range: Range<VirtAddr>,
+    /// What its leaves allow.
+    pub perm: Perm,
+    /// What it shows.
+    pub backing: Backing<A>,
+}
+
+impl<A: Arch> Clone for Region<A> {
+    fn clone(&self) -> Self {
+        Region { range: self.range.clone(), perm: self.perm, backing: self.backing.clone() }
+    }
+}
+
+/// A request that an address space cannot grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MapError {
+    /// Empty, unaligned, or beyond the user half.
+    #[error("{0}..{1} is not a range of whole user pages")]
+    BadRange(VirtAddr, VirtAddr),
+    /// Something else is there.
+    #[error("{0}..{1} overlaps a region that is mapped already")]
+    Overlaps(VirtAddr, VirtAddr),
+    /// Nothing is there.
+    #[error("nothing is mapped at {0}")]
+    NotMapped(VirtAddr),
+    /// The region does not allow it.
+    #[error("the region at {0} does not allow this access")]
+    Forbidden(VirtAddr),
+    /// Memory is short.
+    #[error(transparent)]
+    OutOfFrames(#[from] OutOfFrames),
+    /// All tags are in use.
+    #[error("all {0} address-space identifiers are in use")]
+    OutOfAsids(u32),
+}
+
+/// An address space.
+pub struct Mm<A: Arch> {
+    /// Its number; never used again.
+    pub id: u32,
+    /// The frame of its root table.
+    pub root: Pfn,
+    asid: Asid,
+    /// The CPUs that may hold translations of it: see [`crate::tlb::switch`].
+    pub mask: AtomicCpuMask,
+    flush_generation: AtomicU64,
+    /// Gathers under way: a second one must flush what the first has cleared, see [`crate::mm::gather`].
+    pub(super) gathers: AtomicU32,
+    /// Regions in ascending order; the lock is the mm's map lock. Operations that remove tables others rely on hold it for writing.
+    pub map: RwLock<A, Vec<Region<A>>>,
+    /// Odd while a fork write-protects: see [`crate::mm::fork`].
+    pub(super) write_protect_seq: AtomicU32,
+    /// A walk has ever pinned a page of it.
+    pub(super) has_pinned: AtomicBool,
+    /// The mm that it was forked from, or 0; its pages may still be that one's.
+    pub parent: u32,
+}
+
+impl<A: Arch> Mm<A> {
+    /// An empty address space.
+    pub fn new(cpu: &Cpu<A>, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
+        let machine = A::machine();
+        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed);
+        let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::ASIDS))?;
+        let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
+        // SAFETY: the frame is zeroed and nobody else knows it.
+        unsafe { A::init_root(root.pfn().addr()) };
+        Ok(Arc::new(Mm {
+            id,
+            root: root.pfn(),
+            asid,
+            mask: AtomicCpuMask::new(),
+            flush_generation: AtomicU64::new(1),
+            gathers: AtomicU32::new(0),
+            map: RwLock::<A, _>::new(Vec::new()),
+            write_protect_seq: AtomicU32::new(0),
+            has_pinned: AtomicBool::new(false),
+            parent,
+        }))
+    }
+
+    /// The root table.
+    #[inline(always)]
+    pub fn root(&self) -> Table<A> {
+        Table::at(self.root)
+    }
+
+    /// What its translations are tagged with.
+    #[inline(always)]
+    pub fn asid(&self) -> Asid {
+        self.asid
+    }
+
+    /// How many flushes it has seen.
+    #[inline]
+    pub fn flush_generation(&self) -> u64 {
+        self.flush_generation.load(Ordering::Acquire)
+    }
+
+    /// Counts one more flush; AcqRel, and [`crate::tlb::switch`] puts a full fence behind.
+    pub(crate) fn next_flush_generation(&self) -> u64 {
+        self.flush_generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Adds a region.
+    pub fn map(self: &Arc<Mm<A>>, range: Range<VirtAddr>, perm: Perm, backing: Backing<A>) -> Result<(), MapError> {
+        check_range::<A>(&range)?;
+        let mut map = self.map.write();
+        if map.iter().any(|r| r.range.start < range.end && range.start < r.range.end) {
+            return Err(MapError::Overlaps(range.start, range.end));
+        }
+        if let Backing::File(file, offset) | Backing::Shared(file, offset) = &backing {
+            file.add_mapping(self, &range, *offset);
+        }
+        let at = map.partition_point(|r| r.range.start < range.start);
+        map.insert(at, Region { range, perm, backing });
+        Ok(())
+    }
+
+    /// The table of `level` on the way to `va`, if there is one. For whoever holds a lock that keeps it there.
+    pub fn table_at(&self, level: Level, va: VirtAddr) -> Option<Table<A>> {
+        let mut table = self.root();
+        let mut at = Level::Pgd;
+        while at > level {
+            table = table.below(at, va)?;
+            at = at.below()?;
+        }
+        Some(table)
+    }
+
+    /// Gives the tag back. The address space is empty and flushed everywhere.
+    pub(super) fn release_asid(&self) {
+        A::machine().asids.lock().give(self.asid);
+    }
+}
+
+/// Whether `range` is of whole pages of the user half.
+pub(super) fn check_range<A: Arch>(range: &Range<VirtAddr>) -> Result<(), MapError> {
+    let aligned = range.start.is_aligned(Level::Pte) && range.end.is_aligned(Level::Pte);
+    if aligned && range.start < range.end && range.end <= A::USER_END {
+        Ok(())
+    } else {
+        Err(MapError::BadRange(range.start, range.end))
+    }
+}
+
+/// The region that `va` lies in.
+pub(crate) fn region_at<A: Arch>(map: &[Region<A>], va: VirtAddr) -> Option<&Region<A>> {
+    let at = map.partition_point(|r| r.range.end <= va);
+    map.get(at).filter(|r| r.range.start <= va)
+}
+
+/// Cuts the regions at the ends of `range`, so that those inside it are whole.
+pub(super) fn split_at<A: Arch>(map: &mut Vec<Region<A>>, range: &Range<VirtAddr>) {
+    for cut in [range.start, range.end] {
+        let Some(at) = map.iter().position(|r| r.range.start < cut && cut < r.range.end) else { continue };
+        let mut upper = map[at].clone();
+        upper.backing = upper.backing.advanced(cut.0 - upper.range.start.0);
+        upper.range.start = cut;
+        map[at].range.end = cut;
+        map.insert(at + 1, upper);
+    }
+}
+
+/// The tags that are free. Tag 0 is the kernel's; where there are no tags every mm has it.
+pub struct Asids {
+    next: u32,
+    limit: u32,
+    returned: Vec<Asid>,
+}
+
+impl Asids {
+    /// All of `limit` tags free but the kernel's.
+    pub const fn new(limit: u32) -> Asids {
+        Asids { next: 1, limit, returned: Vec::new() }
+    }
+
+    /// Takes one. A tag that comes back was flushed everywhere first, so it may be used again at once.
+    fn take(&mut self) -> Option<Asid> {
+        if self.limit <= 1 {
+            return Some(Asid(0));
+        }
+        if let Some(asid) = self.returned.pop() {
+            return Some(asid);
+        }
+        if self.next >= self.limit {
+            return None;
+        }
+        self.next += 1;
+        Some(Asid((self.next - 1) as u16))
+    }
+
+    fn give(&mut self, asid: Asid) {
+        if self.limit > 1 {
+            self.returned.push(asid);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! exit: an address space ends. Nothing of it is left in any table, list, TLB or mask.
+
+use alloc::sync::Arc;
+
+use crate::addr::{Level, VirtAddr};
+use crate::arch::Arch;
+use crate::ledger::Cause;
+use crate::mm::address_space::{Mm, Region};
+use crate::mm::gather::Gather;
+
+use crate::mm::unmap;
+use crate::smp::call::call_many;
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
+use crate::tlb::switch;
+
+/// Ends `mm`, which no other CPU uses any more (it may still be loaded, lazily). The calling CPU unloads it if it has it.
+pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
+    if cpu.loaded.mm() == mm.id {
+        switch::unload(cpu);
+    }
+    let mut map = mm.map.write();
+    let regions: alloc::vec::Vec<Region<A>> = map.drain(..).collect();
+    let mut gather = Gather::new(cpu, &mm);
+    for region in &regions {
+        // A split needs a frame; an mm that ends has whole regions only, so nothing is split.
+        if let Err(error) = unmap::unmap_region(cpu, &mm, region, &mut gather) {
+            panic!("mm {} could not be emptied: {error}", mm.id);
+        }
+    }
+    let everything = VirtAddr(0)..A::USER_END;
+    unmap::free_tables(cpu, &mm, mm.root(), Level::Pgd, &everything, &everything, &mut gather);
+    gather.whole_mm();
+    gather.finish();
+    drop(map);
+    // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to.
+    let lazy = A::machine().online().filter(|other| other.loaded.mm() == mm.id).map(|other| other.id).collect();
+    call_many(cpu, &lazy, Cause::Wake, |cpu, _| switch::unload(cpu), 0);
+    // The root goes last, and after a grace period: a walk may have begun before.
+    rcu::retire(cpu, mm.root().pfn());
+    mm.release_asid();
+}

@@ -1,0 +1,145 @@
+//! Files in memory: their pages, who maps them, and the PMD tables that mms share for them.
+//!
+//! One lock per file plays the part of Linux's `i_mmap` lock and of its page-cache lock: it is held while a shared table is found,
+//! joined or left, until the flush and the sync for those that left are done.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::Mm;
+use crate::mm::frame::FrameState;
+use crate::mm::frame_alloc::OutOfFrames;
+use crate::mm::page::{self, HUGE_ORDER};
+use crate::mm::share::SharedTable;
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+
+/// Where a file is mapped.
+pub struct Mapping<A: Arch> {
+    /// The address space.
+    pub mm: Weak<Mm<A>>,
+    /// Where in it.
+    pub range: Range<VirtAddr>,
+    /// The file's byte that is at the start.
+    pub offset: u64,
+}
+
+/// What the file's lock protects.
+pub struct Contents<A: Arch> {
+    /// Pages by byte offset: 4 KiB ones, and 2 MiB ones at their first byte.
+    pub pages: BTreeMap<u64, Pfn>,
+    /// Mappings, in no order.
+    pub mappings: Vec<Mapping<A>>,
+    /// PMD tables that show this file, by the byte offset of their first entry.
+    pub tables: BTreeMap<u64, SharedTable<A>>,
+}
+
+/// A file in memory.
+pub struct File<A: Arch> {
+    /// Its number among mms and files.
+    pub id: u32,
+    /// See the head of this module.
+    pub contents: Mutex<A, Contents<A>>,
+}
+
+impl<A: Arch> File<A> {
+    /// An empty file.
+    pub fn new() -> Arc<File<A>> {
+        let id = A::machine().next_mm.fetch_add(1, Ordering::Relaxed);
+        let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
+        Arc::new(File { id, contents: Mutex::<A, _>::new(contents) })
+    }
+
+    pub(super) fn add_mapping(&self, mm: &Arc<Mm<A>>, range: &Range<VirtAddr>, offset: u64) {
+        let mapping = Mapping { mm: Arc::downgrade(mm), range: range.clone(), offset };
+        self.contents.lock().mappings.push(mapping);
+    }
+
+    /// Forgets the part `range` of a mapping of `mm`.
+    pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
+        let mut contents = self.contents.lock();
+        let mut kept = Vec::new();
+        for mapping in contents.mappings.drain(..) {
+            let ours = mapping.mm.as_ptr() == mm as *const Mm<A>;
+            if !ours || mapping.range.end <= range.start || range.end <= mapping.range.start {
+                kept.push(mapping);
+                continue;
+            }
+            if mapping.range.start < range.start {
+                let lower = mapping.range.start..range.start;
+                kept.push(Mapping { mm: mapping.mm.clone(), range: lower, offset: mapping.offset });
+            }
+            if range.end < mapping.range.end {
+                let offset = mapping.offset + (range.end.0 - mapping.range.start.0);
+                kept.push(Mapping { mm: mapping.mm.clone(), range: range.end..mapping.range.end, offset });
+            }
+        }
+        contents.mappings = kept;
+    }
+
+    /// The page that holds byte `offset`: with its head, and the frame itself.
+    pub fn find(&self, offset: u64) -> Option<Pfn> {
+        let contents = self.contents.lock();
+        find(&contents, offset)
+    }
+
+    /// The 4 KiB page at `offset`, allocated if it is not there, with a reference for the caller.
+    pub fn page(&self, cpu: &Cpu<A>, offset: u64) -> Result<Pfn, OutOfFrames> {
+        let mut contents = self.contents.lock();
+        if let Some(pfn) = find(&contents, offset) {
+            A::machine().frames.get(page::head::<A>(pfn)).get();
+            return Ok(pfn);
+        }
+        let pfn = page::alloc(cpu, FrameState::File, self.id, offset)?;
+        A::machine().frames.get(pfn).get();
+        contents.pages.insert(offset, pfn);
+        Ok(pfn)
+    }
+
+    /// The 2 MiB page at `offset`, allocated and zeroed if it is not there, without a reference for the caller.
+    pub fn huge_page(&self, contents: &mut Contents<A>, offset: u64) -> Result<Pfn, OutOfFrames> {
+        debug_assert!(offset.is_multiple_of(PMD_SIZE));
+        if let Some(pfn) = contents.pages.get(&offset) {
+            return Ok(*pfn);
+        }
+        let pfn = page::alloc_huge::<A>(FrameState::File, self.id, offset)?;
+        crate::mm::frame_alloc::zero::<A>(pfn, 1 << HUGE_ORDER);
+        for i in 0..1 << HUGE_ORDER {
+            page::tag::<A>(Pfn(pfn.0 + i), self.id, offset + ((i as u64) << 12));
+        }
+        contents.pages.insert(offset, pfn);
+        Ok(pfn)
+    }
+
+    /// Drops the pages of `range` (byte offsets) from the file; those that are referred to elsewhere live on there.
+    pub fn truncate(&self, cpu: &Cpu<A>, range: Range<u64>) {
+        let mut contents = self.contents.lock();
+        let gone: Vec<u64> = contents.pages.range(range).map(|(offset, _)| *offset).collect();
+        for offset in gone {
+            if let Some(pfn) = contents.pages.remove(&offset) {
+                page::put(cpu, pfn, 1);
+            }
+        }
+    }
+
+    /// Drops everything. No mm maps it any more.
+    pub fn destroy(&self, cpu: &Cpu<A>) {
+        self.truncate(cpu, 0..u64::MAX);
+        let contents = self.contents.lock();
+        debug_assert!(contents.tables.is_empty());
+    }
+}
+
+fn find<A: Arch>(contents: &Contents<A>, offset: u64) -> Option<Pfn> {
+    if let Some(pfn) = contents.pages.get(&offset) {
+        return Some(*pfn);
+    }
+    let base = VirtAddr(offset).align_down(Level::Pmd).0;
+    let pfn = contents.pages.get(&base)?;
+    (A::machine().frames.get(*pfn).order() == HUGE_ORDER).then_some(Pfn(pfn.0 + ((offset - base) >> 12) as u32))
+}

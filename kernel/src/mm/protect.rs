@@ -1,0 +1,85 @@
+//! mprotect: changes what leaves allow, then flushes. Regions that share PMD tables stop sharing first: a shared table has one permission.
+
+use core::ops::Range;
+
+use crate::addr::{Level, PAGE_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, MapError, Mm, check_range, split_at};
+use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::gather::Gather;
+use crate::mm::table::Table;
+use crate::mm::unmap;
+use crate::mm::zap;
+use crate::smp::cpu::Cpu;
+
+/// Gives the leaves of `range` the permissions `perm`, now and for later faults.
+pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>, perm: Perm) -> Result<(), MapError> {
+    check_range::<A>(&range)?;
+    let mut map = mm.map.write();
+    split_at(&mut map, &range);
+    let first = map.partition_point(|r| r.range.start < range.start);
+    let last = map.partition_point(|r| r.range.start < range.end);
+    if first == last {
+        return Err(MapError::NotMapped(range.start));
+    }
+    let mut gather = Gather::new(cpu, mm);
+    let mut result = Ok(());
+    for region in &mut map[first..last] {
+        region.perm = perm;
+        if let Backing::Shared(file, offset) = &region.backing {
+            // What is faulted in from now on goes into tables of this mm alone; tables that are its own already are changed below.
+            let _own = unmap::leave_shared(cpu, mm, file, region, *offset, &mut gather);
+        }
+        let private = matches!(region.backing, Backing::Anon);
+        result = result.and(change(cpu, mm, region.range.clone(), perm, private, &mut gather));
+    }
+    gather.finish();
+    drop(map);
+    result
+}
+
+fn change<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    range: Range<VirtAddr>,
+    perm: Perm,
+    private: bool,
+    gather: &mut Gather<'_, A>,
+) -> Result<(), MapError> {
+    let mut va = range.start;
+    while va < range.end {
+        let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(range.end);
+        if let Some(pmd) = mm.table_at(Level::Pmd, va) {
+            if matches!(pmd.entry(Level::Pmd, va), Entry::Leaf { .. }) && next.0 - va.0 != Level::Pmd.entry_size() {
+                zap::split(cpu, mm, pmd, va)?;
+            }
+            match pmd.entry(Level::Pmd, va) {
+                Entry::Absent => {}
+                Entry::Leaf { page, .. } => {
+                    pmd.lock().change(Level::Pmd, va, A::Codec::leaf(Level::Pmd, page, perm));
+                    gather.changed(Level::Pmd, va);
+                }
+                Entry::Table(pte) => change_ptes(Table::at(pte.pfn()), va..next, perm, private, gather),
+            }
+        }
+        va = next;
+    }
+    Ok(())
+}
+
+fn change_ptes<A: Arch>(pte: Table<A>, range: Range<VirtAddr>, perm: Perm, private: bool, gather: &mut Gather<'_, A>) {
+    let mut guard = pte.lock();
+    let mut va = range.start;
+    while va < range.end {
+        if let Entry::Leaf { page, perm: old } = guard.entry(Level::Pte, va) {
+            // A private page that others refer to as well is copied on the next write, not made writable.
+            let shared = private && A::machine().frames.get(page.pfn()).refs() > 1;
+            let new = if shared { perm - Perm::WRITE } else { perm };
+            if old != new {
+                guard.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, new));
+                gather.changed(Level::Pte, va);
+            }
+        }
+        va = va.add(PAGE_SIZE);
+    }
+}

@@ -1,0 +1,98 @@
+//! Retracting PTE tables of files: when the pages are one 2 MiB page already, or are about to be truncated, the tables that map them one by one are taken
+//! out and freed after a grace period. No table is used again, so no sync is needed; but until the grace period is over a walk may still read the
+//! retracted table, whose entries are as they were. That is what the PMD recheck of the walk is for.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::addr::{ENTRIES, Level, PMD_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, MapError, Mm, region_at};
+use crate::mm::collapse::CollapseError;
+use crate::mm::entry::{Entry, EntryCodec};
+use crate::mm::file::File;
+use crate::mm::page::{self, HUGE_ORDER};
+use crate::mm::table::Table;
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
+
+/// Maps the 2 MiB page of a file at `va` by one leaf instead of 512 entries (`MADV_COLLAPSE` of a PTE-mapped huge page).
+pub fn collapse_pte_mapped<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr) -> Result<(), CollapseError> {
+    if !va.is_aligned(Level::Pmd) {
+        return Err(CollapseError::NotEligible(va));
+    }
+    let map = mm.map.write();
+    let region = region_at(&map, va).ok_or(CollapseError::NotEligible(va))?;
+    let Backing::File(file, offset) = &region.backing else { return Err(CollapseError::NotEligible(va)) };
+    let at = offset + (va.0 - region.range.start.0);
+    if va.add(PMD_SIZE) > region.range.end || at % PMD_SIZE != 0 {
+        return Err(CollapseError::NotEligible(va));
+    }
+    let huge = file.find(at).filter(|p| A::machine().frames.get(*p).order() == HUGE_ORDER);
+    let huge = huge.ok_or(CollapseError::NotEligible(va))?;
+    let pmd = mm.table_at(Level::Pmd, va).ok_or(CollapseError::NotPopulated(va))?;
+    let mut parent = pmd.lock();
+    let pte = parent.table().below(Level::Pmd, va).ok_or(CollapseError::NotPopulated(va))?;
+    let table = pte.lock();
+    let matches = (0..ENTRIES as u32).all(|i| maps(pte, i as usize, Pfn(huge.0 + i)));
+    if !matches {
+        return Err(CollapseError::InUse(va));
+    }
+    let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
+    let flushed = unlinked.flush(cpu);
+    drop(table);
+    // The entries are left as they are for whoever still reads them; the references behind them go.
+    A::machine().frames.get(huge).get();
+    page::put(cpu, huge, ENTRIES as u32);
+    parent.set(Level::Pmd, va, A::Codec::leaf(Level::Pmd, huge.addr(), region.perm));
+    drop(parent);
+    flushed.retire(cpu);
+    drop(map);
+    rcu::poll(cpu);
+    Ok(())
+}
+
+/// Whether entry `index` maps exactly `pfn`.
+fn maps<A: Arch>(table: Table<A>, index: usize, pfn: Pfn) -> bool {
+    let raw = A::load_entry(table.slot(index));
+    matches!(A::Codec::decode(Level::Pte, raw), Entry::Leaf { page, .. } if page == PhysAddr(pfn.addr().0))
+}
+
+/// Takes the PTE tables that map the 2 MiB of `file` at byte `at` out of every mm, and drops the references behind their entries. Faults bring them back.
+pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u64) -> Result<(), MapError> {
+    debug_assert!(at.is_multiple_of(PMD_SIZE));
+    let mut places: Vec<(Arc<Mm<A>>, VirtAddr)> = Vec::new();
+    for mapping in &file.contents.lock().mappings {
+        let end = mapping.offset + (mapping.range.end.0 - mapping.range.start.0);
+        if let Some(mm) = mapping.mm.upgrade()
+            && mapping.offset <= at
+            && at + PMD_SIZE <= end
+        {
+            places.push((mm, mapping.range.start.add(at - mapping.offset)));
+        }
+    }
+    for (mm, va) in places {
+        retract_one(cpu, &mm, va);
+    }
+    rcu::poll(cpu);
+    Ok(())
+}
+
+fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr) {
+    let map = mm.map.read();
+    let Some(pmd) = mm.table_at(Level::Pmd, va) else { return };
+    let mut parent = pmd.lock();
+    let Some(pte) = parent.table().below(Level::Pmd, va) else { return };
+    let table = pte.lock();
+    let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
+    let flushed = unlinked.flush(cpu);
+    drop(table);
+    drop(parent);
+    for i in 0..ENTRIES {
+        if let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, A::load_entry(pte.slot(i))) {
+            page::put(cpu, page::head::<A>(page.pfn()), 1);
+        }
+    }
+    flushed.retire(cpu);
+    drop(map);
+}

@@ -1,0 +1,124 @@
+//! munmap: regions, leaves, then the tables that nothing else needs; `MADV_DONTNEED`: leaves only, with reclaim of tables that became empty.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::addr::{Level, PUD_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, MapError, Mm, Region, check_range, split_at};
+use crate::mm::file::File;
+use crate::mm::gather::Gather;
+use crate::mm::share;
+use crate::mm::table::Table;
+use crate::mm::zap::{self, EmptyTables};
+use crate::smp::cpu::Cpu;
+
+/// Unmaps `range` and frees the tables that become unnecessary.
+pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>) -> Result<(), MapError> {
+    check_range::<A>(&range)?;
+    let mut map = mm.map.write();
+    split_at(&mut map, &range);
+    let first = map.partition_point(|r| r.range.start < range.start);
+    let last = map.partition_point(|r| r.range.start < range.end);
+    let gone: Vec<Region<A>> = map.drain(first..last).collect();
+    let floor = if first == 0 { VirtAddr(0) } else { map[first - 1].range.end };
+    let ceiling = map.get(first).map_or(A::USER_END, |r| r.range.start);
+    let mut gather = Gather::new(cpu, mm);
+    let result = gone.iter().try_for_each(|region| unmap_region(cpu, mm, region, &mut gather));
+    free_tables(cpu, mm, mm.root(), Level::Pgd, &range, &(floor..ceiling), &mut gather);
+    gather.finish();
+    drop(map);
+    result
+}
+
+/// Clears the leaves of one region and takes it off its file. The map lock is held for writing.
+pub(super) fn unmap_region<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    region: &Region<A>,
+    gather: &mut Gather<'_, A>,
+) -> Result<(), MapError> {
+    match &region.backing {
+        Backing::Anon => zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather)?,
+        Backing::File(file, _) => {
+            zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather)?;
+            file.remove_mapping(mm, &region.range);
+        }
+        Backing::Shared(file, offset) => {
+            for own in leave_shared(cpu, mm, file, region, *offset, gather) {
+                zap::zap(cpu, mm, own, EmptyTables::Keep, gather)?;
+            }
+            file.remove_mapping(mm, &region.range);
+        }
+    }
+    Ok(())
+}
+
+/// For each GiB of a shared region: leaves the table if others use it too, else takes it off the file's list, so that nobody joins it any more. Returns the
+/// ranges whose tables are this mm's own.
+pub(super) fn leave_shared<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    file: &File<A>,
+    region: &Region<A>,
+    offset: u64,
+    gather: &mut Gather<'_, A>,
+) -> Vec<Range<VirtAddr>> {
+    let mut contents = file.contents.lock();
+    let mut va = region.range.start;
+    let mut own = Vec::new();
+    while va < region.range.end {
+        let next = va.align_down(Level::Pud).add(PUD_SIZE).min(region.range.end);
+        let at = offset + (va.0 - region.range.start.0);
+        let at = at - at % PUD_SIZE;
+        if let Some(pud) = mm.table_at(Level::Pud, va)
+            && !share::leave(cpu, mm, &mut contents, at, pud, va, gather)
+        {
+            share::forget(&mut contents, at, pud.below(Level::Pud, va));
+            own.push(va..next);
+        }
+        va = next;
+    }
+    // Flush and sync before anybody can find the tables again: the last sharer may use them as its own from here on.
+    gather.settle_unshared(file, &mut contents);
+    own
+}
+
+/// Frees the tables under `table` that map nothing outside `free` any more and something inside `range`. The leaves are cleared.
+pub(super) fn free_tables<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    table: Table<A>,
+    level: Level,
+    range: &Range<VirtAddr>,
+    free: &Range<VirtAddr>,
+    gather: &mut Gather<'_, A>,
+) {
+    let Some(below) = level.below() else { return };
+    let mut va = range.start.align_down(level);
+    while va < range.end {
+        if let Some(child) = table.below(level, va) {
+            let inside = va.max(range.start)..va.add(level.entry_size()).min(range.end);
+            free_tables(cpu, mm, child, below, &inside, free, gather);
+            if free.start <= va && va.add(level.entry_size()) <= free.end {
+                let unlinked = table.lock().unlink(cpu, mm, level, va);
+                gather.table(unlinked);
+            }
+        }
+        va = va.add(level.entry_size());
+    }
+}
+
+/// `MADV_DONTNEED`: drops the pages of `range`, which stays mapped, and gives back PTE tables that this empties.
+pub fn dontneed<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>) -> Result<(), MapError> {
+    check_range::<A>(&range)?;
+    let map = mm.map.read();
+    if !map.iter().any(|r| r.range.start <= range.start && range.end <= r.range.end) {
+        return Err(MapError::NotMapped(range.start));
+    }
+    let mut gather = Gather::new(cpu, mm);
+    let result = zap::zap(cpu, mm, range, EmptyTables::Reclaim, &mut gather);
+    gather.finish();
+    drop(map);
+    result
+}

@@ -1,0 +1,215 @@
+//! Lockless walks: `get_user_pages_fast` and `pin_user_pages_fast`, in the manner of Linux's GUP-fast.
+//!
+//! A walk takes no lock and writes nothing but the reference counts of the pages that it returns. It rests on three things:
+//!
+//! 1. **Interrupts are masked** from before the first entry is read until after the last pointer is used. Whoever wants to
+//!    use a table again after unlinking it waits for an acknowledgement from interrupt level ([`crate::sync`]); whoever wants to free one waits
+//!    for a grace period, which a CPU inside a walk does not pass.
+//! 2. **Every entry is read once**, and the next table is computed from the value that was checked.
+//! 3. **Reference, then recheck.** A page found through an entry may have been unmapped and given to somebody else meanwhile. So the walk
+//!    takes a reference (a full barrier), then reads the PTE *and* the PMD entry again: if both are what they were, the page was mapped there while it
+//!    was referenced. The PTE alone is not enough: when the whole table was retracted its entries stay as they are, and only the PMD entry tells.
+//!
+//! A walk that finds anything else than what it hoped for stops and returns what it has; the slow path, [`crate::mm::fault::get_user_pages`], does the rest.
+
+use core::sync::atomic::Ordering;
+
+use crate::addr::{Level, Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::guard;
+use crate::mm::address_space::Mm;
+use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::table::Table;
+use crate::oracle::ghost;
+use crate::smp::cpu::Cpu;
+use crate::sync::Strategy;
+
+/// A walk of `mm`, which the CPU has loaded: from an address on, for writing or not, into a slice of frames. Returns how many pages it got; each has a
+/// reference for the caller.
+pub type WalkFn<A> = fn(&'static Cpu<A>, &Mm<A>, VirtAddr, bool, &mut [Pfn]) -> usize;
+
+/// Takes references to up to `pages.len()` pages from `start` on. Drop each by [`crate::mm::page::put_walked`].
+pub fn get_user_pages_fast<A: Arch, S: Strategy>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    walk::<A, S, false>(cpu, mm, start, write, pages)
+}
+
+/// The same for pages that a device will access: pins them, and gives up if the mm is being forked. Drop each by [`crate::mm::page::unpin_walked`].
+pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    if !mm.has_pinned.load(Ordering::Relaxed) {
+        mm.has_pinned.store(true, Ordering::Relaxed);
+    }
+    // Acquire: pairs with the release in `fork`; what is read below is from after an even value.
+    let sequence = mm.write_protect_seq.load(Ordering::Acquire);
+    if sequence & 1 != 0 {
+        return 0;
+    }
+    let count = walk::<A, S, true>(cpu, mm, start, write, pages);
+    // Full: pinned, then read the sequence. Pairs with the fence in `fork` between making it odd and reading the pins.
+    A::fence();
+    if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Acquire) != sequence {
+        for pfn in &pages[..count] {
+            crate::mm::page::unpin_walked(cpu, *pfn);
+        }
+        return 0;
+    }
+    count
+}
+
+#[inline(always)]
+fn walk<A: Arch, S: Strategy, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    let length = (pages.len() as u64) << crate::addr::PAGE_SHIFT;
+    match start.0.checked_add(length) {
+        Some(end) if end <= A::USER_END.0 && start.is_aligned(Level::Pte) => {}
+        _ => return 0,
+    }
+    let masked = guard!(WalkIrqOff);
+    let enabled = if masked { A::irq_save() } else { false };
+    ghost::begin(cpu, mm, start);
+    S::walk_begin(cpu, mm);
+    let mut done = 0;
+    while done < pages.len() {
+        let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
+        let count = one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..]);
+        done += count;
+        // Less than the whole PMD entry's worth, and more was wanted: the walk ends here.
+        if count == 0 || (done < pages.len() && !start.add((done as u64) << 12).is_aligned(Level::Pmd)) {
+            break;
+        }
+    }
+    S::walk_end(cpu);
+    ghost::end(cpu, mm, start, write, &pages[..done]);
+    if masked {
+        A::irq_restore(enabled);
+    }
+    done
+}
+
+/// Walks from the root for what one PMD entry maps.
+#[inline(always)]
+fn one_pmd<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    va: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    let root = mm.root();
+    ghost::hold(cpu, Level::Pgd, root, va);
+    let Some(pud) = root.below(Level::Pgd, va) else { return 0 };
+    ghost::hold(cpu, Level::Pud, pud, va);
+    let Some(pmd) = pud.below(Level::Pud, va) else { return 0 };
+    ghost::hold(cpu, Level::Pmd, pmd, va);
+    let pmd_raw = pmd.load(Level::Pmd, va);
+    match A::Codec::decode(Level::Pmd, pmd_raw) {
+        Entry::Absent => 0,
+        Entry::Leaf { page, perm } => {
+            if write && !perm.contains(Perm::WRITE) {
+                return 0;
+            }
+            huge::<A, PIN>(pmd, pmd_raw, page.pfn(), va, pages)
+        }
+        Entry::Table(table) => {
+            let pte = Table::at(table.pfn());
+            ghost::hold(cpu, Level::Pte, pte, va);
+            ptes::<A, PIN>(cpu, pmd, pmd_raw, pte, va, write, pages)
+        }
+    }
+}
+
+/// Takes pages out of a 2 MiB leaf.
+#[inline]
+fn huge<A: Arch, const PIN: bool>(pmd: Table<A>, pmd_raw: u64, base: Pfn, va: VirtAddr, pages: &mut [Pfn]) -> usize {
+    let first = va.index(Level::Pte);
+    let count = pages.len().min(crate::addr::ENTRIES - first);
+    let frame = A::machine().frames.get(base);
+    if !frame.try_get(count as u32) {
+        return 0;
+    }
+    if PIN {
+        frame.add_pins(count as u32);
+    }
+    if guard!(PmdRecheck) && pmd.load(Level::Pmd, va) != pmd_raw {
+        drop_again::<A, PIN>(base, count as u32);
+        return 0;
+    }
+    for (i, page) in pages[..count].iter_mut().enumerate() {
+        *page = Pfn(base.0 + (first + i) as u32);
+    }
+    count
+}
+
+/// Takes pages out of a PTE table, up to its end.
+#[inline(always)]
+fn ptes<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    pmd: Table<A>,
+    pmd_raw: u64,
+    pte: Table<A>,
+    mut va: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    let count = pages.len().min(crate::addr::ENTRIES - va.index(Level::Pte));
+    let frames = &A::machine().frames;
+    let pmd_slot = pmd.slot(va.index(Level::Pmd));
+    for (done, out) in pages[..count].iter_mut().enumerate() {
+        let slot = pte.slot(va.index(Level::Pte));
+        let raw = A::load_entry(slot);
+        ghost::read(cpu, raw, pte, va);
+        let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
+        if write && !perm.contains(Perm::WRITE) {
+            return done;
+        }
+        let Some(frame) = frames.lookup(page.pfn()) else { return done };
+        // Inside a 2 MiB page that is mapped by PTEs the head has the references.
+        let (head, frame) = if frame.is_tail() {
+            let head = Pfn(page.pfn().0 & !511);
+            (head, frames.get(head))
+        } else {
+            (page.pfn(), frame)
+        };
+        if !frame.try_get(1) {
+            return done;
+        }
+        if PIN {
+            frame.add_pins(1);
+        }
+        ghost::point(cpu);
+        let pmd_changed = guard!(PmdRecheck) && A::load_entry(pmd_slot) != pmd_raw;
+        let pte_changed = guard!(PteRecheck) && A::load_entry(slot) != raw;
+        if pmd_changed || pte_changed {
+            drop_again::<A, PIN>(head, 1);
+            return done;
+        }
+        *out = page.pfn();
+        va = va.add(crate::addr::PAGE_SIZE);
+    }
+    count
+}
+
+/// Gives references back that the recheck forbade. The last one may be ours, if the page was freed meanwhile.
+#[cold]
+fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
+    if PIN {
+        A::machine().frames.get(head).drop_pins(count);
+    }
+    crate::mm::page::put(A::this_cpu(), head, count);
+}

@@ -1,0 +1,185 @@
+//! Ghost state: which tables each CPU's walk can still touch.
+//!
+//! The walk notes a table the moment it has its address, before it reads from it; a schedule point follows, so that other CPUs may act while it is held. Notes are
+//! relaxed stores to the CPU's own words. On a machine that reorders them they may come late, which can hide a violation and never invents one.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::addr::{CpuId, Level, Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::Mm;
+use crate::mm::table::Table;
+use crate::oracle::{self, value};
+use crate::record::cell::{Violation, ViolationKind};
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
+
+const NONE: u32 = u32::MAX;
+
+/// What the oracle knows of one CPU's walk.
+pub struct Ghost {
+    walking: AtomicBool,
+    /// How many walks this CPU has begun in this cell.
+    walk: AtomicU64,
+    mm: AtomicU32,
+    address: AtomicU64,
+    since: AtomicU64,
+    /// By level, the frame of the table that is held.
+    holds: [AtomicU32; 4],
+    /// When this CPU's last flush was complete.
+    flushed_at: AtomicU64,
+}
+
+impl Default for Ghost {
+    fn default() -> Ghost {
+        Ghost {
+            walking: AtomicBool::new(false),
+            walk: AtomicU64::new(0),
+            mm: AtomicU32::new(0),
+            address: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            holds: [const { AtomicU32::new(NONE) }; 4],
+            flushed_at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Ghost {
+    /// Starts to count walks anew.
+    pub fn reset(&self) {
+        self.walk.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A walk of `mm` begins at `start`; interrupts are masked.
+#[inline(always)]
+pub(crate) fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
+    cpu.ledger.walks.add(1);
+    if cfg!(feature = "checking") {
+        let ghost = &cpu.ghost;
+        ghost.walk.store(ghost.walk.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        ghost.mm.store(mm.id, Ordering::Relaxed);
+        ghost.address.store(start.0, Ordering::Relaxed);
+        ghost.since.store(A::instructions(), Ordering::Relaxed);
+        ghost.walking.store(true, Ordering::Relaxed);
+        cpu.events.write(EventKind::WalkBegin, mm.id, start.0, 0);
+    }
+}
+
+/// The walk has the address of `table`, of `level`, on its way to `va`.
+#[inline(always)]
+pub(crate) fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
+    if cfg!(feature = "checking") {
+        cpu.ghost.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
+        if level < Level::Pud {
+            cpu.events.write(EventKind::WalkHolds, cpu.ghost.mm.load(Ordering::Relaxed), table.pfn().0.into(), va.0);
+        }
+        point(cpu);
+    }
+}
+
+/// The walk read `raw` in `table` for `va`.
+#[inline(always)]
+pub(crate) fn read<A: Arch>(cpu: &'static Cpu<A>, raw: u64, table: Table<A>, va: VirtAddr) {
+    if cfg!(feature = "checking") && raw == oracle::POISON {
+        let violation = describe(cpu, cpu, table.pfn(), ViolationKind::ReadPoison, va);
+        oracle::report(cpu, violation);
+    }
+}
+
+/// A place where other CPUs may run now; the seed decides whether, and for how long. Nothing in builds without `checking`, and in cells
+/// that do not contend. Most stops are short; some last long enough for another CPU to finish a whole operation.
+#[inline(always)]
+pub fn point<A: Arch>(cpu: &Cpu<A>) {
+    if cfg!(feature = "checking") && A::machine().policy.schedule_points() {
+        stop_by_chance(cpu);
+    }
+}
+
+#[cold]
+fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
+    let chance = cpu.chance.next();
+    let rounds = match chance % 64 {
+        0 => 1 << (chance >> 6 & 7),
+        1..16 => 1,
+        _ => 0,
+    };
+    for _ in 0..rounds {
+        A::relax();
+    }
+}
+
+/// The walk has used its last pointer, and returns `pages` from `start` on.
+#[inline(always)]
+pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, _write: bool, pages: &[Pfn]) {
+    cpu.ledger.pages.add(pages.len() as u64);
+    if cfg!(feature = "checking") {
+        let ghost = &cpu.ghost;
+        ghost.walking.store(false, Ordering::Relaxed);
+        for hold in &ghost.holds {
+            hold.store(NONE, Ordering::Relaxed);
+        }
+        value::judge_walk(cpu, mm, start, pages);
+        cpu.events.write(EventKind::WalkEnd, mm.id, start.0, pages.len() as u64);
+    }
+}
+
+/// Whether the CPU is in a walk of an mm that `concerns` and can still touch `table`.
+pub(crate) fn holds<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -> bool {
+    let ghost = &other.ghost;
+    ghost.walking.load(Ordering::Relaxed)
+        && concerns(ghost.mm.load(Ordering::Relaxed))
+        && ghost.holds.iter().any(|h| h.load(Ordering::Relaxed) == table.0)
+}
+
+/// Looks for CPUs that hold `table` at the moment when it changes hands.
+pub(crate) fn judge<A: Arch>(
+    cpu: &'static Cpu<A>,
+    table: Table<A>,
+    kind: ViolationKind,
+    concerns: impl Fn(u32) -> bool,
+) {
+    for other in A::machine().online() {
+        if other.id != cpu.id && holds(other, table.pfn(), &concerns) {
+            let va = VirtAddr(other.ghost.address.load(Ordering::Relaxed));
+            oracle::report(cpu, describe(cpu, other, table.pfn(), kind, va));
+        }
+    }
+}
+
+/// The flush that this CPU began is complete.
+#[inline(always)]
+pub(crate) fn flushed<A: Arch>(cpu: &Cpu<A>) {
+    if cfg!(feature = "checking") {
+        cpu.ghost.flushed_at.store(A::instructions(), Ordering::Relaxed);
+    }
+}
+
+/// A violation by the walk of `walker`, found by `updater` (the same CPU if the walk found it).
+pub(crate) fn describe<A: Arch>(
+    updater: &Cpu<A>,
+    walker: &Cpu<A>,
+    pfn: Pfn,
+    kind: ViolationKind,
+    va: VirtAddr,
+) -> Violation {
+    let frame = A::machine().frames.lookup(pfn);
+    let machine = A::machine();
+    Violation {
+        kind: kind as u16,
+        walker: walker.id.0,
+        updater: if updater.id == walker.id { CpuId(0).0 } else { updater.id.0 },
+        level: frame.map_or(0, |f| f.level() as u16),
+        mm: walker.ghost.mm.load(Ordering::Relaxed),
+        pfn: pfn.0,
+        address: va.0,
+        walk: walker.ghost.walk.load(Ordering::Relaxed),
+        op: machine.operation.load(Ordering::Relaxed),
+        times: [
+            walker.ghost.since.load(Ordering::Relaxed),
+            frame.map_or(0, |f| f.unlinked_at()),
+            updater.ghost.flushed_at.load(Ordering::Relaxed),
+            A::instructions(),
+        ],
+    }
+}

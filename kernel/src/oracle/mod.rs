@@ -1,0 +1,96 @@
+//! The oracle: was a table used again, or freed, while a walk could still read it; was a page returned that was not there?
+//!
+//! It judges by *state* first ([`ghost`]): every CPU notes which tables its walk can still touch, and whoever reuses or frees a table looks at all notes. That needs no luck: the
+//! walk does not have to read the wrong thing. It judges by *value* second ([`value`]): what walks return is compared with what the frames are, and freed memory is
+//! poisoned. Reports say which of the two it was.
+//!
+//! All of it is compiled in only with `checking`, and writes only plain words of its own CPU: it adds no barrier to the protocols it watches.
+
+pub mod ghost;
+pub mod value;
+
+use crate::addr::{Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::ledger::Cause;
+use crate::mm::address_space::Mm;
+use crate::mm::frame::FrameState;
+use crate::mm::table::Table;
+use crate::record::cell::{Violation, ViolationKind};
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
+use crate::smp::mask::CpuMask;
+
+/// Version of the rules by which verdicts are made; part of every report.
+pub const VERSION: u32 = 1;
+
+/// What freed memory is filled with: no entry of any architecture, and no page's tag.
+pub const POISON: u64 = 0xdead_7ab1_e000_0000;
+
+/// Fills the first `bytes` of a frame that is about to be free.
+pub(crate) fn poison<A: Arch>(pfn: Pfn, bytes: u64) {
+    if cfg!(feature = "checking") {
+        for i in 0..bytes as usize / 8 {
+            // SAFETY: the direct map covers all RAM; the caller owns the frame; all accesses to it are atomic.
+            let word = unsafe { &*A::direct_map(pfn.addr()).cast::<core::sync::atomic::AtomicU64>().add(i) };
+            word.store(POISON, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes a violation down: the first of a cell in full, all of them in the counts.
+pub(crate) fn report<A: Arch>(cpu: &Cpu<A>, violation: Violation) {
+    let by_state = ViolationKind::from_number(violation.kind).is_some_and(ViolationKind::by_state);
+    if by_state {
+        cpu.ledger.violations_ghost.add(1);
+        cpu.ledger.missing_syncs.add(1);
+    } else {
+        cpu.ledger.violations_value.add(1);
+    }
+    cpu.events.write(EventKind::Violation, violation.mm, violation.pfn.into(), violation.walker.into());
+    A::machine().first_violation.note(violation);
+}
+
+/// `table` is about to be used again; `unlinkers` are the mms that have unlinked it.
+pub(crate) fn on_reuse<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, unlinkers: &[u32]) {
+    if cfg!(feature = "checking") {
+        ghost::judge(cpu, table, ViolationKind::ReusedWhileHeld, |walk| unlinkers.contains(&walk));
+    }
+}
+
+/// `table` is about to be freed.
+pub(crate) fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+    if cfg!(feature = "checking") && table.frame().state() == FrameState::UnlinkedTable {
+        ghost::judge(cpu, table, ViolationKind::FreedWhileHeld, |_| true);
+    }
+}
+
+/// `table`, a PTE table or above, was flushed and waits to be freed: it must map nothing any more, unless its leaves belong to a file and were dropped with it.
+pub(crate) fn on_retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+    if cfg!(feature = "checking") {
+        value::judge_retired(cpu, table);
+    }
+}
+
+/// A flush is about to interrupt `targets`: those that have another mm loaded are interrupted for nothing.
+pub(crate) fn judge_flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, targets: &CpuMask, cause: Cause) {
+    if cfg!(feature = "checking") {
+        let needless = targets.iter().filter(|id| A::machine().cpu(*id).loaded.mm() != mm.id).count();
+        cpu.ledger.redundant(cause, needless as u64);
+    }
+}
+
+/// A sync for `table` is about to interrupt `targets`: those that hold nothing of it are interrupted for nothing.
+pub(crate) fn judge_sync<A: Arch>(cpu: &Cpu<A>, table: Table<A>, unlinkers: &[u32], targets: &CpuMask) {
+    if cfg!(feature = "checking") {
+        let needless =
+            targets.iter().filter(|id| !ghost::holds(A::machine().cpu(*id), table.pfn(), |mm| unlinkers.contains(&mm)));
+        cpu.ledger.redundant(Cause::Sync, needless.count() as u64);
+    }
+}
+
+/// A CPU read `observed` at `va` of `mm` through its TLB.
+pub fn on_user_read<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
+    if cfg!(feature = "checking") {
+        value::judge_translation(cpu, mm, va, observed);
+    }
+}

@@ -1,0 +1,80 @@
+//! Value checks: does what a walk or a translation returned belong where it was found?
+//!
+//! A page's descriptor says which mm and address, or which file and offset, it belongs to, and does not change while anybody has a reference. So a walk's result can be judged after the
+//! fact: a page that was unmapped since is still what it was; a page that was freed and used again is not.
+
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, Mm, region_at};
+use crate::mm::entry::{Entry, EntryCodec};
+use crate::mm::frame::{FrameState, FrameTable};
+use crate::mm::page;
+use crate::mm::table::Table;
+use crate::oracle::{self, ghost};
+use crate::record::cell::ViolationKind;
+use crate::smp::cpu::Cpu;
+
+/// The first word of the page of `owner` at `address`.
+pub fn tag(owner: u32, address: u64) -> u64 {
+    (owner as u64) << 40 ^ (address >> 12) ^ 0x7a90_0000_0000_0000
+}
+
+/// What a frame says that it is: owner and address of the 4 KiB in it.
+fn identity<A: Arch>(frames: &FrameTable<A>, pfn: Pfn) -> Option<(FrameState, u32, u64)> {
+    let head = if frames.lookup(pfn)?.is_tail() { page::head::<A>(pfn) } else { pfn };
+    let frame = frames.lookup(head)?;
+    Some((frame.state(), frame.owner(), frame.address() + (pfn.0 - head.0) as u64 * PAGE_SIZE))
+}
+
+/// Whether `pfn` may be what `mm` has at `va`. `None` if that cannot be told just now.
+fn explained<A: Arch>(mm: &Mm<A>, va: VirtAddr, pfn: Pfn) -> Option<bool> {
+    let Some((state, owner, address)) = identity(&A::machine().frames, pfn) else { return Some(false) };
+    match state {
+        FrameState::Anon => Some((owner == mm.id || owner == mm.parent) && address == va.0),
+        FrameState::File => {
+            // Only tried: a walk waits for nobody.
+            let map = mm.map.try_read()?;
+            let region = region_at(&map, va)?;
+            let (Backing::File(file, offset) | Backing::Shared(file, offset)) = &region.backing else {
+                return Some(false);
+            };
+            Some(file.id == owner && offset + (va.0 - region.range.start.0) == address)
+        }
+        _ => Some(false),
+    }
+}
+
+/// Judges the pages that a walk returned. The caller has a reference to each.
+pub(crate) fn judge_walk<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
+    for (i, pfn) in pages.iter().enumerate() {
+        let va = start.add(i as u64 * PAGE_SIZE);
+        if explained(mm, va, *pfn) == Some(false) {
+            oracle::report(cpu, ghost::describe(cpu, cpu, *pfn, ViolationKind::WrongPage, va));
+        }
+    }
+}
+
+/// Judges what a CPU read at the start of a page of `mm` through its TLB: the tag of what is there, never that of a free frame or of somebody else's page.
+pub(crate) fn judge_translation<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
+    let ours = [mm.id, mm.parent].iter().any(|owner| observed == tag(*owner, va.0));
+    if !ours {
+        oracle::report(cpu, ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va));
+    }
+}
+
+/// Judges a table that was unlinked for good. A leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
+pub(crate) fn judge_retired<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+    if table.frame().level() != Level::Pte {
+        return;
+    }
+    let lost = (0..ENTRIES).any(|i| {
+        let raw = A::load_entry(table.slot(i));
+        let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, raw) else { return false };
+        matches!(identity(&A::machine().frames, page.pfn()), Some((FrameState::Anon, _, _)))
+            && A::machine().frames.lookup(page.pfn()).is_some_and(|f| f.refs() != 0)
+    });
+    if lost {
+        let va = VirtAddr(table.frame().address());
+        oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::LostMapping, va));
+    }
+}

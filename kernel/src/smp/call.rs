@@ -1,0 +1,131 @@
+//! Calls to other CPUs: run a function there in an interrupt handler, and wait until all have.
+//!
+//! Each CPU has one request that it may have under way ([`Request`]) and a set of CPUs whose requests it has not yet served
+//! (`inbox`). The initiator fills its request, enters itself in each target's inbox, and raises an interrupt only on a target
+//! that has none pending: so two calls to a busy CPU are two *wanted*, one *vector*, two *acknowledged*, and the ledger counts all three.
+//!
+//! A call is the strongest statement that one CPU can obtain of another: when it returns, each target has since run kernel
+//! code at interrupt level, and therefore has left every section that had interrupts masked when the call began. A walk is such a section.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::addr::CpuId;
+use crate::arch::{Arch, Doorbell};
+use crate::ledger::Cause;
+use crate::record::event::EventKind;
+use crate::record::shared::Doing;
+use crate::smp::cpu::Cpu;
+use crate::smp::mask::{AtomicCpuMask, CpuMask};
+use crate::smp::wait::Wait;
+
+/// What a target runs: the target's area, and the initiator's argument.
+pub type CallFn<A> = fn(&'static Cpu<A>, usize);
+
+/// The one call that a CPU may have under way.
+pub struct Request<A: Arch> {
+    function: AtomicUsize,
+    argument: AtomicUsize,
+    cause: AtomicU32,
+    /// Targets that have not acknowledged.
+    remaining: AtomicU32,
+    /// Set while a call is under way: a second one from the same CPU is a bug.
+    busy: AtomicBool,
+    _arch: core::marker::PhantomData<A>,
+}
+
+/// What others left here for this CPU.
+#[derive(Default)]
+pub struct Inbox {
+    /// CPUs whose request waits for this one.
+    from: AtomicCpuMask,
+    /// An interrupt for `from` is on its way.
+    raised: AtomicBool,
+    /// Calls acknowledged by this CPU, ever: what a test of coverage reads.
+    pub acknowledged: AtomicU64,
+}
+
+impl<A: Arch> Request<A> {
+    /// No call under way.
+    pub const fn new() -> Request<A> {
+        Request {
+            function: AtomicUsize::new(0),
+            argument: AtomicUsize::new(0),
+            cause: AtomicU32::new(0),
+            remaining: AtomicU32::new(0),
+            busy: AtomicBool::new(false),
+            _arch: core::marker::PhantomData,
+        }
+    }
+}
+
+impl<A: Arch> Default for Request<A> {
+    fn default() -> Self {
+        Request::new()
+    }
+}
+
+/// Runs `function` on every CPU of `targets` and waits for all of them. The caller is not among them, has interrupts
+/// enabled (else two such callers wait for each other for ever) and has no other call under way.
+pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause, function: CallFn<A>, argument: usize) {
+    debug_assert!(!targets.contains(cpu.id));
+    let count = targets.count();
+    if count == 0 {
+        return;
+    }
+    assert!(A::irqs_enabled(), "{} calls other CPUs with interrupts masked", cpu.id);
+    let request = &cpu.request;
+    assert!(!request.busy.swap(true, Ordering::Relaxed), "{} calls other CPUs within a call", cpu.id);
+    request.function.store(function as usize, Ordering::Relaxed);
+    request.argument.store(argument, Ordering::Relaxed);
+    request.cause.store(cause as u32, Ordering::Relaxed);
+    request.remaining.store(count, Ordering::Relaxed);
+    let machine = A::machine();
+    for id in targets.iter() {
+        let target = machine.cpu(id);
+        cpu.ledger.wanted(cause, 1);
+        // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
+        target.inbox.from.insert(cpu.id, Ordering::Release);
+        // A full barrier on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
+        // exchanges before it takes, sees the entry above.
+        if !target.inbox.raised.swap(true, Ordering::AcqRel) {
+            cpu.ledger.vector(cause, 1);
+            A::ring(target, Doorbell::Call);
+        }
+    }
+    let doing = match cause {
+        Cause::Sync => Doing::WaitSync,
+        Cause::Online => Doing::WaitOnline,
+        _ => Doing::WaitFlush,
+    };
+    let mut wait = Wait::new(cpu, doing);
+    // Acquire: pairs with the release of each acknowledgement, so that what targets did before it is visible here.
+    while request.remaining.load(Ordering::Acquire) != 0 {
+        wait.again(|| first_waiting::<A>(cpu.id, targets));
+    }
+    wait.done();
+    request.busy.store(false, Ordering::Relaxed);
+}
+
+/// A target of `initiator` that has not taken its request, for the report of a wait that takes too long.
+fn first_waiting<A: Arch>(initiator: CpuId, targets: &CpuMask) -> Option<CpuId> {
+    targets.iter().find(|id| A::machine().cpu(*id).inbox.from.contains(initiator))
+}
+
+/// Serves all requests that wait for this CPU. Called from the call interrupt, with interrupts masked.
+pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
+    // AcqRel: see `call_many`; whoever enters itself after this exchange rings again.
+    cpu.inbox.raised.swap(false, Ordering::AcqRel);
+    for id in cpu.inbox.from.take().iter() {
+        let request = &A::machine().cpu(id).request;
+        let function = request.function.load(Ordering::Relaxed);
+        // SAFETY: the word was written by `call_many` from a `CallFn<A>`, and the acquire of `take` made it visible.
+        let function = unsafe { core::mem::transmute::<usize, CallFn<A>>(function) };
+        function(cpu, request.argument.load(Ordering::Relaxed));
+        let cause = request.cause.load(Ordering::Relaxed);
+        cpu.ledger.handled(cause);
+        cpu.events.write(EventKind::Acknowledge, 0, cause as u64, id.0 as u64);
+        cpu.inbox.acknowledged.store(cpu.inbox.acknowledged.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Release: pairs with the initiator's acquire of zero. After it the request is no longer ours.
+        request.remaining.fetch_sub(1, Ordering::Release);
+    }
+}

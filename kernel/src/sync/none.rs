@@ -1,0 +1,23 @@
+//! `none`: never sync. The negative control of every other strategy.
+//!
+//! On a transport whose flush interrupts it is right all the same, for walks of the mm that is loaded: the flush was the sync.
+
+use super::{Ask, Decision, Setting, Strategy, View};
+use crate::ledger::Elision;
+use crate::record::cell::Verdict;
+
+/// Never sync.
+pub struct None;
+
+impl Strategy for None {
+    const NAME: &'static str = "none";
+    const ABOUT: &'static str = "never sync (negative control)";
+
+    fn promises(setting: Setting) -> Verdict {
+        if setting.transport.flush_implies_interrupt() { Verdict::Safe } else { Verdict::Unsafe }
+    }
+
+    fn decide(_view: &dyn View, _ask: &Ask<'_>) -> Decision {
+        Decision::Elide(Elision::Never)
+    }
+}

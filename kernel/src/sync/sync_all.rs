@@ -1,0 +1,22 @@
+//! `sync-all`: interrupt every other online CPU and wait, as Linux 6.1 to 7.3 do (`tlb_remove_table_sync_one`).
+//!
+//! Right for every walk that masks interrupts, on every transport, whatever the flush did; and paid for by every CPU, bystanders included.
+
+use super::{Ask, Decision, Setting, Strategy, View};
+use crate::record::cell::Verdict;
+
+/// Interrupt everybody.
+pub struct SyncAll;
+
+impl Strategy for SyncAll {
+    const NAME: &'static str = "sync-all";
+    const ABOUT: &'static str = "interrupt every other CPU (Linux 6.1 to 7.3)";
+
+    fn promises(_setting: Setting) -> Verdict {
+        Verdict::Safe
+    }
+
+    fn decide(view: &dyn View, _ask: &Ask<'_>) -> Decision {
+        Decision::Interrupt(view.online())
+    }
+}

@@ -1,0 +1,184 @@
+//! Which mm each CPU translates by, and the order in which it changes.
+//!
+//! The mask of an mm (`mm_cpumask`) names every CPU that may hold translations of it, or that may be about to. A flush
+//! reads it after the entries were changed; a CPU that loads the mm must therefore either be in the mask by then, or see the change:
+//!
+//! - a CPU loading an mm says *switching*, enters the mask, then reads the flush generation and loads the root;
+//! - a flush changes the entries, increments the generation, then reads the mask.
+//!
+//! Entering the mask and incrementing the generation are read-modify-writes followed by a full fence on both sides, so at least one of
+//! the two sees the other. A CPU leaves a mask only itself, with interrupts masked, and after it holds no translation of the mm any more.
+//!
+//! An idle CPU may keep the last mm loaded (*lazy*): it walks nothing in software, but its hardware still may, speculatively. A
+//! flush of pages skips it; a flush of tables must not.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::arch::{Arch, Asid};
+use crate::mm::address_space::Mm;
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
+
+/// Shown while a CPU changes over: it may hold translations of the old mm and of the new one.
+pub const SWITCHING: u32 = u32::MAX;
+/// Shown while no mm is loaded.
+pub const NO_MM: u32 = 0;
+
+/// What a CPU shows of its MMU.
+#[derive(Default)]
+pub struct Loaded {
+    /// The id of the mm that is loaded, [`NO_MM`] or [`SWITCHING`].
+    mm: AtomicU32,
+    /// The mm is loaded but not used.
+    lazy: AtomicBool,
+    /// The flush generation of the mm when it was loaded, or that the last flush here brought it to.
+    generation: AtomicU64,
+    /// The mm itself; valid while `mm` names it. Only its own CPU follows it.
+    pointer: AtomicUsize,
+}
+
+impl Loaded {
+    /// The id of the mm that is loaded, [`NO_MM`] or [`SWITCHING`].
+    #[inline]
+    pub fn mm(&self) -> u32 {
+        // Acquire: pairs with the release in `load`; a flush reads it after its own full fence.
+        self.mm.load(Ordering::Acquire)
+    }
+
+    /// Whether the mm is loaded but not used.
+    pub fn is_lazy(&self) -> bool {
+        self.lazy.load(Ordering::Relaxed)
+    }
+
+    /// The flush generation that this CPU has caught up with.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// This CPU has caught up with `generation`.
+    pub(super) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+}
+
+/// Loads `mm` on this CPU, which may walk it from then on. The caller keeps the mm alive until it is unloaded.
+pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
+    let enabled = A::irq_save();
+    let loaded = &cpu.loaded;
+    if loaded.mm.load(Ordering::Relaxed) == mm.id {
+        if loaded.lazy.swap(false, Ordering::Relaxed) {
+            // Full: no longer lazy, then read the generation. Pairs with the fence in `begin_flush`; a flush that saw this CPU
+            // lazy and skipped it had incremented the generation before.
+            A::fence();
+            let generation = mm.flush_generation();
+            if loaded.generation() < generation {
+                // SAFETY: the caller keeps the mm alive; interrupts are masked.
+                unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+                loaded.set_generation(generation);
+            }
+        }
+        A::irq_restore(enabled);
+        return;
+    }
+    let previous = loaded.mm.load(Ordering::Relaxed);
+    loaded.mm.store(SWITCHING, Ordering::Release);
+    mm.mask.insert(cpu.id, Ordering::AcqRel);
+    // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`.
+    A::fence();
+    let generation = mm.flush_generation();
+    // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
+    unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+    if previous != NO_MM && A::ASIDS == 1 {
+        leave(cpu);
+    }
+    loaded.pointer.store(mm as *const Mm<A> as usize, Ordering::Relaxed);
+    loaded.set_generation(generation);
+    loaded.lazy.store(false, Ordering::Relaxed);
+    // Release: whoever sees the mm here sees the state above.
+    loaded.mm.store(mm.id, Ordering::Release);
+    cpu.events.write(EventKind::Switch, mm.id, 0, 0);
+    A::irq_restore(enabled);
+}
+
+/// Unloads whatever mm is loaded. Where translations are not tagged, none of it is left.
+pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
+    let enabled = A::irq_save();
+    if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
+        cpu.loaded.mm.store(SWITCHING, Ordering::Release);
+        // SAFETY: interrupts are masked.
+        unsafe { A::load_kernel_root() };
+        if A::ASIDS == 1 {
+            leave(cpu);
+        }
+        cpu.loaded.lazy.store(false, Ordering::Relaxed);
+        cpu.loaded.mm.store(NO_MM, Ordering::Release);
+        cpu.loaded.pointer.store(0, Ordering::Relaxed);
+    }
+    A::irq_restore(enabled);
+}
+
+/// Leaves the mask of the mm that was loaded; none of its translations is left here. Where translations are tagged, a CPU stays
+/// in the mask when it switches away (its TLB keeps them) and leaves it in [`flushed_all`].
+fn leave<A: Arch>(cpu: &Cpu<A>) {
+    let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
+    if pointer.is_null() {
+        return;
+    }
+    // SAFETY: the mm named here is alive until this CPU has unloaded it, which it is doing just now.
+    unsafe { &*pointer }.mask.remove(cpu.id, Ordering::Release);
+}
+
+/// Keeps the loaded mm, unused.
+pub fn become_lazy<A: Arch>(cpu: &Cpu<A>) {
+    cpu.loaded.lazy.store(true, Ordering::Relaxed);
+}
+
+/// A flush begins: entries were changed before, the mask and other CPUs' states are read after. Returns the new generation.
+pub(super) fn begin_flush<A: Arch>(mm: &Mm<A>) -> u64 {
+    let generation = mm.next_flush_generation();
+    // Full: changed the entries and the generation, then read the mask and what CPUs have loaded. Pairs with the fences in `load`.
+    A::fence();
+    generation
+}
+
+/// In the handler of a flush that took everything of an mm that is not loaded here: the CPU leaves the mask.
+pub(super) fn flushed_all<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+    debug_assert!(cpu.loaded.mm() != mm.id);
+    mm.mask.remove(cpu.id, Ordering::Release);
+}
+
+/// What a flush does on a CPU, its own or in a handler, with interrupts masked.
+pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: &super::transport::Flush) {
+    let loaded = &cpu.loaded;
+    if loaded.mm() != mm.id {
+        // Switched away meanwhile, or the mask bit is old. Tagged translations may still be here.
+        if A::ASIDS > 1 {
+            let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+            cpu.ledger.invalidations.add(n.into());
+        }
+        flushed_all(cpu, mm);
+        return;
+    }
+    if loaded.is_lazy() && flush.what.tables {
+        unload(cpu);
+        if A::ASIDS > 1 {
+            let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+            cpu.ledger.invalidations.add(n.into());
+            flushed_all(cpu, mm);
+        }
+        return;
+    }
+    let generation = loaded.generation();
+    if generation >= flush.generation {
+        return;
+    }
+    // A flush in between was skipped here (lazy): one range is not enough.
+    let behind = generation + 1 < flush.generation;
+    let what = if behind { &super::invalidation::Invalidation::ALL } else { &flush.what };
+    let n = A::invalidate_local(mm.asid(), what);
+    cpu.ledger.invalidations.add(n.into());
+    loaded.set_generation(flush.generation);
+}
+
+/// The tag of translations that belong to no mm.
+pub const KERNEL_ASID: Asid = Asid(0);

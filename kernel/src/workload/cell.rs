@@ -1,0 +1,228 @@
+//! One cell: a strategy on a transport, under a workload, in a mode. Sets up, operates, counts, takes down, and checks that nothing is left.
+
+use core::sync::atomic::Ordering;
+
+use super::crowd::Crowd;
+use super::predict::{self, Prediction};
+use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
+use crate::arch::Arch;
+use crate::ledger::Snapshot;
+use crate::mm::exit;
+use crate::record::cell::{CellRow, Verdict};
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
+use crate::suite::{Mode, Suite};
+use crate::sync::{self, Setting};
+use crate::tlb::switch;
+
+/// Which cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell {
+    /// Index in [`sync::NAMES`].
+    pub strategy: usize,
+    /// The workload.
+    pub workload: WorkloadId,
+    /// What the other CPUs do.
+    pub mode: Mode,
+}
+
+/// Something was left over, or could not be done: the kernel is wrong, or memory is short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CellError {
+    /// An operation failed that cannot fail.
+    #[error("operation {0} of the cell failed: {1}")]
+    Operation(u64, OpError),
+    /// The scene could not be set up.
+    #[error("the cell could not be set up: {0}")]
+    SetUp(OpError),
+    /// Frames or tables are missing, or too many, after the cell.
+    #[error("{frames} frames and {tables} tables were not given back")]
+    Leak {
+        /// Frames free before, less those free after.
+        frames: i64,
+        /// Tables in use after, less those before.
+        tables: i64,
+    },
+}
+
+/// Runs one cell on the calling CPU and the others.
+pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+    let machine = A::machine();
+    let setting = Setting { transport: suite.transport, hook: suite.hook };
+    let strategy = &sync::all::<A>()[cell.strategy];
+    rcu::barrier(cpu);
+    let free_before = machine.free_frames() as i64;
+    let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
+    machine.policy.set(strategy, setting);
+    seed::<A>(suite, &cell);
+    let contends = cell.mode == Mode::Contend;
+    machine.policy.set_schedule_points(contends);
+    machine.policy.set_injection(suite.inject_batch, if contends { suite.inject_trylock } else { 0 });
+    machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
+    let start = totals::<A>();
+
+    let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;
+    let other = match cell.mode {
+        Mode::Other => Some(mm_with_pages_away(cpu).map_err(|e| CellError::SetUp(e.into()))?),
+        _ => None,
+    };
+    let target: Target<A> = scene.target();
+    let counted = {
+        let crowd = Crowd::new(cell.mode, &target, other.as_deref());
+        crowd.gather(cpu);
+        if contends {
+            crate::upcall::start_ticks(cpu);
+        }
+        let counted = operate(cpu, suite, scene.as_mut(), &crowd);
+        machine.policy.tick_ns.store(0, Ordering::Relaxed);
+        crowd.disperse(cpu);
+        counted
+    };
+    machine.policy.set_schedule_points(false);
+    machine.policy.set_injection(0, 0);
+    switch::unload(cpu);
+    drop(target);
+    scene.finish(cpu);
+    if let Some(mm) = other {
+        exit::exit(cpu, mm);
+    }
+    rcu::barrier(cpu);
+    retire_everywhere(cpu);
+    let (counted, instructions) = counted?;
+
+    let frames = free_before - machine.free_frames() as i64;
+    let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
+    let violated = totals::<A>().since(&start);
+    let violations = violated.violations_ghost + violated.violations_value;
+    // A violation may have taken references to pages that were not there: only a run that was right must balance.
+    if violations == 0 && (frames != 0 || tables != 0) {
+        return Err(CellError::Leak { frames, tables });
+    }
+    Ok(row(suite, cell, strategy, setting, &counted, instructions, &violated))
+}
+
+/// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
+fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
+    let number = (cell.strategy as u64) << 16 | (cell.workload as u64) << 8 | cell.mode as u64;
+    for cpu in A::machine().online() {
+        cpu.chance.seed(suite.seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
+        cpu.ghost.reset();
+    }
+}
+
+/// Does the operations; returns what the windows counted, and the instructions in them.
+fn operate<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    scene: &mut dyn Scene<A>,
+    crowd: &Crowd<'_, A>,
+) -> Result<(Snapshot, u64), CellError> {
+    let machine = A::machine();
+    let mut counted = Snapshot::default();
+    let mut instructions = 0;
+    for op in 0..suite.ops {
+        let failed = |error| CellError::Operation(op, error);
+        machine.operation.store(op, Ordering::Relaxed);
+        scene.prepare(cpu, op).map_err(failed)?;
+        crowd.next_round(cpu);
+        crowd.open();
+        let before = (cpu.ledger.snapshot(), invalidations::<A>());
+        let began = A::instructions();
+        let result = scene.operate(cpu, op);
+        instructions += A::instructions() - began;
+        let mut delta = cpu.ledger.snapshot().since(&before.0);
+        delta.tlbi = invalidations::<A>() - before.1;
+        crowd.close();
+        result.map_err(failed)?;
+        counted = counted.plus(&delta);
+        machine.shared().progress.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok((counted, instructions))
+}
+
+fn invalidations<A: Arch>() -> u64 {
+    A::machine().online().map(|cpu| cpu.ledger.invalidations.get()).sum()
+}
+
+/// The counts of all CPUs together.
+fn totals<A: Arch>() -> Snapshot {
+    A::machine().online().fold(Snapshot::default(), |sum, cpu| sum.plus(&cpu.ledger.snapshot()))
+}
+
+/// Other CPUs may have retired tables too (a walker's slow path frees none today, but may): each ends its own.
+fn retire_everywhere<A: Arch>(cpu: &'static Cpu<A>) {
+    debug_assert!(A::machine().online().all(|other| other.id == cpu.id || other.rcu.pending() == 0));
+}
+
+fn row<A: Arch>(
+    suite: &Suite,
+    cell: Cell,
+    strategy: &sync::Entry<A>,
+    setting: Setting,
+    counted: &Snapshot,
+    instructions: u64,
+    total: &Snapshot,
+) -> CellRow {
+    let machine = A::machine();
+    let cpus = machine.online_mask().count();
+    let prediction = predict::predict(cell.workload, strategy.name, setting, cell.mode, cpus.into(), suite.ops);
+    let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
+    let expected = match (strategy.promises)(setting) {
+        Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
+        promised => promised,
+    };
+    let violations = total.violations_ghost + total.violations_value;
+    let verdict = match (violations, expected) {
+        (0, Verdict::Unsafe) => Verdict::Void,
+        (0, _) => Verdict::Safe,
+        _ => Verdict::Unsafe,
+    };
+    let none = Prediction { flush_ipis: u64::MAX, sync_ipis: u64::MAX, elided: u64::MAX };
+    let got = Prediction { flush_ipis: counted.flush_ipis, sync_ipis: counted.sync_ipis, elided: counted.syncs_elided };
+    let form = prediction.unwrap_or(none);
+    CellRow {
+        strategy: cell.strategy as u16,
+        workload: cell.workload as u16,
+        mode: cell.mode as u16,
+        transport: setting.transport as u16,
+        hook: setting.hook.into(),
+        expected: expected as u8,
+        verdict: verdict as u8,
+        miscounted: prediction.is_some_and(|p| p != got).into(),
+        cpus,
+        ops: suite.ops,
+        flush_ipis: counted.flush_ipis,
+        sync_ipis: counted.sync_ipis,
+        syncs_elided: counted.syncs_elided,
+        redundant_sync_ipis: counted.redundant_sync_ipis,
+        missing_syncs: total.missing_syncs,
+        tlbi: counted.tlbi,
+        vectors: counted.vectors,
+        instructions,
+        walks: total.walks,
+        pages: total.pages,
+        violations_ghost: total.violations_ghost,
+        violations_value: total.violations_value,
+        predicted_flush: form.flush_ipis,
+        predicted_sync: form.sync_ipis,
+        predicted_elided: form.elided,
+        first: machine.first_violation.take(),
+    }
+}
+
+/// Runs all cells of `suite`, leaving each row where the runner finds it as soon as it is complete.
+pub fn run_all<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    mut done: impl FnMut(usize, CellRow),
+) -> Result<(), CellError> {
+    for (index, cell) in suite.cells().enumerate() {
+        cpu.events.write(EventKind::CellStart, 0, index as u64, 0);
+        log::debug!("cell {index}: {:?}", cell);
+        let row = run(cpu, suite, cell)?;
+        cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
+        done(index, row);
+    }
+    Ok(())
+}
