@@ -1,6 +1,7 @@
 //! [`Aarch64`] as the core sees it: each function is a line or two over the modules beside this one.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel::addr::{PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
@@ -9,16 +10,15 @@ use kernel::smp::cpu::Cpu;
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi::{self, Reach};
-use crate::{Aarch64, counter, cpu_area, entry, gic, kernel_map, mmu, timer, user};
+use crate::{Aarch64, counter, cpu_area, entry, features, gic, kernel_map, mmu, timer, user};
 
 static MACHINE: spin::Once<Machine<Aarch64>> = spin::Once::new();
 
 /// The interrupt mask in `DAIF`.
 const I: u64 = 1 << 7;
 
-/// Whether invalidations use operations on ranges. They do not, whatever the CPU has: the kernel checks the number of instructions
-/// against a closed form in the number of entries, which is the same on every CPU.
-const RANGES: bool = false;
+/// Whether the CPU has invalidations by range. Found once, when the machine is installed: a hypervisor may trap the register that says so.
+static RANGES: AtomicBool = AtomicBool::new(false);
 
 #[inline(always)]
 fn daif() -> u64 {
@@ -44,6 +44,8 @@ impl Arch for Aarch64 {
     }
 
     fn install_machine(machine: Machine<Self>) -> &'static Machine<Self> {
+        // Relaxed: other CPUs are started after this, which orders it.
+        RANGES.store(features::tlbi_range(), Ordering::Relaxed);
         MACHINE.call_once(|| machine)
     }
 
@@ -132,12 +134,12 @@ impl Arch for Aarch64 {
 
     #[inline]
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
-        tlbi::run(asid, what, Reach::Local, RANGES)
+        tlbi::run(asid, what, Reach::Local, RANGES.load(Ordering::Relaxed))
     }
 
     #[inline]
     fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
-        tlbi::run(asid, what, Reach::Broadcast, RANGES)
+        tlbi::run(asid, what, Reach::Broadcast, RANGES.load(Ordering::Relaxed))
     }
 
     #[inline]

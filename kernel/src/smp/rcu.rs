@@ -92,7 +92,8 @@ impl<A: Arch> Drop for ReadGuard<A> {
 /// by a walk; the timer's handler, which cannot interrupt one, may call it.
 #[inline]
 pub fn quiescent<A: Arch>(cpu: &Cpu<A>) {
-    if cpu.rcu.nesting.load(Ordering::Relaxed) == 0 {
+    // An idle CPU is quiescent for longer than this moment: its timer's handler must not end that.
+    if cpu.rcu.nesting.load(Ordering::Relaxed) == 0 && cpu.rcu.seen.load(Ordering::Relaxed) != IDLE {
         // Acquire: pairs with the increment in `start`. Release: pairs with the load in `is_over`.
         let started = A::machine().rcu.started.load(Ordering::Acquire);
         cpu.rcu.seen.store(started, Ordering::Release);

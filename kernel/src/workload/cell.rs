@@ -127,6 +127,12 @@ fn operate<A: Arch>(
         scene.prepare(cpu, op).map_err(failed)?;
         crowd.next_round(cpu);
         crowd.open();
+        if machine.policy.schedule_points() {
+            // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
+            for _ in 0..1 + cpu.chance.next() % 16 {
+                A::relax();
+            }
+        }
         let before = (cpu.ledger.snapshot(), invalidations::<A>());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
