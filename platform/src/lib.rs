@@ -14,3 +14,6 @@ pub trait PhysicalBytes {
 }
 
 pub mod devicetree;
+pub mod madt;
+pub mod pvh;
+pub mod regions;

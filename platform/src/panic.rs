@@ -54,7 +54,8 @@ fn backtrace(first: usize) {
         if frame == 0 || !frame.is_multiple_of(word) {
             return;
         }
-        let (Some(caller), Some(return_address)) = (machine::probe(frame), machine::probe(frame.wrapping_add(word))) else {
+        let (Some(caller), Some(return_address)) = (machine::probe(frame), machine::probe(frame.wrapping_add(word)))
+        else {
             return;
         };
         if !machine::in_code(return_address) {

@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use defmt::{Encoder, Logger, global_logger};
 use kernel::arch::Arch;
 
+use crate::SHARED;
 use crate::lock::{Entry, Lock};
 use crate::machine::{self, Native};
-use crate::SHARED;
 
 /// Bytes that are kept.
 const RING_BYTES: usize = 1 << 18;

@@ -1,0 +1,125 @@
+//! Segments, and the stacks of interrupts that must not use the one they find.
+//!
+//! Three vectors switch stacks by the task-state segment: NMI, which interrupts anything; double fault, which is what a fault with an
+//! unusable stack becomes; machine check. Page faults do *not*: they run on the stack they find, so that a fault that is fixed up can nest
+//! (in an NMI that interrupted another fault's handler) and can return without IRET, which would unmask NMIs (`stubs`). A fault on
+//! a stack that ran into its guard page cannot push its frame and arrives as a double fault, with the address still in CR2.
+
+use core::cell::UnsafeCell;
+
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
+use x86_64::instructions::tables::load_tss;
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
+use x86_64::structures::tss::TaskStateSegment;
+
+/// Index of the double-fault stack in the interrupt stack table.
+pub const DOUBLE_FAULT_STACK: u16 = 0;
+/// Index of the NMI stack.
+pub const NMI_STACK: u16 = 1;
+/// Index of the machine-check stack.
+pub const MACHINE_CHECK_STACK: u16 = 2;
+
+/// Bytes of the two stacks that only ever lead to a panic.
+const LAST_STACK_BYTES: usize = 8 << 10;
+/// Bytes of the NMI stack: the core's walks run on it.
+const NMI_STACK_BYTES: usize = 16 << 10;
+
+/// The three stacks of one CPU. 32 KiB; all zeroes is a valid value.
+#[repr(C, align(16))]
+pub struct InterruptStacks {
+    double_fault: UnsafeCell<[u8; LAST_STACK_BYTES]>,
+    machine_check: UnsafeCell<[u8; LAST_STACK_BYTES]>,
+    nmi: UnsafeCell<[u8; NMI_STACK_BYTES]>,
+}
+
+// SAFETY: Rust code never refers to the bytes; the interrupts of one CPU use them as stacks.
+unsafe impl Sync for InterruptStacks {}
+// SAFETY: as above; they belong to no CPU until one is given them.
+unsafe impl Send for InterruptStacks {}
+
+impl InterruptStacks {
+    /// Unused ones.
+    pub const fn new() -> InterruptStacks {
+        InterruptStacks {
+            double_fault: UnsafeCell::new([0; LAST_STACK_BYTES]),
+            machine_check: UnsafeCell::new([0; LAST_STACK_BYTES]),
+            nmi: UnsafeCell::new([0; NMI_STACK_BYTES]),
+        }
+    }
+}
+
+impl Default for InterruptStacks {
+    fn default() -> Self {
+        InterruptStacks::new()
+    }
+}
+
+/// One CPU's segments and task-state segment. Filled in and loaded by [`CpuTables::load`].
+#[derive(Default)]
+pub struct CpuTables {
+    task_state: Once<TaskStateSegment>,
+    segments: Once<Segments>,
+}
+
+struct Segments {
+    table: GlobalDescriptorTable,
+    code: SegmentSelector,
+    data: SegmentSelector,
+    task_state: SegmentSelector,
+}
+
+static BOOT_STACKS: InterruptStacks = InterruptStacks::new();
+static BOOT_TABLES: CpuTables = CpuTables::new();
+
+/// Loads the boot CPU's tables, which need no heap.
+///
+/// # Safety
+/// Called once, by the boot CPU.
+pub unsafe fn load_boot() {
+    // SAFETY: nobody else uses the boot CPU's stacks.
+    unsafe { BOOT_TABLES.load(&BOOT_STACKS) };
+}
+
+impl CpuTables {
+    /// Empty ones.
+    pub const fn new() -> CpuTables {
+        CpuTables { task_state: Once::new(), segments: Once::new() }
+    }
+
+    /// Makes the calling CPU use these tables, with `stacks` for the interrupts that switch stacks. The GS base stays as it is.
+    ///
+    /// # Safety
+    /// These tables and these stacks are used by no other CPU, and were not loaded before.
+    pub unsafe fn load(&'static self, stacks: &'static InterruptStacks) {
+        let task_state = self.task_state.call_once(|| {
+            let mut segment = TaskStateSegment::new();
+            segment.interrupt_stack_table[DOUBLE_FAULT_STACK as usize] = end_of(&stacks.double_fault);
+            segment.interrupt_stack_table[MACHINE_CHECK_STACK as usize] = end_of(&stacks.machine_check);
+            segment.interrupt_stack_table[NMI_STACK as usize] = end_of(&stacks.nmi);
+            segment
+        });
+        let segments = self.segments.call_once(|| {
+            let mut table = GlobalDescriptorTable::new();
+            let code = table.append(Descriptor::kernel_code_segment());
+            let data = table.append(Descriptor::kernel_data_segment());
+            let task_state = table.append(Descriptor::tss_segment(task_state));
+            Segments { table, code, data, task_state }
+        });
+        segments.table.load();
+        // SAFETY: the selectors are those of the table just loaded, and of the kind that each register wants. FS and GS are left
+        // alone: loading GS would clear its base.
+        unsafe {
+            CS::set_reg(segments.code);
+            SS::set_reg(segments.data);
+            DS::set_reg(segments.data);
+            ES::set_reg(segments.data);
+            load_tss(segments.task_state);
+        }
+    }
+}
+
+fn end_of<const N: usize>(stack: &'static UnsafeCell<[u8; N]>) -> VirtAddr {
+    VirtAddr::from_ptr(stack) + N as u64
+}
