@@ -16,7 +16,7 @@ use crate::child;
 use crate::error::Outcome;
 use crate::progress::Step;
 use crate::setup;
-use crate::toolchain::{RustFacts, rust_flags};
+use crate::toolchain::{RustFacts, STRUCTURED_LOG_LEVEL, rust_flags};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -157,7 +157,7 @@ fn fingerprint(arch: Arch, kind: Kind) -> anyhow::Result<String> {
     files.sort();
     let mut hasher = DefaultHasher::new();
     rust_flags(arch, &linker_script(arch)).hash(&mut hasher);
-    kind.hash(&mut hasher);
+    (kind, STRUCTURED_LOG_LEVEL).hash(&mut hasher);
     for file in files {
         let meta = file.metadata().with_context(|| format!("cannot look at {}", file.display()))?;
         (file, meta.len(), meta.modified()?).hash(&mut hasher);

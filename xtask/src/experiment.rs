@@ -1,4 +1,7 @@
-//! One experiment: the guests of all architectures, some at a time, and their rows put together in a fixed order.
+//! One experiment: its guests, some at a time, and their rows put together in a fixed order.
+//!
+//! A group is what two images do together: the checking image gives the rows, the plain one their instructions. There is a group for
+//! each architecture and strategy, whatever the host, so that a strategy's rows do not depend on which others were run.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -8,7 +11,6 @@ use std::time::Duration;
 
 use kernel::record::cell::CellRow;
 
-use crate::arch::Arch;
 use crate::build::Kind;
 use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
@@ -17,6 +19,8 @@ use crate::rows::Row;
 
 /// One guest to run.
 pub(crate) struct Job {
+    /// Groups are reported in the order of their numbers, from 0.
+    pub(crate) group: usize,
     /// Which image.
     pub(crate) kind: Kind,
     /// The machine.
@@ -28,9 +32,9 @@ enum Event {
     Ended(usize, anyhow::Result<Report>),
 }
 
-/// What one architecture's guests have said so far.
+/// What one group's guests have said so far.
+#[derive(Default)]
 struct Collected {
-    arch: Arch,
     rows: Vec<Row>,
     /// Rows handed on.
     handed_on: usize,
@@ -51,7 +55,7 @@ pub(crate) trait Observer {
     fn ended(&mut self, job: &Job, report: &Report);
 }
 
-/// Runs all jobs and returns the rows, architecture by architecture. The first failure stops everything; rows of finished
+/// Runs all jobs, in their order, and returns the rows, group by group. The first failure stops everything; rows of finished
 /// cells have been handed on by then.
 pub(crate) fn run(
     jobs: &[Job],
@@ -91,24 +95,21 @@ pub(crate) fn run(
 }
 
 fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Observer) -> anyhow::Result<Vec<Row>> {
-    let mut all: Vec<Collected> = Vec::new();
-    for job in jobs.iter().filter(|j| j.kind == Kind::Checking) {
-        let arch = job.launch.arch;
-        let measured = jobs.iter().any(|j| j.kind == Kind::Plain && j.launch.arch == arch);
-        let instructions = if measured { Some(HashMap::new()) } else { None };
-        all.push(Collected { arch, rows: vec![], handed_on: 0, instructions, known: HashMap::new(), complete: false });
+    let groups = jobs.iter().map(|j| j.group + 1).max().unwrap_or(0);
+    let mut all: Vec<Collected> = (0..groups).map(|_| Collected::default()).collect();
+    for job in jobs.iter().filter(|j| j.kind == Kind::Plain) {
+        all[job.group].instructions = Some(HashMap::new());
     }
     let mut failure = None;
     for event in events {
         match event {
-            Event::Row(index, cell) => take_row(&mut all, &jobs[index], cell, observer)?,
+            Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], cell, observer)?,
             Event::Ended(index, Ok(report)) => {
                 let job = &jobs[index];
-                if let Some(c) = all.iter_mut().find(|c| c.arch == job.launch.arch) {
-                    match job.kind {
-                        Kind::Checking => c.complete = true,
-                        Kind::Plain => c.known.extend(c.instructions.take().unwrap_or_default()),
-                    }
+                let collected = &mut all[job.group];
+                match job.kind {
+                    Kind::Checking => collected.complete = true,
+                    Kind::Plain => collected.known = collected.instructions.take().unwrap_or_default(),
                 }
                 observer.ended(job, &report);
             }
@@ -126,9 +127,8 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     }
 }
 
-fn take_row(all: &mut [Collected], job: &Job, cell: CellRow, observer: &mut dyn Observer) -> anyhow::Result<()> {
+fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut dyn Observer) -> anyhow::Result<()> {
     let row = Row::resolve(job.launch.arch, cell)?;
-    let Some(collected) = all.iter_mut().find(|c| c.arch == job.launch.arch) else { return Ok(()) };
     match job.kind {
         Kind::Checking => {
             observer.cell(&row);
@@ -167,6 +167,7 @@ fn hand_on(all: &mut [Collected], rest: bool, observer: &mut dyn Observer) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::Arch;
     use crate::rows::tests::cell;
     use crate::suite::Engine;
     use kernel::suite::Mode;
@@ -183,7 +184,7 @@ mod tests {
         fn ended(&mut self, _job: &Job, _report: &Report) {}
     }
 
-    fn job(arch: Arch, kind: Kind) -> Job {
+    fn job(group: usize, arch: Arch, kind: Kind) -> Job {
         let launch = Launch {
             arch,
             qemu: "qemu".into(),
@@ -196,7 +197,7 @@ mod tests {
             engine: Engine::Icount,
             gdb: false,
         };
-        Job { kind, launch }
+        Job { group, kind, launch }
     }
 
     fn collected(jobs: &[Job], events: Vec<Event>) -> (anyhow::Result<Vec<Row>>, Vec<String>) {
@@ -218,10 +219,10 @@ mod tests {
     #[test]
     fn rows_come_in_the_order_of_the_report_whatever_the_order_of_events() {
         let jobs = [
-            job(Arch::X86_64, Kind::Checking),
-            job(Arch::X86_64, Kind::Plain),
-            job(Arch::Aarch64, Kind::Checking),
-            job(Arch::Aarch64, Kind::Plain),
+            job(0, Arch::X86_64, Kind::Checking),
+            job(0, Arch::X86_64, Kind::Plain),
+            job(1, Arch::Aarch64, Kind::Checking),
+            job(1, Arch::Aarch64, Kind::Plain),
         ];
         let ended = |index| Event::Ended(index, Ok(Report::default()));
         let (rows, log) = collected(
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn without_a_measurement_there_are_no_instructions() {
-        let jobs = [job(Arch::X86_64, Kind::Checking)];
+        let jobs = [job(0, Arch::X86_64, Kind::Checking)];
         let (rows, log) = collected(&jobs, vec![Event::Row(0, checked(2)), Event::Ended(0, Ok(Report::default()))]);
         assert!(rows.is_ok());
         assert_eq!(log, ["x86_64 static-hook None"]);
@@ -253,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_after_the_finished_rows_were_handed_on() {
-        let jobs = [job(Arch::X86_64, Kind::Checking), job(Arch::X86_64, Kind::Plain)];
+        let jobs = [job(0, Arch::X86_64, Kind::Checking), job(0, Arch::X86_64, Kind::Plain)];
         let failed = |text: &str| Err(anyhow::anyhow!("{text}"));
         let (rows, log) = collected(
             &jobs,

@@ -1,11 +1,12 @@
 //! `cargo xtask list`: every name that the command line knows.
 
 use clap::Args;
+use kernel::guard::Guard;
 use kernel::suite::{Mode, Named};
 
 use crate::error::Outcome;
 
-/// Names every strategy, transport, workload and mode, with one line each
+/// Names every strategy, transport, workload, mode and guard, with one line each
 #[derive(Args)]
 pub(crate) struct List {}
 
@@ -19,11 +20,12 @@ impl List {
 
 fn text() -> String {
     let bold = anstyle::Style::new().bold();
-    let sections: [(&str, &[Named]); 4] = [
+    let sections: [(&str, &[Named]); 5] = [
         ("Strategies (--strategy)", kernel::sync::NAMES),
         ("Transports (--transport)", kernel::tlb::transport::NAMES),
         ("Workloads (--workload)", kernel::workload::NAMES),
         ("Modes (--mode): what the other CPUs do", Mode::NAMES),
+        ("Guards (--without): what can be taken away to see that it is noticed", Guard::NAMES),
     ];
     let width = sections.iter().flat_map(|(_, names)| names.iter()).map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();

@@ -18,6 +18,7 @@ mod names;
 mod panic_report;
 mod progress;
 mod qemu;
+mod report;
 mod results_file;
 mod rows;
 mod run;

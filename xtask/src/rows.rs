@@ -36,6 +36,10 @@ pub(crate) struct Row {
 /// What is the same for all rows of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
+    /// CPUs of each machine.
+    pub(crate) cpus: u32,
+    /// Operations of each cell.
+    pub(crate) ops: u64,
     /// Seed of the schedule.
     pub(crate) seed: u64,
     /// Name of the engine.
@@ -192,7 +196,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn setting() -> Setting {
-        Setting { seed: 7, engine: "icount", qemu: "7.2.22".into() }
+        Setting { cpus: 4, ops: 64, seed: 7, engine: "icount", qemu: "7.2.22".into() }
     }
 
     pub(crate) fn cell(strategy: u16, workload: u16, mode: Mode) -> CellRow {

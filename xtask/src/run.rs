@@ -4,23 +4,22 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use kernel::guard::Guard;
 use kernel::suite::Mode;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::{self, Kind, image_path};
-use crate::compare;
 use crate::error::{Outcome, bad_input};
 use crate::experiment::{self, Job, Observer};
 use crate::guest::Report;
-use crate::linux::Reference;
 use crate::names;
 use crate::progress::Cells;
 use crate::qemu::{self, Launch};
+use crate::report;
 use crate::results_file::ResultsFile;
 use crate::rows::{Row, SCHEMA, Setting, Summary};
 use crate::setup::{self, Qemu};
 use crate::suite::{Engine, Hook, Suite};
-use crate::table::{self, paragraph};
 use crate::violation;
 
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
@@ -56,9 +55,12 @@ pub(crate) struct Run {
     /// Overrides what static-hook believes of the transport
     #[arg(long, value_enum, default_value_t = Hook::Auto)]
     hook: Hook,
-    /// Faults to inject and guards to remove, by the kernel's names
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    /// Faults to inject: batch:N, trylock:N; one in N fails
+    #[arg(long, value_name = "FAULT,..", value_delimiter = ',')]
     inject: Vec<String>,
+    /// Takes guards of the kernel away: the verdicts must notice
+    #[arg(long, value_name = "GUARD,..", value_delimiter = ',')]
+    without: Vec<String>,
     /// One host thread for each CPU: shows missing barriers, nothing deterministic
     #[arg(long)]
     mttcg: bool,
@@ -105,7 +107,7 @@ impl Run {
         let mut session = Session { setting: None, results, verbose: self.verbose, bar: None };
         let prepared = self.prepare(&archs, kinds, given.map(|(path, version)| Qemu { path: path.clone(), version }));
         let rows = prepared.and_then(|qemus| self.boot(&archs, kinds, &suite, &qemus, &mut session));
-        session.finish(rows, &archs, &self)
+        session.finish(rows, &archs)
     }
 
     fn check_machine(&self, archs: &[Arch]) -> anyhow::Result<()> {
@@ -156,8 +158,26 @@ impl Run {
             hook: self.hook,
             engine: if self.mttcg { Engine::Mttcg } else { Engine::Icount },
             inject: self.inject.clone(),
+            without: names::choose("guard", &self.without, Guard::NAMES)?,
             log: names::choose("log level", &log, LEVELS)?.first().map(|l| l.to_string()),
         })
+    }
+
+    /// All guests, group by group. The measurements come first: they are short, and then each row is final when it comes.
+    fn jobs(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite, qemus: &[PathBuf]) -> Vec<Job> {
+        // A debugger attaches to one guest.
+        let parts = if self.gdb { vec![suite.clone()] } else { suite.by_strategy() };
+        let mut jobs = Vec::new();
+        for (&arch, qemu) in archs.iter().zip(qemus) {
+            for part in &parts {
+                let group = jobs.len() / kinds.len();
+                for &kind in kinds {
+                    jobs.push(Job { group, kind, launch: self.launch(arch, kind, part, qemu.clone()) });
+                }
+            }
+        }
+        jobs.sort_by_key(|job| job.kind != Kind::Plain);
+        jobs
     }
 
     fn launch(&self, arch: Arch, kind: Kind, suite: &Suite, qemu: PathBuf) -> Launch {
@@ -178,12 +198,15 @@ impl Run {
     }
 
     fn print_command_lines(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite) {
-        for &arch in archs {
-            for &kind in kinds {
-                let program = self.qemu.clone().or_else(|| qemu::find_program(arch.qemu()));
-                let launch = self.launch(arch, kind, suite, program.unwrap_or_else(|| arch.qemu().into()));
-                println!("{}", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
-            }
+        let program = |arch: &Arch| {
+            let found = self.qemu.clone().or_else(|| qemu::find_program(arch.qemu()));
+            found.unwrap_or_else(|| arch.qemu().into())
+        };
+        let programs: Vec<PathBuf> = archs.iter().map(program).collect();
+        let mut jobs = self.jobs(archs, kinds, suite, &programs);
+        jobs.sort_by_key(|job| job.group);
+        for Job { launch, .. } in jobs {
+            println!("{}", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
         }
     }
 
@@ -217,14 +240,15 @@ impl Run {
         let version = |q: &Qemu| q.version.to_string();
         let mut versions: Vec<String> = qemus.iter().map(version).collect();
         versions.dedup();
-        session.setting = Some(Setting { seed: self.seed, engine: suite.engine.name(), qemu: versions.join("/") });
-        // The long ones first: then nobody waits alone for the last one.
-        let mut jobs = Vec::new();
-        for &kind in kinds {
-            for (&arch, qemu) in archs.iter().zip(qemus) {
-                jobs.push(Job { kind, launch: self.launch(arch, kind, suite, qemu.path.clone()) });
-            }
-        }
+        session.setting = Some(Setting {
+            cpus: self.smp,
+            ops: self.ops,
+            seed: self.seed,
+            engine: suite.engine.name(),
+            qemu: versions.join("/"),
+        });
+        let programs: Vec<PathBuf> = qemus.iter().map(|q| q.path.clone()).collect();
+        let jobs = self.jobs(archs, kinds, suite, &programs);
         if self.verbose {
             for Job { launch, .. } in &jobs {
                 eprintln!("$ {}", qemu::shell_line(&launch.qemu, &qemu::arguments(launch)));
@@ -277,7 +301,8 @@ impl Observer for Session {
     }
 
     fn ended(&mut self, job: &Job, report: &Report) {
-        let name = format!("{} {}", job.launch.arch.name(), job.kind.name());
+        let strategy = job.launch.command_line.split(' ').next().unwrap_or_default();
+        let name = format!("{} {} {strategy}", job.launch.arch.name(), job.kind.name());
         if self.verbose {
             report.log.iter().for_each(|line| eprintln!("{name}| {line}"));
         }
@@ -289,7 +314,7 @@ impl Observer for Session {
 }
 
 impl Session {
-    fn finish(mut self, rows: anyhow::Result<Vec<Row>>, archs: &[Arch], run: &Run) -> anyhow::Result<Outcome> {
+    fn finish(mut self, rows: anyhow::Result<Vec<Row>>, archs: &[Arch]) -> anyhow::Result<Outcome> {
         let (rows, setting) = match (rows, self.setting.take()) {
             (Ok(rows), Some(setting)) => (rows, setting),
             (Ok(_), None) => anyhow::bail!("nothing was run"),
@@ -301,7 +326,7 @@ impl Session {
             }
         };
         let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
-        anstream::print!("{}", report(&rows, archs, run, &setting));
+        anstream::print!("{}", report::text(&rows, archs, &setting));
         if let Some(results) = self.results {
             results.finish(&Summary {
                 schema: SCHEMA,
@@ -309,78 +334,12 @@ impl Session {
                 rows: rows.len(),
                 unexpected,
                 archs: archs.iter().map(|a| a.name()).collect(),
-                cpus: run.smp,
-                ops: run.ops,
-                seed: run.seed,
+                cpus: setting.cpus,
+                ops: setting.ops,
+                seed: setting.seed,
                 engine: setting.engine,
             })?;
         }
         Ok(if unexpected == 0 { Outcome::Expected } else { Outcome::Unexpected })
-    }
-}
-
-/// Everything that goes to standard output.
-fn report(rows: &[Row], archs: &[Arch], run: &Run, setting: &Setting) -> String {
-    let linux = Reference::load();
-    let bold = anstyle::Style::new().bold();
-    let of_arch = |arch: Arch| rows.iter().filter(|r| r.arch == arch).cloned().collect::<Vec<_>>();
-    let mut out = String::new();
-    for &arch in archs {
-        let rows = of_arch(arch);
-        let transport = rows.first().map_or("-", |r| r.transport);
-        out += &format!(
-            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, QEMU {}\n\
-             Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
-            arch.name(),
-            run.smp,
-            run.ops,
-            run.seed,
-            setting.engine,
-            setting.qemu,
-            table::JUDGED,
-            table::of(&rows, &linux)
-        );
-    }
-    if let [left, right] = archs {
-        out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
-    }
-    out += &violations(rows);
-    out += &verdict_line(rows);
-    out
-}
-
-fn violations(rows: &[Row]) -> String {
-    let mut out = String::new();
-    let expected: Vec<&Row> = rows.iter().filter(|r| r.violation().is_some() && !r.is_unexpected()).collect();
-    if !expected.is_empty() {
-        out += "Violations that had to be found:\n";
-        expected
-            .iter()
-            .for_each(|r| out += &paragraph(2, &format!("{}: {}.", violation::heading(r), violation::in_words(r))));
-        out += "\n";
-    }
-    let unexpected: Vec<&Row> = rows.iter().filter(|r| r.is_unexpected()).collect();
-    if !unexpected.is_empty() {
-        out += "Not as expected:\n";
-        for row in unexpected {
-            out += &paragraph(2, &format!("{}: {}.", violation::heading(row), violation::complaint(row)));
-            if row.violation().is_some() {
-                out += &paragraph(4, &format!("{}.", violation::in_words(row)));
-            }
-        }
-        out += "\n";
-    }
-    out
-}
-
-fn verdict_line(rows: &[Row]) -> String {
-    use anstyle::AnsiColor::{Green, Red};
-    let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
-    if unexpected == 0 {
-        let good = Green.on_default().bold();
-        format!("{good}As expected{good:#}: {} rows, every verdict and every predicted count.\n", rows.len())
-    } else {
-        let bad = Red.on_default().bold();
-        format!("{bad}NOT as expected{bad:#}: {unexpected} of {} rows.\n", rows.len())
     }
 }

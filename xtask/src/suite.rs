@@ -1,5 +1,6 @@
 //! What a run is asked to do, and the guest's command line that says it.
 
+use kernel::guard::Guard;
 use kernel::suite::Mode;
 
 /// The value of the static hook.
@@ -62,8 +63,10 @@ pub(crate) struct Suite {
     pub(crate) hook: Hook,
     /// The engine.
     pub(crate) engine: Engine,
-    /// Faults to inject and guards to remove, as the kernel names them.
+    /// Faults to inject, `name:n` for one in n.
     pub(crate) inject: Vec<String>,
+    /// Names of guards to take away, from [`Guard::NAMES`].
+    pub(crate) without: Vec<&'static str>,
     /// Level of the kernel's messages; `None` for the kernel's default.
     pub(crate) log: Option<String>,
 }
@@ -72,6 +75,11 @@ impl Suite {
     /// How many cells that makes.
     pub(crate) fn cells(&self) -> usize {
         self.strategies.len() * self.workloads.len() * self.modes.len()
+    }
+
+    /// One suite for each strategy.
+    pub(crate) fn by_strategy(&self) -> Vec<Suite> {
+        self.strategies.iter().map(|&s| Suite { strategies: vec![s], ..self.clone() }).collect()
     }
 
     /// The same operations with every other CPU idle: what the plain image measures.
@@ -93,6 +101,11 @@ impl Suite {
         ];
         if !self.inject.is_empty() {
             words.push(format!("inject={}", self.inject.join(",")));
+        }
+        let bit = |name: &&str| Guard::NAMES.iter().position(|(n, _)| n == name).map_or(0, |i| 1u64 << i);
+        let guards = self.without.iter().map(bit).fold(0, |mask, bit| mask | bit);
+        if guards != 0 {
+            words.push(format!("guards={guards:x}"));
         }
         if let Some(level) = &self.log {
             words.push(format!("log={level}"));
@@ -116,6 +129,7 @@ pub(crate) mod tests {
             hook: Hook::Auto,
             engine: Engine::Icount,
             inject: vec![],
+            without: vec![],
             log: None,
         }
     }
@@ -131,12 +145,20 @@ pub(crate) mod tests {
             transport: Some("broadcast"),
             hook: Hook::True,
             engine: Engine::Mttcg,
-            inject: vec!["gather-alloc".into()],
+            inject: vec!["batch:2".into()],
+            without: vec!["PmdRecheck", "FlushIpi"],
             log: Some("debug".into()),
             ..small()
         };
         assert!(chosen.command_line("ipi").contains(" transport=broadcast "));
-        assert!(chosen.command_line("ipi").ends_with(" hook=true engine=mttcg inject=gather-alloc log=debug"));
+        assert!(chosen.command_line("ipi").ends_with(" hook=true engine=mttcg inject=batch:2 guards=9 log=debug"));
+    }
+
+    #[test]
+    fn each_strategy_can_have_a_suite_of_its_own() {
+        let all = small().by_strategy();
+        assert_eq!(all.len(), 2);
+        assert!(all[1].command_line("ipi").starts_with("strategies=sync-all transport="));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::child;
 
 /// The oldest Rust release that the workspace compiles with, as in `Cargo.toml`.
 pub(crate) const OLDEST_RUST: (u32, u32) = (1, 95);
+/// The least important messages that the structured log keeps.
+pub(crate) const STRUCTURED_LOG_LEVEL: &str = "debug";
 const DEBIAN_SYSROOT: &str = "/usr";
 
 /// A way to build for a bare-metal target.
@@ -81,9 +83,14 @@ impl Toolchain {
             Toolchain::Debian => PathBuf::from("/usr/bin"),
         };
         command.env("RUSTC", bin.join("rustc"));
+        // Which messages of the structured log are compiled in.
+        command.env("DEFMT_LOG", STRUCTURED_LOG_LEVEL);
         if self != Toolchain::Targets {
             command.env("RUSTC_BOOTSTRAP", "1");
             command.args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem"]);
+            // What of core is not generic is formatting and the like: compiling it well takes half of the first build.
+            command.args(["--config", "profile.release.package.core.opt-level=1"]);
+            command.args(["--config", "profile.release.package.core.codegen-units=16"]);
         }
         if let (Toolchain::Debian, Some(linker)) = (self, &facts.linker) {
             command.env(format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_")), linker);

@@ -37,6 +37,7 @@ fn unknown_names_are_answered_with_the_nearest() {
     refused("run --arch all --transport brodcast", &["brodcast", "\"broadcast\""]);
     refused("run --arch all --workload collapse", &["collapse", "\"collapse_anon\""]);
     refused("run --arch all --mode contention", &["contention", "\"contend\""]);
+    refused("run --arch all --without PmdRechek", &["PmdRechek", "\"PmdRecheck\""]);
     refused("run --arch all --log loud", &["loud", "log level"]);
     refused("build --arch arm64", &["arm64", "\"aarch64\""]);
     refused("test --arch riscv", &["riscv"]);
@@ -88,14 +89,14 @@ fn where_nothing_may_be_installed_the_command_is_given() {
 
 #[test]
 fn a_dry_run_prints_the_command_lines_and_stops() {
-    let output = xtask("run --arch all --smp 2 --dry-run");
+    let output = xtask("run --arch all --strategy sync-all --smp 2 --dry-run");
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     assert_eq!(text.lines().count(), 4, "{text}");
     assert!(text.lines().all(|l| l.contains(" -smp 2 ") && l.contains("seed=1")), "{text}");
     assert_eq!(text.matches("modes=idle ").count(), 2);
     assert_eq!(text.matches("transport=broadcast ").count(), 2);
-    let one_thread_each = xtask("run --arch x86_64 --mttcg --dry-run");
+    let one_thread_each = xtask("run --arch x86_64 --strategy none --mttcg --dry-run");
     assert_eq!(stdout(&one_thread_each).lines().count(), 1);
     assert!(stdout(&one_thread_each).contains("thread=multi"));
 }

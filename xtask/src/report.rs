@@ -1,0 +1,107 @@
+//! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the options only.
+
+use crate::arch::Arch;
+use crate::compare;
+use crate::linux::Reference;
+use crate::rows::{Row, Setting};
+use crate::table::{self, paragraph};
+use crate::violation;
+
+/// Everything that goes to standard output.
+pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
+    let linux = Reference::load();
+    let bold = anstyle::Style::new().bold();
+    let of_arch = |arch: Arch| rows.iter().filter(|r| r.arch == arch).cloned().collect::<Vec<_>>();
+    let mut out = String::new();
+    for &arch in archs {
+        let rows = of_arch(arch);
+        let transport = rows.first().map_or("-", |r| r.transport);
+        out += &format!(
+            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, QEMU {}\n\
+             Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
+            arch.name(),
+            setting.cpus,
+            setting.ops,
+            setting.seed,
+            setting.engine,
+            setting.qemu,
+            table::JUDGED,
+            table::of(&rows, &linux)
+        );
+    }
+    if let [left, right] = archs {
+        out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
+    }
+    out += &violations(rows);
+    out += &verdict_line(rows);
+    out
+}
+
+fn violations(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let expected: Vec<&Row> = rows.iter().filter(|r| r.violation().is_some() && !r.is_unexpected()).collect();
+    if !expected.is_empty() {
+        out += "Violations that had to be found:\n";
+        expected
+            .iter()
+            .for_each(|r| out += &paragraph(2, &format!("{}: {}.", violation::heading(r), violation::in_words(r))));
+        out += "\n";
+    }
+    let unexpected: Vec<&Row> = rows.iter().filter(|r| r.is_unexpected()).collect();
+    if !unexpected.is_empty() {
+        out += "Not as expected:\n";
+        for row in unexpected {
+            out += &paragraph(2, &format!("{}: {}.", violation::heading(row), violation::complaint(row)));
+            if row.violation().is_some() {
+                out += &paragraph(4, &format!("{}.", violation::in_words(row)));
+            }
+        }
+        out += "\n";
+    }
+    out
+}
+
+fn verdict_line(rows: &[Row]) -> String {
+    use anstyle::AnsiColor::{Green, Red};
+    let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
+    if unexpected == 0 {
+        let good = Green.on_default().bold();
+        format!("{good}As expected{good:#}: {} rows, every verdict and every predicted count.\n", rows.len())
+    } else {
+        let bad = Red.on_default().bold();
+        format!("{bad}NOT as expected{bad:#}: {unexpected} of {} rows.\n", rows.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::tests::setting;
+    use crate::table::tests::{bare, rows};
+    use kernel::record::cell::Verdict;
+
+    #[test]
+    fn a_run_ends_with_its_verdict() {
+        let good = bare(&text(&rows(Arch::X86_64), &[Arch::X86_64], &setting()));
+        assert!(
+            good.starts_with("x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, QEMU 7.2.22\n")
+        );
+        assert!(good.ends_with("As expected: 6 rows, every verdict and every predicted count.\n"), "{good}");
+    }
+
+    #[test]
+    fn what_is_not_as_expected_is_listed() {
+        let mut both = [rows(Arch::X86_64), rows(Arch::Aarch64)].concat();
+        both[2].verdict = Verdict::Unsafe;
+        both[2].cell.first.kind = 1;
+        let text = bare(&text(&both, &Arch::ALL, &setting()));
+        assert!(text.contains("Comparison\n"), "{text}");
+        assert!(
+            text.contains(
+                "x86_64 unshare_munmap_last, sync-all, contend: unsafe, expected safe.\n    a table was reused"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("NOT as expected: 1 of 12 rows.\n"), "{text}");
+    }
+}
