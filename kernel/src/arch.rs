@@ -104,6 +104,16 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
         core::sync::atomic::fence(Ordering::SeqCst)
     }
 
+    /// Fills the 4 KiB at `at` with zeroes, in the machine's best way.
+    ///
+    /// # Safety
+    /// `at` is page-aligned, mapped for writing, and nothing refers to it.
+    #[inline]
+    unsafe fn zero_frame(at: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { core::ptr::write_bytes(at.cast::<u64>(), 0, 512) }
+    }
+
     /// Masks interrupts and says whether they had been enabled. The NMI doorbell is not masked.
     fn irq_save() -> bool;
     /// Puts back what [`Arch::irq_save`] returned.

@@ -34,6 +34,7 @@ pub enum ShownBy {
 guards! {
     FlushIpi: "the interrupt that makes other CPUs invalidate", Qemu;
     FlushBroadcast: "the broadcast invalidation", Qemu;
+    FlushOnResume: "a frozen CPU that was acknowledged for flushes when it resumes", Qemu;
     WalkIrqOff: "the walk runs with interrupts masked", Qemu;
     PmdRecheck: "the walk looks at the PMD entry again after it took the reference", Qemu;
     PteRecheck: "the walk looks at the PTE entry again after it took the reference", Qemu;

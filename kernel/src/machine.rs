@@ -16,6 +16,7 @@ use crate::smp::mask::CpuMask;
 use crate::smp::rcu::Rcu;
 use crate::sync::{self, Setting};
 use crate::tlb::transport::TransportId;
+use crate::tlb::transport::nmi::Board;
 
 /// All state of one booted kernel.
 pub struct Machine<A: Arch> {
@@ -36,8 +37,12 @@ pub struct Machine<A: Arch> {
     pub asids: Mutex<A, Asids>,
     /// Grace periods.
     pub rcu: Rcu,
+    /// The broadcast that is played by NMIs.
+    pub nmi_board: Board<A>,
     /// What is being run.
     pub policy: Policy<A>,
+    /// Counts unlinked tables: see [`crate::sync::acked_generation`].
+    pub unlink_generation: AtomicU64,
     /// The operation under way, counted from the start of the cell.
     pub operation: AtomicU64,
     /// The first violation of the cell.
@@ -64,7 +69,9 @@ impl<A: Arch> Machine<A> {
             next_mm: AtomicU32::new(1),
             asids: Mutex::<A, _>::new(Asids::new(A::ASIDS)),
             rcu: Rcu::default(),
+            nmi_board: Board::default(),
             policy: Policy::new(),
+            unlink_generation: AtomicU64::new(0),
             operation: AtomicU64::new(0),
             first_violation: FirstViolation::default(),
             firmware,

@@ -109,14 +109,6 @@ pub enum SuiteError {
         /// What was given.
         value: String,
     },
-    /// The machine has no such transport.
-    #[error("{arch} has no transport {transport}")]
-    Transport {
-        /// The machine.
-        arch: &'static str,
-        /// The transport.
-        transport: &'static str,
-    },
 }
 
 impl Suite {
@@ -145,9 +137,6 @@ impl Suite {
                 "transport" => {
                     let number = one("transport", value, transport::NAMES)? as u8;
                     suite.transport = TransportId::from_number(number).unwrap_or(suite.transport);
-                    if !suite.transport.exists::<A>() {
-                        return Err(SuiteError::Transport { arch: A::NAME, transport: suite.transport.name() });
-                    }
                 }
                 "workloads" => {
                     let numbers = list("workloads", value, workload::NAMES)?;

@@ -7,6 +7,7 @@ use crate::arch::Arch;
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
+use crate::tlb::transport::nmi;
 
 /// The call doorbell rang ([`crate::arch::Doorbell::Call`]).
 pub fn call<A: Arch>() {
@@ -15,7 +16,7 @@ pub fn call<A: Arch>() {
 
 /// The NMI doorbell rang ([`crate::arch::Doorbell::Nmi`]). May interrupt any code of this CPU, [`call`] included.
 pub fn nmi<A: Arch>() {
-    let _ = A::this_cpu();
+    nmi::handle(A::this_cpu());
 }
 
 /// This CPU's timer fired: a seeded moment at which the machine may turn to another CPU.
@@ -23,6 +24,7 @@ pub fn timer<A: Arch>() {
     let cpu = A::this_cpu();
     // It interrupted code with interrupts enabled, so no walk.
     rcu::quiescent(cpu);
+    call::acknowledge_generation(cpu);
     start_ticks(cpu);
 }
 

@@ -14,6 +14,7 @@ use crate::mm::table::{self, Table};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::RwLock;
 use crate::smp::mask::AtomicCpuMask;
+use crate::tlb::transport::mixed::Promotion;
 
 /// What a region shows.
 pub enum Backing<A: Arch> {
@@ -95,6 +96,8 @@ pub struct Mm<A: Arch> {
     /// The CPUs that may hold translations of it: see [`crate::tlb::switch`].
     pub mask: AtomicCpuMask,
     flush_generation: AtomicU64,
+    /// How it flushes on transport `mixed`.
+    pub promotion: Promotion,
     /// Gathers under way: a second one must flush what the first has cleared, see [`crate::mm::gather`].
     pub(super) gathers: AtomicU32,
     /// Regions in ascending order; the lock is the mm's map lock. Operations that remove tables others rely on hold it for writing.
@@ -122,6 +125,7 @@ impl<A: Arch> Mm<A> {
             asid,
             mask: AtomicCpuMask::new(),
             flush_generation: AtomicU64::new(1),
+            promotion: Promotion::default(),
             gathers: AtomicU32::new(0),
             map: RwLock::<A, _>::new(Vec::new()),
             write_protect_seq: AtomicU32::new(0),

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use buddy_system_allocator::FrameAllocator as Buddy;
 
-use crate::addr::{PAGE_SIZE, Pfn};
+use crate::addr::Pfn;
 use crate::arch::Arch;
 use crate::mm::frame::FrameState;
 use crate::smp::cpu::Cpu;
@@ -147,8 +147,10 @@ pub(super) fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     cpu.magazine.push(pfn);
 }
 
-/// Fills a frame with zeroes.
-pub fn zero<A: Arch>(pfn: Pfn, frames: usize) {
-    // SAFETY: the caller owns the frames; the direct map covers all RAM, and a frame is 4 KiB long and aligned.
-    unsafe { core::ptr::write_bytes(A::direct_map(pfn.addr()).cast::<u64>(), 0, frames * PAGE_SIZE as usize / 8) }
+/// Fills frames with zeroes.
+pub fn zero<A: Arch>(first: Pfn, frames: usize) {
+    for i in 0..frames as u32 {
+        // SAFETY: the caller owns the frames; the direct map covers all RAM, and a frame is 4 KiB long and aligned.
+        unsafe { A::zero_frame(A::direct_map(Pfn(first.0 + i).addr())) }
+    }
 }

@@ -49,6 +49,8 @@ pub struct Gather<'m, A: Arch> {
     freed_tables: bool,
     unshared_tables: bool,
     everything: bool,
+    /// Some flush of this gather has interrupted another CPU; never cleared, as in v3 ([`crate::sync::gather_flag`]).
+    interrupted: bool,
     local: [Pfn; LOCAL],
     pages: usize,
     page_batches: [Pfn; BATCHES],
@@ -72,6 +74,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             freed_tables: false,
             unshared_tables: false,
             everything: false,
+            interrupted: false,
             local: [Pfn(0); LOCAL],
             pages: 0,
             page_batches: [Pfn(0); BATCHES],
@@ -163,7 +166,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         }
         let coverage = self.invalidate();
         let left = core::mem::take(&mut self.unshared);
-        share::settle(self.cpu, self.mm, file, contents, &left, coverage);
+        share::settle(self.cpu, self.mm, file, contents, &left, coverage, self.interrupted);
     }
 
     /// A frame for a batch, unless memory is short or that was to be pretended.
@@ -189,6 +192,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             };
             transport::flush(self.cpu, self.mm, what)
         });
+        self.interrupted |= coverage.is_some_and(|c| c.interrupts() != 0);
         self.start = VirtAddr(u64::MAX);
         self.end = VirtAddr(0);
         self.stride = Level::Pud;

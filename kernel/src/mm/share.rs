@@ -6,6 +6,7 @@
 //! and did not acknowledge its flush; the strategy that is asked in the end is told of them.
 
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use crate::addr::{Level, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
@@ -21,7 +22,8 @@ use crate::oracle;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
-use crate::sync::{Ask, Party};
+use crate::sync::coverage::can_hold;
+use crate::sync::{Ask, MachineView, Party};
 use crate::tlb::coverage::Coverage;
 
 /// The file's record of a PMD table that shows it.
@@ -97,10 +99,14 @@ pub(super) fn settle<A: Arch>(
     contents: &mut Contents<A>,
     offsets: &[u64],
     coverage: Option<Coverage>,
+    gather_interrupted: bool,
 ) {
     let Some(coverage) = coverage else { return };
-    let mask = mm.mask.load(core::sync::atomic::Ordering::Relaxed);
-    let unreached = mask.without(coverage.acknowledged());
+    let mask = mm.mask.load(Ordering::Relaxed);
+    // Full: the entries were cleared, then read what CPUs have loaded. Pairs with the fence of a CPU that loads the mm.
+    A::fence();
+    let unreached = can_hold(&MachineView { cpu }, mm.id, &mask).without(coverage.acknowledged());
+    let generation = A::machine().unlink_generation.load(Ordering::Relaxed);
     let mut exclusive = Vec::new();
     let mut left_behind = CpuMask::EMPTY;
     let mut former = Vec::new();
@@ -122,7 +128,7 @@ pub(super) fn settle<A: Arch>(
     let party = Party { mm: mm.id, mask, coverage };
     let first = contents.tables[&exclusive[0]].table;
     // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace period then.
-    if guard!(UnshareSync) && state::settle(cpu, first, &Ask { party, left_behind: &left_behind }, &former) {
+    if guard!(UnshareSync) && state::settle(cpu, first, &Ask { party, left_behind: &left_behind, generation, gather_interrupted }, &former) {
         crate::smp::rcu::synchronize(cpu);
     }
     for offset in exclusive {

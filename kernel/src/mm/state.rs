@@ -40,6 +40,8 @@ struct Place<'m, A: Arch> {
     level: Level,
     va: VirtAddr,
     raw: u64,
+    /// The machine's unlink generation with this unlink.
+    generation: u64,
     /// Set until the value has been brought to an end.
     armed: bool,
 }
@@ -85,9 +87,10 @@ impl<'m, A: Arch> Unlinked<'m, A> {
         level: Level,
         va: VirtAddr,
         raw: u64,
+        generation: u64,
     ) -> Unlinked<'m, A> {
         table.frame().set_state(FrameState::UnlinkedTable);
-        Unlinked(Place { mm, table, parent, level, va, raw, armed: true })
+        Unlinked(Place { mm, table, parent, level, va, raw, generation, armed: true })
     }
 
     /// The table, to look at.
@@ -160,7 +163,13 @@ impl<'m, A: Arch> Flushed<'m, A> {
             mask: self.place.mm.mask.load(core::sync::atomic::Ordering::Relaxed),
             coverage: self.coverage,
         };
-        let fresh = settle(cpu, self.place.table, &Ask { party, left_behind: &CpuMask::EMPTY }, &[self.place.mm.id]);
+        let ask = Ask {
+            party,
+            left_behind: &CpuMask::EMPTY,
+            generation: self.place.generation,
+            gather_interrupted: self.coverage.interrupts() != 0,
+        };
+        let fresh = settle(cpu, self.place.table, &ask, &[self.place.mm.id]);
         Drained { place: self.place, fresh }
     }
 }

@@ -3,7 +3,7 @@
 //! Every change of an entry goes through a [`TableGuard`], which keeps the population count beside it; a table is empty when
 //! the count says so, and [`Table::scan`] is the proof (`population_matches_scan` in the tests, and the oracle on every free).
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -162,7 +162,9 @@ impl<A: Arch> TableGuard<A> {
         let table = Table::at(pa.pfn());
         table.frame().set_unlinked_at(A::instructions());
         cpu.events.write(EventKind::Unlink, mm.id, table.pfn().0.into(), va.0);
-        Unlinked::new(mm, table, self.table, level, va.align_down(level), raw)
+        // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on.
+        let generation = A::machine().unlink_generation.fetch_add(1, Ordering::AcqRel) + 1;
+        Unlinked::new(mm, table, self.table, level, va.align_down(level), raw, generation)
     }
 
     /// Whether no entry is in use.
@@ -193,7 +195,7 @@ pub fn alloc<A: Arch>(cpu: &Cpu<A>, owner: u32, level: Level, base: VirtAddr) ->
     let pfn = frame_alloc::alloc(cpu)?;
     frame_alloc::zero::<A>(pfn, 1);
     A::machine().frames.get(pfn).become_table(owner, level, base.0);
-    A::machine().tables.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    A::machine().tables.fetch_add(1, Ordering::Relaxed);
     Ok(Table::at(pfn))
 }
 
@@ -205,6 +207,6 @@ pub(crate) fn free<A: Arch>(cpu: &'static Cpu<A>, pfn: Pfn) {
     cpu.events.write(EventKind::Free, 0, pfn.0.into(), 0);
     table.frame().set_state(FrameState::UnlinkedTable);
     oracle::poison::<A>(pfn, PAGE_SIZE);
-    A::machine().tables.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+    A::machine().tables.fetch_sub(1, Ordering::Relaxed);
     frame_alloc::free(cpu, pfn);
 }

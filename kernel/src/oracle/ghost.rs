@@ -13,6 +13,7 @@ use crate::oracle::{self, value};
 use crate::record::cell::{Violation, ViolationKind};
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
+use crate::tlb::transport::paravirt;
 
 const NONE: u32 = u32::MAX;
 
@@ -107,6 +108,7 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     for _ in 0..rounds {
         A::relax();
     }
+    paravirt::freeze_by_chance(cpu);
 }
 
 /// The walk has used its last pointer, and returns `pages` from `start` on.

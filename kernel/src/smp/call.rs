@@ -40,6 +40,8 @@ pub struct Inbox {
     from: AtomicCpuMask,
     /// An interrupt for `from` is on its way.
     raised: AtomicBool,
+    /// The newest unlink generation that this CPU has acknowledged.
+    generation: AtomicU64,
     /// Calls acknowledged by this CPU, ever: what a test of coverage reads.
     pub acknowledged: AtomicU64,
 }
@@ -62,6 +64,24 @@ impl<A: Arch> Default for Request<A> {
     fn default() -> Self {
         Request::new()
     }
+}
+
+impl Inbox {
+    /// Whether an interrupt is on its way to this CPU.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    /// The newest unlink generation that this CPU has acknowledged. Acquire: pairs with [`acknowledge_generation`].
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// At interrupt level: this CPU is in no walk that began before now. Acquire pairs with the increment of an unlink; release with [`Inbox::generation`].
+pub fn acknowledge_generation<A: Arch>(cpu: &Cpu<A>) {
+    let generation = A::machine().unlink_generation.load(Ordering::Acquire);
+    cpu.inbox.generation.store(generation, Ordering::Release);
 }
 
 /// Runs `function` on every CPU of `targets` and waits for all of them. The caller is not among them, has interrupts
@@ -115,6 +135,7 @@ fn first_waiting<A: Arch>(initiator: CpuId, targets: &CpuMask) -> Option<CpuId> 
 pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
     // AcqRel: see `call_many`; whoever enters itself after this exchange rings again.
     cpu.inbox.raised.swap(false, Ordering::AcqRel);
+    acknowledge_generation(cpu);
     for id in cpu.inbox.from.take().iter() {
         let request = &A::machine().cpu(id).request;
         let function = request.function.load(Ordering::Relaxed);

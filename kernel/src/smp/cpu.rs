@@ -13,6 +13,7 @@ use crate::smp::call::{Inbox, Request};
 use crate::smp::rcu::RcuCpu;
 use crate::sync::WalkSlot;
 use crate::tlb::switch::Loaded;
+use crate::tlb::transport::paravirt::Vcpu;
 
 /// What a CPU is asked to run outside interrupts: its area and an argument.
 pub type Job<A> = fn(&'static Cpu<A>, usize);
@@ -42,6 +43,8 @@ pub struct Cpu<A: Arch> {
     pub request: Request<A>,
     /// Calls of others that it has to serve.
     pub inbox: Inbox,
+    /// What the hypervisor has done with it.
+    pub vcpu: Vcpu,
     /// Free frames that only it takes from and gives to.
     pub magazine: Magazine,
     /// What it is doing, for the runner.
@@ -72,6 +75,7 @@ impl<A: Arch> Cpu<A> {
             ghost: Ghost::default(),
             request: Request::new(),
             inbox: Inbox::default(),
+            vcpu: Vcpu::default(),
             magazine: Magazine::default(),
             status,
             chance: Chance::new(id.0 as u64),

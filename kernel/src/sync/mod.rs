@@ -10,9 +10,18 @@
 //!
 //! A new strategy is one file with one type, and one line in the list at the end of this file.
 
+pub mod acked_generation;
+pub mod coverage;
+pub mod fresh_table;
+pub mod gather_flag;
+pub mod mask_targeted;
 pub mod none;
+pub mod rcu;
 pub mod static_hook;
 pub mod sync_all;
+pub mod targeted;
+pub mod targeted_v4;
+pub mod targeted_xchg;
 
 use core::sync::atomic::AtomicU64;
 
@@ -39,6 +48,8 @@ pub enum LoadedMm {
     None,
     /// This mm.
     Mm(u32),
+    /// This mm, but the CPU is idle: its hardware may walk, no software of it does.
+    Lazy(u32),
     /// Changing: it may be any.
     Unknown,
 }
@@ -55,8 +66,19 @@ pub trait View {
     fn slot(&self, cpu: CpuId) -> u64;
     /// The value of the static hook: whether, as was found at boot, flushes of tables interrupt.
     fn hook(&self) -> bool;
+    /// How flushes travel in this run. For designs that fix a property at boot.
+    fn transport(&self) -> TransportId;
+    /// The newest unlink generation that `cpu` has acknowledged, by taking any interrupt since.
+    fn acknowledged_generation(&self, cpu: CpuId) -> u64;
     /// A full barrier.
     fn fence(&self);
+    /// A barrier between loads only.
+    fn read_fence(&self);
+}
+
+/// The CPUs for which `yes` holds.
+pub(crate) fn cpus_where(of: &CpuMask, yes: impl Fn(CpuId) -> bool) -> CpuMask {
+    of.iter().filter(|cpu| yes(*cpu)).collect()
 }
 
 /// One mm that unlinked the table, and what is known of its CPUs.
@@ -77,6 +99,10 @@ pub struct Ask<'a> {
     pub party: Party,
     /// CPUs that could walk the table for mms that unlinked it earlier and were not acknowledged then. Empty unless the table was shared.
     pub left_behind: &'a CpuMask,
+    /// The machine's unlink generation just after the unlink.
+    pub generation: u64,
+    /// Whether any flush of the gather that the operation uses has interrupted another CPU, since the gather was opened.
+    pub gather_interrupted: bool,
 }
 
 /// What is to be done before a table is used again.
@@ -99,6 +125,43 @@ pub struct Setting {
     pub transport: TransportId,
     /// The static hook.
     pub hook: bool,
+    /// The table was left by another mm, whose CPUs walk it, before the one that asks.
+    pub chain: bool,
+}
+
+/// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a mode whose walkers are where the mode says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Round {
+    /// Where.
+    pub setting: Setting,
+    /// Online CPUs but the initiator: N - 1.
+    pub others: u64,
+    /// Of these, the ones in the mm's mask after the flush: |M \ {s}|.
+    pub in_mask: u64,
+    /// Of these, the ones that use the mm: not lazy.
+    pub in_use: u64,
+    /// CPUs that the flush interrupted; all of them acknowledged.
+    pub interrupted: u64,
+    /// CPUs that use an mm which left the table earlier, and that its flush did not interrupt.
+    pub left_behind: u64,
+}
+
+/// What a strategy does in one round of sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Predicted {
+    /// It interrupts so many CPUs.
+    Interrupts(u64),
+    /// It leaves the sync out.
+    Elided,
+    /// It waits, or takes another table.
+    Waits,
+}
+
+impl Predicted {
+    /// `count` interrupts, or, if that is none, an elision.
+    pub const fn interrupts_or_elided(count: u64) -> Predicted {
+        if count == 0 { Predicted::Elided } else { Predicted::Interrupts(count) }
+    }
 }
 
 /// A rule: see the head of this module.
@@ -110,6 +173,12 @@ pub trait Strategy: 'static {
 
     /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or refused.
     fn promises(setting: Setting) -> Verdict;
+
+    /// What it does in one round, as a closed form; `None` where that depends on the schedule.
+    fn predicts(round: &Round) -> Option<Predicted> {
+        let _ = round;
+        None
+    }
 
     /// A walk of `mm` begins on `cpu`; interrupts are masked.
     #[inline(always)]
@@ -135,6 +204,8 @@ pub struct Entry<A: Arch> {
     pub about: &'static str,
     /// [`Strategy::promises`].
     pub promises: fn(Setting) -> Verdict,
+    /// [`Strategy::predicts`].
+    pub predicts: fn(&Round) -> Option<Predicted>,
     /// [`Strategy::decide`].
     pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
     /// `get_user_pages_fast`, compiled for it.
@@ -150,6 +221,7 @@ impl<A: Arch> Entry<A> {
             name: S::NAME,
             about: S::ABOUT,
             promises: S::promises,
+            predicts: S::predicts,
             decide: S::decide,
             get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
             pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
@@ -173,6 +245,7 @@ impl<A: Arch> View for MachineView<A> {
         match A::machine().cpu(cpu).loaded.mm() {
             crate::tlb::switch::NO_MM => LoadedMm::None,
             crate::tlb::switch::SWITCHING => LoadedMm::Unknown,
+            mm if A::machine().cpu(cpu).loaded.is_lazy() => LoadedMm::Lazy(mm),
             mm => LoadedMm::Mm(mm),
         }
     }
@@ -183,8 +256,18 @@ impl<A: Arch> View for MachineView<A> {
     fn hook(&self) -> bool {
         A::machine().policy.hook()
     }
+    fn transport(&self) -> TransportId {
+        A::machine().policy.transport()
+    }
+    fn acknowledged_generation(&self, cpu: CpuId) -> u64 {
+        A::machine().cpu(cpu).inbox.generation()
+    }
     fn fence(&self) {
         A::fence();
+    }
+    fn read_fence(&self) {
+        // Acquire: orders loads before it against loads after it, and no store against any load.
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
 }
 
@@ -208,4 +291,13 @@ strategies! {
     none::None,
     sync_all::SyncAll,
     static_hook::StaticHook,
+    gather_flag::GatherFlag,
+    targeted_v4::TargetedV4,
+    targeted::Targeted,
+    targeted_xchg::TargetedXchg,
+    acked_generation::AckedGeneration,
+    rcu::Rcu,
+    fresh_table::FreshTable,
+    mask_targeted::MaskTargeted,
+    coverage::Coverage,
 }

@@ -2,7 +2,7 @@
 //!
 //! On a transport whose flush interrupts it is right all the same, for walks of the mm that is loaded: the flush was the sync.
 
-use super::{Ask, Decision, Setting, Strategy, View};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::ledger::Elision;
 use crate::record::cell::Verdict;
 
@@ -15,6 +15,11 @@ impl Strategy for None {
 
     fn promises(setting: Setting) -> Verdict {
         if setting.transport.flush_implies_interrupt() { Verdict::Safe } else { Verdict::Unsafe }
+    }
+
+    fn predicts(_round: &Round) -> Option<Predicted> {
+        // Never asked of anybody.
+        Some(Predicted::Elided)
     }
 
     fn decide(_view: &dyn View, _ask: &Ask<'_>) -> Decision {

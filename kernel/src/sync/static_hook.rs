@@ -4,7 +4,7 @@
 //! It never looks at the flush that was really made. Where the boolean is right for every flush that is right as well; overridden to `true` on a
 //! transport that interrupts nobody it is `none`.
 
-use super::{Ask, Decision, Setting, Strategy, View};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::ledger::Elision;
 use crate::record::cell::Verdict;
 
@@ -17,6 +17,11 @@ impl Strategy for StaticHook {
 
     fn promises(setting: Setting) -> Verdict {
         if setting.hook && !setting.transport.flush_implies_interrupt() { Verdict::Unsafe } else { Verdict::Safe }
+    }
+
+    fn predicts(round: &Round) -> Option<Predicted> {
+        // The boolean decides for all rounds alike.
+        Some(if round.setting.hook { Predicted::Elided } else { Predicted::Interrupts(round.others) })
     }
 
     fn decide(view: &dyn View, _ask: &Ask<'_>) -> Decision {

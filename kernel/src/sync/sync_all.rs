@@ -2,7 +2,7 @@
 //!
 //! Right for every walk that masks interrupts, on every transport, whatever the flush did; and paid for by every CPU, bystanders included.
 
-use super::{Ask, Decision, Setting, Strategy, View};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::record::cell::Verdict;
 
 /// Interrupt everybody.
@@ -14,6 +14,11 @@ impl Strategy for SyncAll {
 
     fn promises(_setting: Setting) -> Verdict {
         Verdict::Safe
+    }
+
+    fn predicts(round: &Round) -> Option<Predicted> {
+        // Everybody else.
+        Some(Predicted::Interrupts(round.others))
     }
 
     fn decide(view: &dyn View, _ask: &Ask<'_>) -> Decision {

@@ -180,5 +180,18 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
     loaded.set_generation(flush.generation);
 }
 
+/// A frozen CPU resumes and owes a flush: everything of the mm that is loaded goes. Interrupts are masked.
+pub(super) fn flush_on_resume<A: Arch>(cpu: &Cpu<A>) {
+    let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
+    if !matches!(cpu.loaded.mm(), NO_MM | SWITCHING) && !pointer.is_null() {
+        // SAFETY: the mm that this CPU has loaded is alive until it unloads it.
+        let mm = unsafe { &*pointer };
+        let generation = mm.flush_generation();
+        let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+        cpu.ledger.invalidations.add(n.into());
+        cpu.loaded.set_generation(generation);
+    }
+}
+
 /// The tag of translations that belong to no mm.
 pub const KERNEL_ASID: Asid = Asid(0);

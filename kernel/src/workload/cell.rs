@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
-use super::predict::{self, Prediction};
+use super::predict;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::arch::Arch;
 use crate::ledger::Snapshot;
@@ -49,7 +49,8 @@ pub enum CellError {
 /// Runs one cell on the calling CPU and the others.
 pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
     let machine = A::machine();
-    let setting = Setting { transport: suite.transport, hook: suite.hook };
+    let chain = cell.workload == WorkloadId::UnshareChain;
+    let setting = Setting { transport: suite.transport, hook: suite.hook, chain };
     let strategy = &sync::all::<A>()[cell.strategy];
     rcu::barrier(cpu);
     let free_before = machine.free_frames() as i64;
@@ -172,7 +173,7 @@ fn row<A: Arch>(
 ) -> CellRow {
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let prediction = predict::predict(cell.workload, strategy.name, setting, cell.mode, cpus.into(), suite.ops);
+    let form = predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops);
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
@@ -184,9 +185,6 @@ fn row<A: Arch>(
         (0, _) => Verdict::Safe,
         _ => Verdict::Unsafe,
     };
-    let none = Prediction { flush_ipis: u64::MAX, sync_ipis: u64::MAX, elided: u64::MAX };
-    let got = Prediction { flush_ipis: counted.flush_ipis, sync_ipis: counted.sync_ipis, elided: counted.syncs_elided };
-    let form = prediction.unwrap_or(none);
     CellRow {
         strategy: cell.strategy as u16,
         workload: cell.workload as u16,
@@ -195,7 +193,7 @@ fn row<A: Arch>(
         hook: setting.hook.into(),
         expected: expected as u8,
         verdict: verdict as u8,
-        miscounted: prediction.is_some_and(|p| p != got).into(),
+        miscounted: (!form.agrees(counted.flush_ipis, counted.sync_ipis, counted.syncs_elided)).into(),
         cpus,
         ops: suite.ops,
         flush_ipis: counted.flush_ipis,
@@ -210,9 +208,9 @@ fn row<A: Arch>(
         pages: total.pages,
         violations_ghost: total.violations_ghost,
         violations_value: total.violations_value,
-        predicted_flush: form.flush_ipis,
-        predicted_sync: form.sync_ipis,
-        predicted_elided: form.elided,
+        predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
+        predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
+        predicted_elided: form.elided.unwrap_or(u64::MAX),
         first: machine.first_violation.take(),
     }
 }

@@ -37,6 +37,7 @@ pub const NAMES: &[Named] = &[
     ("unshare_munmap_3way", "the same with three sharers: the table stays shared"),
     ("unshare_mprotect_last", "mprotect that unshares a PMD table with two sharers"),
     ("unshare_exit", "exit of a process that shares a PMD table with one other"),
+    ("unshare_chain", "three sharers; one whose CPUs walk leaves, then a second: the table becomes exclusive"),
     ("retract_truncate", "a file's PTE table is retracted, then its pages are truncated and used again"),
 ];
 
@@ -57,12 +58,13 @@ pub enum WorkloadId {
     UnshareMunmap3way = 9,
     UnshareMprotectLast = 10,
     UnshareExit = 11,
-    RetractTruncate = 12,
+    UnshareChain = 12,
+    RetractTruncate = 13,
 }
 
 impl WorkloadId {
     /// All workloads, in the order of their numbers.
-    pub const ALL: [WorkloadId; 13] = [
+    pub const ALL: [WorkloadId; 14] = [
         WorkloadId::Munmap2m,
         WorkloadId::Munmap4k,
         WorkloadId::Dontneed2m,
@@ -75,12 +77,19 @@ impl WorkloadId {
         WorkloadId::UnshareMunmap3way,
         WorkloadId::UnshareMprotectLast,
         WorkloadId::UnshareExit,
+        WorkloadId::UnshareChain,
         WorkloadId::RetractTruncate,
     ];
 
     /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
     pub const fn reuses_a_walked_table(self) -> bool {
-        matches!(self, WorkloadId::CollapseAnon | WorkloadId::UnshareMunmapLast | WorkloadId::UnshareMprotectLast)
+        matches!(
+            self,
+            WorkloadId::CollapseAnon
+                | WorkloadId::UnshareMunmapLast
+                | WorkloadId::UnshareMprotectLast
+                | WorkloadId::UnshareChain
+        )
     }
 }
 
@@ -134,7 +143,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
             Box::new(anon::Anon::new(cpu, id)?)
         }
         CollapseShmem | RetractTruncate => Box::new(file::FileScene::new(cpu, id)?),
-        UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit => {
+        UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
     })

@@ -5,8 +5,10 @@
 
 use super::WorkloadId;
 use super::shared::BATCH;
+use crate::arch::Arch;
 use crate::suite::Mode;
-use crate::sync::Setting;
+use crate::sync::{self, Predicted, Round, Setting};
+use crate::tlb::transport::TransportId;
 
 /// Rounds over all operations of a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,15 +21,15 @@ pub struct Rounds {
     pub sync: u64,
 }
 
-/// Interrupts over all operations of a cell, in targets; elisions in rounds.
+/// Interrupts over all operations of a cell, in targets; elisions in rounds. `None` where there is no closed form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prediction {
     /// Flush interrupts.
-    pub flush_ipis: u64,
+    pub flush_ipis: Option<u64>,
     /// Sync interrupts.
-    pub sync_ipis: u64,
+    pub sync_ipis: Option<u64>,
     /// Syncs left out.
-    pub elided: u64,
+    pub elided: Option<u64>,
 }
 
 /// The rounds of `ops` operations.
@@ -50,44 +52,72 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
+        // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
+        UnshareChain => Rounds { flush: 2 * ops, flush_of_tables: 2 * ops, sync: ops },
     }
 }
 
-/// How many syncs of `rounds` a strategy sends, by its name: `None` if this file has no form for it.
-const fn syncs_sent(strategy: &str, setting: Setting, rounds: u64) -> Option<u64> {
-    match strategy.as_bytes() {
-        b"none" => Some(0),
-        b"sync-all" => Some(rounds),
-        b"static-hook" => Some(if setting.hook { 0 } else { rounds }),
-        _ => None,
-    }
-}
-
-/// The counts of one cell, `None` where there is no closed form: in `contend` a collapse may be tried more than once.
-pub fn predict(
+/// The counts of one cell; a count is `None` where there is no closed form.
+///
+/// There is none in `contend`, where a collapse may be tried more than once, nor on `mixed`, where it depends on when the mm was promoted.
+pub fn predict<A: Arch>(
     workload: WorkloadId,
-    strategy: &str,
+    strategy: &sync::Entry<A>,
     setting: Setting,
     mode: Mode,
     cpus: u64,
     ops: u64,
-) -> Option<Prediction> {
+) -> Prediction {
+    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None };
+    if mode == Mode::Contend || setting.transport == TransportId::Mixed {
+        return none;
+    }
     let rounds = rounds(workload, ops);
     let others = cpus - 1;
-    let interrupts = setting.transport.flush_implies_interrupt();
-    let told = match mode {
-        Mode::Contend => return None,
+    let interrupts = matches!(setting.transport, TransportId::Ipi | TransportId::Paravirt);
+    let (told, loaded) = match mode {
+        Mode::Contend => return none,
         // Every other CPU has the mm loaded.
-        Mode::Same | Mode::Spin => rounds.flush,
+        Mode::Same | Mode::Spin => (rounds.flush, true),
         // Lazy CPUs are told of tables only, and only by the first flush of an operation: it makes them unload the mm.
-        Mode::Lazy => rounds.flush_of_tables.min(ops),
+        Mode::Lazy => (rounds.flush_of_tables.min(ops), true),
         // No other CPU ever had it.
-        Mode::Other | Mode::Idle => 0,
+        Mode::Other | Mode::Idle => (0, false),
     };
-    let sent = syncs_sent(strategy, setting, rounds.sync)?;
-    Some(Prediction {
-        flush_ipis: if interrupts { told * others } else { 0 },
-        sync_ipis: sent * others,
-        elided: rounds.sync - sent,
-    })
+    let flush_ipis = if interrupts { told * others } else { 0 };
+    let uses = if loaded && mode != Mode::Lazy { others } else { 0 };
+    let round = match workload {
+        // The mm that asks has run on the initiator alone, whatever the others do.
+        WorkloadId::UnshareExit => Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind: 0 },
+        // The one that asks is loaded nowhere; the first to leave was loaded where the mode says, and its flush either interrupted them or left them behind.
+        WorkloadId::UnshareChain => {
+            let left_behind = if interrupts { 0 } else { uses };
+            Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind }
+        }
+        _ => Round {
+            setting,
+            others,
+            in_mask: if loaded && (mode != Mode::Lazy || !interrupts) { others } else { 0 },
+            in_use: uses,
+            interrupted: if loaded && interrupts { others } else { 0 },
+            left_behind: 0,
+        },
+    };
+    let (sync_ipis, elided) = match (strategy.predicts)(&round) {
+        _ if rounds.sync == 0 => (Some(0), Some(0)),
+        None => (None, None),
+        Some(Predicted::Interrupts(targets)) => (Some(rounds.sync * targets), Some(0)),
+        Some(Predicted::Elided) => (Some(0), Some(rounds.sync)),
+        Some(Predicted::Waits) => (Some(0), Some(0)),
+    };
+    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided }
+}
+
+impl Prediction {
+    /// Whether what was counted is what was predicted, as far as it was.
+    pub fn agrees(&self, flush_ipis: u64, sync_ipis: u64, elided: u64) -> bool {
+        [(self.flush_ipis, flush_ipis), (self.sync_ipis, sync_ipis), (self.elided, elided)]
+            .into_iter()
+            .all(|(form, count)| form.is_none_or(|form| form == count))
+    }
 }

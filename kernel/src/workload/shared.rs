@@ -30,6 +30,8 @@ const GIBS: VirtAddr = VirtAddr(0x100_0000_0000);
 pub struct Shared<A: Arch> {
     id: WorkloadId,
     leaver: Option<Arc<Mm<A>>>,
+    /// Leaves second, in a chain; it is loaded nowhere.
+    second: Option<Arc<Mm<A>>>,
     stayers: Vec<Arc<Mm<A>>>,
     file: Arc<File<A>>,
 }
@@ -38,7 +40,7 @@ impl<A: Arch> Shared<A> {
     /// The mms that stay have the tables; the one that leaves has none yet.
     pub fn new(cpu: &'static Cpu<A>, id: WorkloadId) -> Result<Shared<A>, OpError> {
         let file = File::new();
-        let mut scene = Shared { id, leaver: None, stayers: Vec::new(), file };
+        let mut scene = Shared { id, leaver: None, second: None, stayers: Vec::new(), file };
         for _ in 0..if id == WorkloadId::UnshareMunmap3way { 2 } else { 1 } {
             let mm = mm_with_pages_away(cpu)?;
             for gib in 0..scene.gibs() {
@@ -50,6 +52,9 @@ impl<A: Arch> Shared<A> {
             let mm = mm_with_pages_away(cpu)?;
             switch::load(cpu, &mm);
             scene.leaver = Some(mm);
+        }
+        if id == WorkloadId::UnshareChain {
+            scene.second = Some(Mm::new(cpu, 0)?);
         }
         Ok(scene)
     }
@@ -87,6 +92,10 @@ impl<A: Arch> Scene<A> for Shared<A> {
                 self.leaver = Some(mm);
                 Ok(())
             }
+            WorkloadId::UnshareChain => {
+                let both = [&self.leaver, &self.second];
+                both.into_iter().flatten().try_for_each(|mm| self.share(cpu, mm, 0))
+            }
             WorkloadId::UnshareMprotectLast => {
                 let Some(mm) = self.leaver.clone() else { return Ok(()) };
                 if op > 0 {
@@ -109,6 +118,11 @@ impl<A: Arch> Scene<A> for Shared<A> {
                     exit::exit(cpu, mm);
                 }
             }
+            WorkloadId::UnshareChain => {
+                for mm in [&self.leaver, &self.second].into_iter().flatten() {
+                    munmap(cpu, mm, self.gib(0))?;
+                }
+            }
             WorkloadId::UnshareMprotectLast => {
                 if let Some(mm) = &self.leaver {
                     mprotect(cpu, mm, self.gib(0), Perm::empty())?;
@@ -124,7 +138,7 @@ impl<A: Arch> Scene<A> for Shared<A> {
     }
 
     fn finish(mut self: Box<Self>, cpu: &'static Cpu<A>) {
-        for mm in self.leaver.take().into_iter().chain(core::mem::take(&mut self.stayers)) {
+        for mm in self.leaver.take().into_iter().chain(self.second.take()).chain(core::mem::take(&mut self.stayers)) {
             exit::exit(cpu, mm);
         }
         self.file.destroy(cpu);

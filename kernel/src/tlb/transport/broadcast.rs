@@ -1,10 +1,14 @@
 //! Flush by broadcast: one instruction per entry reaches every TLB, and a barrier waits for completion. Native on aarch64
-//! (`TLBI …IS`, `DSB`).
+//! (`TLBI …IS`, `DSB`); where the architecture has no such instruction, [`super::nmi`] plays it.
 //!
 //! It interrupts nobody, so it proves nothing about walks in software: a CPU in the middle of one goes on, with interrupts masked, while its TLB is
 //! invalidated under it. Its coverage is the initiator alone.
+//!
+//! An mm that has run on one CPU, flushed from that CPU, needs no broadcast: a local invalidation is enough.
 
-use crate::arch::Arch;
+use core::sync::atomic::Ordering;
+
+use crate::arch::{Arch, NativeTransport};
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::smp::cpu::Cpu;
@@ -15,10 +19,25 @@ use crate::tlb::switch;
 
 /// See [`super::flush`].
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
-    switch::begin_flush(mm);
+    let generation = switch::begin_flush(mm);
     if guard!(FlushBroadcast) {
-        let instructions = A::invalidate_broadcast(mm.asid(), &what);
-        cpu.ledger.invalidations.add(instructions.into());
+        invalidate(cpu, mm, &what);
+    }
+    if mm.mask.contains(cpu.id) && cpu.loaded.mm() == mm.id {
+        cpu.loaded.set_generation(generation);
     }
     Coverage::new(CpuMask::only(cpu.id), 0)
+}
+
+/// Reaches every TLB that may have translations of the mm, and waits until they are gone.
+pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Invalidation) {
+    let instructions = if mm.mask.load(Ordering::Relaxed).is_subset(&CpuMask::only(cpu.id)) {
+        // The mm has run here and nowhere else; whoever loads it after the fence of `begin_flush` sees the entries changed.
+        A::invalidate_local(mm.asid(), what)
+    } else if A::NATIVE_TRANSPORT == NativeTransport::Broadcast {
+        A::invalidate_broadcast(mm.asid(), what)
+    } else {
+        super::nmi::invalidate(cpu, mm, what)
+    };
+    cpu.ledger.invalidations.add(instructions.into());
 }

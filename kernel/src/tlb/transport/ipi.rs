@@ -29,6 +29,12 @@ struct Order<'a, A: Arch> {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = targets(cpu, mm, &what);
+    deliver(cpu, mm, flush, targets)
+}
+
+/// Invalidates here and, by interrupt, on `targets`.
+pub(super) fn deliver<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: Flush, targets: CpuMask) -> Coverage {
+    let what = flush.what;
     if mm.mask.contains(cpu.id) {
         let enabled = A::irq_save();
         switch::invalidate_here(cpu, mm, &flush);
@@ -47,7 +53,7 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
 }
 
 /// The other CPUs that must invalidate.
-fn targets<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, what: &Invalidation) -> CpuMask {
+pub(super) fn targets<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, what: &Invalidation) -> CpuMask {
     let mut targets = mm.mask.load(core::sync::atomic::Ordering::Relaxed);
     targets.remove(cpu.id);
     if what.tables {

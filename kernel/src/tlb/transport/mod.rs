@@ -2,6 +2,9 @@
 
 pub mod broadcast;
 pub mod ipi;
+pub mod mixed;
+pub mod nmi;
+pub mod paravirt;
 
 use crate::arch::{Arch, NativeTransport};
 use crate::mm::address_space::Mm;
@@ -14,7 +17,9 @@ use crate::tlb::invalidation::Invalidation;
 /// All transports, in the order of their numbers.
 pub const NAMES: &[Named] = &[
     ("ipi", "interrupt the CPUs of the mm; each invalidates in its handler"),
-    ("broadcast", "one instruction reaches every TLB and interrupts nobody"),
+    ("broadcast", "every TLB is reached and no walk waited for: one instruction, or an NMI that plays it"),
+    ("paravirt", "as ipi, but CPUs that the hypervisor has frozen are acknowledged for and flush when they resume"),
+    ("mixed", "mms on few CPUs flush by ipi, others by broadcast; an mm is promoted while it is in use"),
 ];
 
 /// The number of a transport in [`NAMES`].
@@ -25,12 +30,20 @@ pub enum TransportId {
     Ipi = 0,
     /// [`broadcast`].
     Broadcast = 1,
+    /// [`paravirt`].
+    Paravirt = 2,
+    /// [`mixed`].
+    Mixed = 3,
 }
 
 impl TransportId {
+    /// All transports, in the order of their numbers.
+    pub const ALL: [TransportId; 4] =
+        [TransportId::Ipi, TransportId::Broadcast, TransportId::Paravirt, TransportId::Mixed];
+
     /// The transport with this number.
     pub fn from_number(n: u8) -> Option<TransportId> {
-        [TransportId::Ipi, TransportId::Broadcast].into_iter().find(|t| *t as u8 == n)
+        TransportId::ALL.into_iter().find(|t| *t as u8 == n)
     }
 
     /// As on the command line.
@@ -46,15 +59,8 @@ impl TransportId {
         }
     }
 
-    /// Whether a machine of kind `A` has it.
-    pub fn exists<A: Arch>(self) -> bool {
-        match self {
-            TransportId::Ipi => true,
-            TransportId::Broadcast => A::NATIVE_TRANSPORT == NativeTransport::Broadcast,
-        }
-    }
-
-    /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm.
+    /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm. As posted: true for native interrupts
+    /// only, false where there is a broadcast instruction and for paravirtual flushes.
     pub fn flush_implies_interrupt(self) -> bool {
         self == TransportId::Ipi
     }
@@ -78,6 +84,8 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
     let coverage = match A::machine().policy.transport() {
         TransportId::Ipi => ipi::flush(cpu, mm, what),
         TransportId::Broadcast => broadcast::flush(cpu, mm, what),
+        TransportId::Paravirt => paravirt::flush(cpu, mm, what),
+        TransportId::Mixed => mixed::flush(cpu, mm, what),
     };
     crate::oracle::ghost::flushed(cpu);
     cpu.events.write(EventKind::FlushEnd, mm.id, what.start.0, coverage.interrupts().into());

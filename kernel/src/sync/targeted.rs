@@ -1,0 +1,68 @@
+//! `targeted`: each CPU publishes the mm that it walks, and the sync interrupts those that may walk the table. The idea of v4, repaired.
+//!
+//! The walker stores its mm, has a full barrier, and reads tables; the updater clears the entry, has a full barrier, and reads what is published. At least one sees
+//! the other: a CPU that is not seen walking will see the entry cleared. Two things more are needed:
+//!
+//! - CPUs that acknowledged this flush at interrupt level have left their walks already, whatever they publish now.
+//! - Walkers of mms that left the table earlier count too. Which mms those were is not kept, only which CPUs could walk for them ([`Ask::left_behind`]); of these every one
+//!   that walks anything is interrupted.
+
+use core::sync::atomic::Ordering;
+
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, cpus_where};
+use crate::arch::Arch;
+use crate::ledger::Elision;
+use crate::mm::address_space::Mm;
+use crate::record::cell::Verdict;
+use crate::smp::cpu::Cpu;
+
+/// Interrupt who may walk the table.
+pub struct Targeted;
+
+/// The decision, for every strategy whose walks publish their mm in a way that a full barrier of the updater pairs with.
+pub(super) fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
+    // Full: the entry was cleared, then read what is published. Pairs with the barrier of `walk_begin`.
+    view.fence();
+    let acknowledged = ask.party.coverage.acknowledged();
+    let targets = cpus_where(&view.online().without(acknowledged), |cpu| {
+        let walked = view.slot(cpu);
+        walked == ask.party.mm.into() || (walked != 0 && ask.left_behind.contains(cpu))
+    });
+    if targets.is_empty() { Decision::Elide(Elision::NoWalker) } else { Decision::Interrupt(targets) }
+}
+
+/// The closed form of [`decide`].
+pub(super) fn predicts(round: &Round) -> Option<Predicted> {
+    // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment.
+    (round.in_use <= round.interrupted && round.left_behind == 0).then_some(Predicted::Elided)
+}
+
+impl Strategy for Targeted {
+    const NAME: &'static str = "targeted";
+    const ABOUT: &'static str = "interrupt the CPUs that may walk the table, by what walks publish (v4 repaired)";
+
+    fn promises(_setting: Setting) -> Verdict {
+        Verdict::Safe
+    }
+
+    fn predicts(round: &Round) -> Option<Predicted> {
+        predicts(round)
+    }
+
+    #[inline(always)]
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+        cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
+        // Full: published, then read tables. Pairs with the fence in `decide`.
+        A::fence();
+    }
+
+    #[inline(always)]
+    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+        // Release: pairs with the acquire of `View::slot`; who sees the walk ended, sees it ended.
+        cpu.walk_slot.0.store(0, Ordering::Release);
+    }
+
+    fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
+        decide(view, ask)
+    }
+}

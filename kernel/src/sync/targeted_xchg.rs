@@ -1,0 +1,44 @@
+//! `targeted-xchg`: as [`super::targeted`], but the walk is published by one exchange instead of a store and a full barrier, as the review of v4 proposed.
+//!
+//! The exchange is acquire and release in one instruction: `XCHG` on x86_64, `SWPAL` on aarch64. Both keep it before every later load, which the language does not promise of an
+//! AcqRel read-modify-write (loom shows that; `tests/litmus` shows that the two architectures do). `SWP`, `SWPA` or `SWPL` would not do.
+
+use core::sync::atomic::Ordering;
+
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, targeted};
+use crate::arch::Arch;
+use crate::mm::address_space::Mm;
+use crate::record::cell::Verdict;
+use crate::smp::cpu::Cpu;
+
+/// Interrupt who may walk the table.
+pub struct TargetedXchg;
+
+impl Strategy for TargetedXchg {
+    const NAME: &'static str = "targeted-xchg";
+    const ABOUT: &'static str = "as targeted, published by one exchange instead of a store and a barrier";
+
+    fn promises(_setting: Setting) -> Verdict {
+        Verdict::Safe
+    }
+
+    fn predicts(round: &Round) -> Option<Predicted> {
+        targeted::predicts(round)
+    }
+
+    #[inline(always)]
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+        // AcqRel, one instruction: pairs with the fence in `targeted::decide`, see the head of this file.
+        cpu.walk_slot.0.swap(mm.id.into(), Ordering::AcqRel);
+    }
+
+    #[inline(always)]
+    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+        // Release: pairs with the acquire of `View::slot`.
+        cpu.walk_slot.0.store(0, Ordering::Release);
+    }
+
+    fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
+        targeted::decide(view, ask)
+    }
+}

@@ -1,0 +1,71 @@
+//! Flush in a virtual machine: CPUs that the hypervisor has frozen are not interrupted. They are acknowledged for, and flush when they resume (Linux: `kvm_flush_tlb_multi`).
+//!
+//! A CPU can be frozen anywhere, in the middle of a walk too. Its TLB is then dealt with, and its walk is not: it goes on, in tables that may be somebody else's by now, as soon as the CPU
+//! runs again. So the coverage names only CPUs that were really interrupted.
+//!
+//! The kernel plays the hypervisor: at schedule points a CPU freezes itself, by chance, and resumes when an interrupt is raised on it (which is what kicks a CPU in a virtual machine) or
+//! after a while. `Running -> Frozen -> Running`, or, when a flush came meanwhile, `Frozen -> Owes -> Running` with everything invalidated in between. The
+//! flush moves `Frozen` to `Owes` by one compare-and-exchange, the CPU leaves by one exchange: one of them is first.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::arch::Arch;
+use crate::guard;
+use crate::mm::address_space::Mm;
+use crate::smp::cpu::Cpu;
+use crate::smp::mask::CpuMask;
+use crate::tlb::coverage::Coverage;
+use crate::tlb::invalidation::Invalidation;
+use crate::tlb::switch;
+use crate::tlb::transport::{Flush, TransportId, ipi};
+
+const RUNNING: u8 = 0;
+const FROZEN: u8 = 1;
+const OWES: u8 = 2;
+
+/// A frozen CPU resumes by itself after at most so many rounds of the others.
+const ROUNDS: u64 = 256;
+
+/// What the hypervisor has done with this CPU.
+#[derive(Default)]
+pub struct Vcpu {
+    state: AtomicU8,
+    /// How often it was frozen.
+    pub freezes: AtomicU64,
+}
+
+/// See [`super::flush`].
+pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
+    let flush = Flush { what, generation: switch::begin_flush(mm) };
+    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume::<A>(*id)).collect();
+    ipi::deliver(cpu, mm, flush, interrupted)
+}
+
+/// Whether the CPU is frozen, and now owes a flush.
+fn leave_to_resume<A: Arch>(id: crate::addr::CpuId) -> bool {
+    let state = &A::machine().cpu(id).vcpu.state;
+    // AcqRel: the entries were changed before; pairs with the exchange in `freeze_by_chance`, after which they are looked at.
+    let frozen = state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed);
+    frozen.is_ok() || state.load(Ordering::Relaxed) == OWES
+}
+
+/// A schedule point under `paravirt`: the CPU may be frozen here.
+pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
+    if A::machine().policy.transport() != TransportId::Paravirt || !cpu.chance.one_in(32) {
+        return;
+    }
+    let enabled = A::irq_save();
+    let vcpu = &cpu.vcpu;
+    vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    vcpu.state.store(FROZEN, Ordering::Release);
+    let mut left = cpu.chance.next() % ROUNDS;
+    while left > 0 && !cpu.inbox.is_raised() {
+        A::relax();
+        left -= 1;
+    }
+    // AcqRel: pairs with the exchange in `leave_to_resume`.
+    if vcpu.state.swap(RUNNING, Ordering::AcqRel) == OWES && guard!(FlushOnResume) {
+        switch::flush_on_resume(cpu);
+    }
+    A::irq_restore(enabled);
+}
