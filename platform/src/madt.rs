@@ -126,7 +126,7 @@ fn check_tables(memory: &impl PhysicalBytes, root: u64) -> Result<(), MadtError>
     let long = bytes[15] > 0;
     let length = if long { word32(bytes, 20) as usize } else { ROOT_BYTES };
     // The crate sums as many bytes as the pointer says, so no more may be said than there are.
-    if length < ROOT_BYTES || length > LONG_ROOT_BYTES || (long && length < LONG_ROOT_BYTES) {
+    if length != if long { LONG_ROOT_BYTES } else { ROOT_BYTES } {
         return Err(MadtError::Length { at: root, length });
     }
     check_sum(root, &bytes[..length])?;

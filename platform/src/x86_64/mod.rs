@@ -9,13 +9,13 @@ mod trampoline;
 
 use core::arch::asm;
 
-use kernel::addr::{PhysAddr, VirtAddr};
+use kernel::addr::VirtAddr;
 use kernel::boot::ExitCode;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::{hlt, interrupts, port::Port};
 
-use arch_x86_64::{X86, cpu_area, kernel_map, user};
+use arch_x86_64::{X86, cpu_area, user};
 
 /// The architecture.
 pub(crate) type Native = X86;
@@ -87,7 +87,8 @@ pub(crate) fn in_code(address: usize) -> bool {
     (&raw const __text_start as usize..&raw const __text_end as usize).contains(&address)
 }
 
-/// See the crate's text.
-pub(crate) fn physical<T>(object: &'static T) -> PhysAddr {
-    kernel_map::image_physical(object as *const T as u64)
+/// See the crate's text. Only the structured log asks.
+#[cfg(feature = "defmt")]
+pub(crate) fn physical<T>(object: &'static T) -> kernel::addr::PhysAddr {
+    arch_x86_64::kernel_map::image_physical(object as *const T as u64)
 }
