@@ -35,7 +35,11 @@ impl Strategy for TargetedV4 {
             TransportId::Paravirt => Verdict::Unsafe,
             // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
             TransportId::Broadcast | TransportId::Mixed => {
-                if setting.chain { Verdict::Unsafe } else { Verdict::Safe }
+                if setting.chain {
+                    Verdict::Unsafe
+                } else {
+                    Verdict::Safe
+                }
             }
         }
     }
