@@ -114,6 +114,16 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
         unsafe { core::ptr::write_bytes(at.cast::<u64>(), 0, 512) }
     }
 
+    /// Copies the 4 KiB at `from` to `to`, in the machine's best way.
+    ///
+    /// # Safety
+    /// Both are page-aligned, mapped, and different; nobody else writes either.
+    #[inline]
+    unsafe fn copy_frame(from: *const u8, to: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { core::ptr::copy_nonoverlapping(from.cast::<u64>(), to.cast::<u64>(), 512) }
+    }
+
     /// Masks interrupts and says whether they had been enabled. The NMI doorbell is not masked.
     fn irq_save() -> bool;
     /// Puts back what [`Arch::irq_save`] returned.

@@ -13,10 +13,12 @@ use crate::mm::frame::FrameState;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 
-/// Frames that a magazine holds at most.
-const MAGAZINE: usize = 64;
-/// Frames moved between a magazine and the buddy allocator at once.
-const REFILL: usize = MAGAZINE / 2;
+/// Frames that a magazine holds at most: the pages of 2 MiB, twice, so that an operation on one huge page's worth stays in it.
+const MAGAZINE: usize = 1024;
+/// Frames taken from the buddy allocator at once, when the magazine is empty.
+const REFILL: usize = 64;
+/// Frames given back to it at once, when the magazine is full.
+const SPILL: usize = MAGAZINE / 2;
 /// Orders that the buddy allocator manages: up to 2^26 frames.
 const ORDERS: usize = 27;
 
@@ -138,7 +140,7 @@ pub(super) fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
         return;
     }
     let mut inner = A::machine().allocator.buddy.lock();
-    for _ in 0..REFILL {
+    for _ in 0..SPILL {
         let Some(frame) = cpu.magazine.pop() else { break };
         inner.buddy.dealloc(frame.0 as usize, 1);
         inner.free += 1;

@@ -86,13 +86,7 @@ pub fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
 /// Copies 4 KiB page `from` over 4 KiB frame `to`.
 pub fn copy<A: Arch>(from: Pfn, to: Pfn) {
     // SAFETY: the caller owns both frames (frozen, or newly allocated) and they differ; the direct map covers them.
-    unsafe {
-        core::ptr::copy_nonoverlapping(
-            A::direct_map(from.addr()).cast::<u64>(),
-            A::direct_map(to.addr()).cast::<u64>(),
-            512,
-        );
-    }
+    unsafe { A::copy_frame(A::direct_map(from.addr()), A::direct_map(to.addr())) }
 }
 
 /// Drops a reference that a walk returned: of the 2 MiB page that `pfn` lies in, or of `pfn` itself.

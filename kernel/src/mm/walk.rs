@@ -94,8 +94,9 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
             break;
         }
     }
+    ghost::release(cpu);
     S::walk_end(cpu);
-    ghost::end(cpu, mm, start, write, &pages[..done]);
+    ghost::end(cpu, mm, start, &pages[..done]);
     if masked {
         A::irq_restore(enabled);
     }

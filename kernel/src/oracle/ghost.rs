@@ -111,16 +111,22 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     paravirt::freeze_by_chance(cpu);
 }
 
-/// The walk has used its last pointer, and returns `pages` from `start` on.
+/// The walk has used its last pointer: it holds nothing any more. Before the strategy is told, so that a walk that is seen to be over holds nothing.
 #[inline(always)]
-pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, _write: bool, pages: &[Pfn]) {
-    cpu.ledger.pages.add(pages.len() as u64);
+pub(crate) fn release<A: Arch>(cpu: &Cpu<A>) {
     if cfg!(feature = "checking") {
-        let ghost = &cpu.ghost;
-        ghost.walking.store(false, Ordering::Relaxed);
-        for hold in &ghost.holds {
+        cpu.ghost.walking.store(false, Ordering::Relaxed);
+        for hold in &cpu.ghost.holds {
             hold.store(NONE, Ordering::Relaxed);
         }
+    }
+}
+
+/// The walk returns `pages` from `start` on.
+#[inline(always)]
+pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
+    cpu.ledger.pages.add(pages.len() as u64);
+    if cfg!(feature = "checking") {
         value::judge_walk(cpu, mm, start, pages);
         cpu.events.write(EventKind::WalkEnd, mm.id, start.0, pages.len() as u64);
     }

@@ -51,7 +51,7 @@ fn leave_to_resume<A: Arch>(id: crate::addr::CpuId) -> bool {
 
 /// A schedule point under `paravirt`: the CPU may be frozen here.
 pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
-    if A::machine().policy.transport() != TransportId::Paravirt || !cpu.chance.one_in(32) {
+    if A::machine().policy.transport() != TransportId::Paravirt || !cpu.chance.one_in(12) {
         return;
     }
     let enabled = A::irq_save();
