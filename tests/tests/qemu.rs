@@ -137,6 +137,28 @@ fn wait_for(mut what: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// Without `guard`, a run of `workload` must be found unsafe.
+#[track_caller]
+fn is_missed(arch: &str, guard: &str, workload: &str) {
+    let output =
+        xtask(&format!("run --arch {arch} --without {guard} --workload {workload} --strategy sync-all --mode contend"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(text.contains(&format!("{arch} {workload}, sync-all, contend: unsafe, expected safe")), "{text}");
+}
+
+/// A machine that is too small is refused with a sentence.
+#[track_caller]
+fn small_machines_are_refused(arch: &str, small: u32) {
+    for mib in [1, small] {
+        let words =
+            format!("run --arch {arch} --memory {mib} --smp 16 --strategy none --workload munmap_2m --mode idle");
+        let output = xtask(&words);
+        assert_eq!(output.status.code(), Some(2), "{words}: {}", stderr(&output));
+        assert!(stderr(&output).contains("memory"), "{words}: {}", stderr(&output));
+    }
+}
+
 /// A machine with its most CPUs starts all of them and does its work.
 #[track_caller]
 fn starts_all_cpus(arch: &str, cpus: u32) {
@@ -184,6 +206,18 @@ mod x86_64 {
     #[ignore = "boots QEMU"]
     fn the_same_seed_is_the_same_run() {
         is_reproducible("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_removed_recheck_is_found() {
+        is_missed("x86_64", "ReclaimRescan", "dontneed_2m");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn too_little_memory_is_refused() {
+        small_machines_are_refused("x86_64", 4);
     }
 
     #[test]
@@ -243,6 +277,19 @@ mod aarch64 {
     #[ignore = "boots QEMU"]
     fn the_same_seed_is_the_same_run() {
         is_reproducible("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_removed_recheck_is_found() {
+        is_missed("aarch64", "PmdRecheck", "retract_truncate");
+        is_missed("aarch64", "ReclaimRescan", "dontneed_2m");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn too_little_memory_is_refused() {
+        small_machines_are_refused("aarch64", 16);
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub(crate) fn run(
         for _ in 0..at_once.clamp(1, jobs.len().max(1)) {
             let (queue, stop, send) = (&queue, &stop, send.clone());
             scope.spawn(move || {
-                while let Some(index) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+                // A closure, so that the queue is not locked while a guest runs.
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                while let Some(index) = next() {
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }

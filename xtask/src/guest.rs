@@ -71,6 +71,13 @@ impl Guest {
     pub(crate) fn start(mut launch: Launch) -> anyhow::Result<Guest> {
         let image = Image::open(&launch.image)?;
         let root = image.physical_address("SHARED")?;
+        let needed = (root - launch.arch.ram_base().min(root)).div_ceil(1 << 20) + 1;
+        if needed > u64::from(launch.memory_mib) {
+            let (given, arch) = (launch.memory_mib, launch.arch.name());
+            return Err(bad_input(format!(
+                "{given} MiB of memory do not hold the {arch} kernel; give at least {needed}"
+            )));
+        }
         let (ram, serial, stderr) =
             (child::anonymous_file("ram")?, child::anonymous_file("serial")?, child::anonymous_file("stderr")?);
         ram.set_len(u64::from(launch.memory_mib) << 20).context("cannot make the guest's memory")?;
@@ -198,7 +205,11 @@ impl Guest {
                 if message.is_empty() { "it did not say why" } else { &message }
             ),
         };
-        let log = self.log();
+        let mut log = self.log();
+        if ending == Ending::Panicked {
+            // The bare addresses: they are in the backtrace with their names.
+            log.retain(|line| !line.contains("]   at 0x"));
+        }
         let tail = &log[log.len().saturating_sub(8)..];
         if !tail.is_empty() {
             details.push("last messages of the kernel:".into());

@@ -146,7 +146,7 @@ pub(crate) mod tests {
             hook: Hook::True,
             engine: Engine::Mttcg,
             inject: vec!["batch:2".into()],
-            without: vec!["PmdRecheck", "FlushIpi"],
+            without: vec![Guard::NAMES[3].0, Guard::NAMES[0].0],
             log: Some("debug".into()),
             ..small()
         };

@@ -61,6 +61,7 @@ fn passed(arguments: &[&str], test_arguments: &[&str]) -> anyhow::Result<bool> {
     }
     // The tests that boot QEMU do it by this very program.
     command.env("XTASK", std::env::current_exe()?);
-    eprintln!("$ cargo {}", [arguments, test_arguments].concat().join(" "));
+    let separator: &[&str] = if test_arguments.is_empty() { &[] } else { &["--"] };
+    eprintln!("$ cargo {}", [arguments, separator, test_arguments].concat().join(" "));
     Ok(child::run_visibly(&mut command, LIMIT)?.success())
 }
