@@ -17,6 +17,8 @@ pub mod page;
 pub mod protect;
 pub mod reclaim;
 pub mod retract;
+pub mod self_map;
+pub mod self_walk;
 pub mod share;
 pub mod state;
 pub mod table;
