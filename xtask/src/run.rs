@@ -13,6 +13,7 @@ use crate::error::{Outcome, bad_input};
 use crate::experiment::{self, Job, Observer};
 use crate::guest::Report;
 use crate::names;
+use crate::output;
 use crate::progress::Cells;
 use crate::qemu::{self, Launch};
 use crate::report;
@@ -98,7 +99,7 @@ impl Run {
         let suite = self.suite()?;
         let kinds: &[Kind] = if self.gdb || suite.engine == Engine::Mttcg { &[Kind::Checking] } else { &Kind::ALL };
         if self.dry_run {
-            self.print_command_lines(&archs, kinds, &suite);
+            self.print_command_lines(&archs, kinds, &suite)?;
             return Ok(Outcome::Expected);
         }
         let given =
@@ -197,7 +198,7 @@ impl Run {
         }
     }
 
-    fn print_command_lines(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite) {
+    fn print_command_lines(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite) -> anyhow::Result<()> {
         let program = |arch: &Arch| {
             let found = self.qemu.clone().or_else(|| qemu::find_program(arch.qemu()));
             found.unwrap_or_else(|| arch.qemu().into())
@@ -206,8 +207,9 @@ impl Run {
         let mut jobs = self.jobs(archs, kinds, suite, &programs);
         jobs.sort_by_key(|job| job.group);
         for Job { launch, .. } in jobs {
-            println!("{}", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
+            output::print(&format!("{}\n", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch))))?;
         }
+        Ok(())
     }
 
     /// Set-up and build: afterwards images and emulators are there.
@@ -326,7 +328,7 @@ impl Session {
             }
         };
         let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
-        anstream::print!("{}", report::text(&rows, archs, &setting));
+        let printed = output::print(&report::text(&rows, archs, &setting));
         if let Some(results) = self.results {
             results.finish(&Summary {
                 schema: SCHEMA,
@@ -340,6 +342,7 @@ impl Session {
                 engine: setting.engine,
             })?;
         }
+        printed?;
         Ok(if unexpected == 0 { Outcome::Expected } else { Outcome::Unexpected })
     }
 }
