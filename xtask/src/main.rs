@@ -15,6 +15,7 @@ mod image;
 mod linux;
 mod list;
 mod names;
+mod output;
 mod panic_report;
 mod progress;
 mod qemu;
