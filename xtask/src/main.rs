@@ -14,6 +14,7 @@ mod hang;
 mod image;
 mod linux;
 mod list;
+mod matrix;
 mod names;
 mod output;
 mod panic_report;

@@ -81,7 +81,8 @@ pub fn drop_deferred<A: Arch>(cpu: &'static Cpu<A>) {
         let last = count.checked_sub(1).map(|at| cpu.nmi.deferred[at].load(Ordering::Relaxed));
         compiler_fence(Ordering::SeqCst);
         // An NMI between these lines has added more: only take the last one if it still is.
-        let taken = last.is_some() && cpu.nmi.count.compare_exchange(count, count - 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let taken = last.is_some()
+            && cpu.nmi.count.compare_exchange(count, count - 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         A::irq_restore(enabled);
         match last {
             None => return,

@@ -75,7 +75,8 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     let start = totals::<A>();
 
     let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;
-    let loads_another = cell.mode == Mode::Other || matches!(setting.walker, WalkerClass::NmiOther | WalkerClass::Foreign);
+    let loads_another =
+        cell.mode == Mode::Other || matches!(setting.walker, WalkerClass::NmiOther | WalkerClass::Foreign);
     let other = match loads_another {
         true => Some(mm_with_pages_away(cpu).map_err(|e| CellError::SetUp(e.into()))?),
         false => None,

@@ -29,13 +29,8 @@ impl WalkerClass {
     ];
 
     /// All classes, in the order of their numbers.
-    pub const ALL: [WalkerClass; 5] = [
-        WalkerClass::Gup,
-        WalkerClass::Nmi,
-        WalkerClass::NmiOther,
-        WalkerClass::Foreign,
-        WalkerClass::Rcu,
-    ];
+    pub const ALL: [WalkerClass; 5] =
+        [WalkerClass::Gup, WalkerClass::Nmi, WalkerClass::NmiOther, WalkerClass::Foreign, WalkerClass::Rcu];
 
     /// Whether all its walks are of an mm that the CPU has loaded: then every walker is in the mm's mask.
     pub const fn walks_loaded_mm_only(self) -> bool {
