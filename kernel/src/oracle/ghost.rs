@@ -131,8 +131,8 @@ pub fn point<A: Arch>(cpu: &Cpu<A>) {
 fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     let chance = cpu.chance.next();
     let rounds = match chance % 64 {
-        0 => 1 << (chance >> 6 & 7),
-        1..16 => 1,
+        0..3 => 1 << (chance >> 6 & 7),
+        3..16 => 1,
         _ => 0,
     };
     for _ in 0..rounds {
