@@ -11,7 +11,7 @@
 //! - **Where a 2 MiB leaf reads as a table** (x86_64) the value may be the *contents* of a user's page, and user memory can be made to hold any value. So the PMD entry must have been
 //!   this table's when the last PTE was read. That it is the same before and after does not say so: between the two a collapse may have put a leaf there and a split may have
 //!   linked the same table again. But a table that is used again has a new generation ([`crate::mm::frame::Frame::generation`]), so the walk reads that before and after too. The counterexample
-//!   without it is in `kernel/tests/self_map_model.rs`.
+//!   without it is in `tests/tests/self_map_model.rs`.
 //!
 //! A walk of an mm that is not loaded on this CPU would read another mm's tables: it is refused ([`Refused`]).
 

@@ -13,6 +13,7 @@
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::ledger::Elision;
 use crate::record::cell::Verdict;
+use crate::workload::walker::WalkerClass;
 
 /// The flush was enough.
 pub struct SelfMap;
@@ -23,8 +24,10 @@ impl Strategy for SelfMap {
         "walk through a recursive mapping, so that the flush alone is the sync (ours, a hypothesis)";
     const SELF_MAP: bool = true;
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // Recursive addresses lead to the tables of the mm that is loaded; a reader that has a table's address is not stopped by a fault; and on machines whose return from
+        // a fault unmasks NMIs, one in an NMI may not fault.
+        if setting.walker == WalkerClass::Gup { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn predicts(_round: &Round) -> Option<Predicted> {
