@@ -50,7 +50,7 @@
 
 use kernel::addr::{Level, PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;
-use kernel::mm::self_map::Pages;
+use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi_range::Ranges;
@@ -235,6 +235,8 @@ impl Entries {
 fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut say: impl FnMut(TlbiOp)) {
     let entries = Entries::of(what);
     let recursive = what.recursive_pages(SELF_MAP);
+    // The control must not drop by accident what it leaves out, as an emulator may that is asked for many pages at once.
+    let range = range && !matches!(what.recursive, Recursive::LeftOut);
     if what.all || entries.count > CEILING || recursive.iter().any(|pages| pages.count >= CEILING) {
         say(O::space(Space::new(asid)));
         return;

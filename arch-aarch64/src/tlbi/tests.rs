@@ -188,6 +188,7 @@ fn what_is_left_out_is_left_out() {
     let mut what = range(512, Level::Pte, true);
     what.recursive = Recursive::LeftOut;
     assert_eq!(steps(&what, Broadcast), steps(&range(512, Level::Pte, true), Broadcast));
+    assert_eq!(steps_with(&what, Broadcast, true), steps(&what, Broadcast));
 }
 
 /// What the last lookup of a recursive walk makes of descriptors: a table is a page, a block is nothing.

@@ -3,15 +3,17 @@
 //! What it reads by is translations, and a flush takes translations away. So after an unlink and a *completed* flush that covers the table's recursive address, the next
 //! read does not reach the table any more: it faults, which reads as an absent entry, and the walk ends. There is nothing for a sync to wait for.
 //!
-//! The order, for one page: the PMD entry; the PTE; the PMD entry again; a reference to the page (a full barrier); the PTE and the PMD entry again. Why that is enough:
+//! The order: the PMD entry; then for each page the PTE, a reference to the page (a full barrier), the PTE and the PMD entry again. Why that is enough:
 //!
 //! - The last read of the PTE reached the table before its flush was complete, or the table was linked. If before, then so was the reference, and whoever waited for the
 //!   flush sees it (a collapse's freeze fails). If linked, the page was mapped while it was referenced, as in every walk.
 //! - A PTE value that is no entry can come from a table that is being taken down. It is only ever compared, and used to try a reference, which is given back.
 //! - **Where a 2 MiB leaf reads as a table** (x86_64) the value may be the *contents* of a user's page, and user memory can be made to hold any value. So the PMD entry must have been
 //!   this table's when the last PTE was read. That it is the same before and after does not say so: between the two a collapse may have put a leaf there and a split may have
-//!   linked the same table again. But a table that is used again has a new generation ([`crate::mm::frame::Frame::generation`]), so the walk reads that before and after too. The counterexample
-//!   without it is in `tests/tests/self_map_model.rs`.
+//!   linked the same table again. But a table that is used again has a new generation ([`crate::mm::frame::Frame::generation`]). So there the walk reads the generation, then the PMD entry
+//!   once more (it may have been a leaf when the generation was read), and the generation again at the end.
+//!
+//! `tests/tests/self_map_model.rs` tries every order of these steps with those of collapse, split, `MADV_DONTNEED` and a new mapping, and has the counterexample for each step left out.
 //!
 //! A walk of an mm that is not loaded on this CPU would read another mm's tables: it is refused ([`Refused`]).
 
@@ -113,16 +115,16 @@ fn ptes<A: Arch, const PIN: bool>(
     let asked = A::LEAF_READS_AS_TABLE || cfg!(feature = "checking");
     let generation = if asked { descriptor.generation_now() } else { 0 };
     let found = Found { table, generation };
+    // The table was linked after its generation was read, not only before.
+    if A::LEAF_READS_AS_TABLE && A::probe_entry(pmd_at) != pmd_raw {
+        return 0;
+    }
     let mut pte_at = entry_address(A::SELF_MAP, Level::Pte, va);
     for (done, out) in pages[..count].iter_mut().enumerate() {
         let raw = recursive::probe(cpu, mm, va, pte_at, found);
         ghost::point(cpu);
         let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
         if write && !perm.contains(Perm::WRITE) {
-            return done;
-        }
-        // Before anything is done with the value: it was read from a table, and not from a page.
-        if A::probe_entry(pmd_at) != pmd_raw {
             return done;
         }
         let Some(frame) = frames.lookup(page.pfn()) else { return done };
