@@ -19,12 +19,27 @@ struct Rules {
     see_reuse: bool,
     /// The second look at the PMD entry, after the generation and before the first read of the PTE.
     second_look: bool,
+    /// A look at the PMD entry between the PTE and the reference, as in the order first written down. The kernel does without.
+    look_between: bool,
 }
 
-const X86: Rules = Rules { leaf_reads: true, flush_table: true, flush_leaf: true, see_reuse: true, second_look: true };
+const X86: Rules = Rules {
+    leaf_reads: true,
+    flush_table: true,
+    flush_leaf: true,
+    see_reuse: true,
+    second_look: true,
+    look_between: false,
+};
 /// None of the guards against leaves: none is needed.
-const ARM: Rules =
-    Rules { leaf_reads: false, flush_table: true, flush_leaf: false, see_reuse: false, second_look: false };
+const ARM: Rules = Rules {
+    leaf_reads: false,
+    flush_table: true,
+    flush_leaf: false,
+    see_reuse: false,
+    second_look: false,
+    look_between: false,
+};
 
 /// What a PMD entry says, and what a cached translation of the recursive address leads to. Tables are 0 and 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -153,14 +168,16 @@ impl State {
                     self.over();
                 }
             }
-            4 => self.walk.has = self.walk.raw,
-            5 => {
+            4 if rules.look_between && self.pmd != Table(self.walk.table) => self.over(),
+            4 => {}
+            5 => self.walk.has = self.walk.raw,
+            6 => {
                 if self.probe(rules) != self.walk.raw {
                     self.over();
                 }
             }
-            6 if self.pmd != Table(self.walk.table) => self.over(),
-            7 if rules.see_reuse && self.generation[self.walk.table as usize] != self.walk.generation => self.over(),
+            7 if self.pmd != Table(self.walk.table) => self.over(),
+            8 if rules.see_reuse && self.generation[self.walk.table as usize] != self.walk.generation => self.over(),
             _ => {}
         }
         let what = [
@@ -168,12 +185,13 @@ impl State {
             "reads the table's generation",
             "reads the PMD entry again",
             "reads the PTE",
+            "reads the PMD entry between",
             "takes a reference",
             "reads the PTE again",
             "reads the PMD entry a last time",
             "reads the generation again",
         ];
-        let through = if matches!(step, 3 | 5) { format!(", through {:?}", self.cached) } else { String::new() };
+        let through = if matches!(step, 3 | 6) { format!(", through {:?}", self.cached) } else { String::new() };
         let end = if self.walk.step == OVER { ", and gives up" } else { "" };
         format!("walk: {}{through}{end}", what[step as usize])
     }
@@ -230,7 +248,7 @@ fn explore(program: &[Do], rules: Rules) -> (Option<Vec<String>>, usize) {
     let mut seen: HashMap<State, Option<(State, String)>> = HashMap::from([(start.clone(), None)]);
     let mut queue = VecDeque::from([start]);
     while let Some(state) = queue.pop_front() {
-        if state.walk.step == 8 {
+        if state.walk.step == 9 {
             if state.others & 1 << state.walk.has != 0 {
                 let mut steps = vec![format!("walk: returns page {}, which is somebody else's", state.walk.has)];
                 let mut at = &state;
@@ -333,7 +351,10 @@ fn where_a_leaf_is_no_table_the_flush_of_tables_is_enough() {
 /// read from user memory, and a split links the same table again.
 #[test]
 fn without_the_generation_a_collapse_and_a_split_deceive_the_walk() {
-    is_unsafe(Rules { see_reuse: false, ..X86 }, &["InstallLeaf", "through Leaf", "LinkAgain"]);
+    let way = ["InstallLeaf", "through Leaf", "LinkAgain"];
+    for (second_look, look_between) in [(false, true), (true, false), (true, true)] {
+        is_unsafe(Rules { see_reuse: false, second_look, look_between, ..X86 }, &way);
+    }
 }
 
 /// The generation alone is not enough either: it may be read when the leaf is there already.
