@@ -9,7 +9,7 @@
 //!
 //! There is no broadcast: INVLPGB exists on some AMD processors and not in QEMU.
 
-use kernel::addr::{PAGE_SIZE, VirtAddr};
+use kernel::addr::VirtAddr;
 use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 use x86_64::structures::paging::PageTableFlags as Flags;
@@ -86,7 +86,7 @@ pub fn execute(plan: Plan) {
         Plan::Pages { first, step, count, recursive } => {
             flush(first, step, count);
             for pages in recursive {
-                flush(pages.first, PAGE_SIZE, pages.count);
+                flush(pages.first, kernel::addr::PAGE_SIZE, pages.count);
             }
         }
     }

@@ -171,11 +171,7 @@ impl State {
             4 if rules.look_between && self.pmd != Table(self.walk.table) => self.over(),
             4 => {}
             5 => self.walk.has = self.walk.raw,
-            6 => {
-                if self.probe(rules) != self.walk.raw {
-                    self.over();
-                }
-            }
+            6 if self.probe(rules) != self.walk.raw => self.over(),
             7 if self.pmd != Table(self.walk.table) => self.over(),
             8 if rules.see_reuse && self.generation[self.walk.table as usize] != self.walk.generation => self.over(),
             _ => {}
