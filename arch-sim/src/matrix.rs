@@ -1,7 +1,7 @@
 //! The matrix: every strategy on every transport, under every operation and every class of walker, explored and compared with what
 //! is expected.
 //!
-//! For walks of the loaded mm what is expected is what the strategy promises; for the other classes it is in [`crate::expect`], with reasons.
+//! For walks of the loaded mm what is expected is what the strategy promises; for the other classes it is in `expect`, with reasons.
 
 use std::fmt::Write;
 
