@@ -14,14 +14,17 @@ mod hang;
 mod image;
 mod linux;
 mod list;
+mod mutate;
 mod names;
 mod panic_report;
+mod probe;
 mod progress;
 mod qemu;
 mod report;
 mod results_file;
 mod rows;
 mod run;
+mod seeds;
 mod setup;
 mod shared_memory;
 mod structured_log;
@@ -52,6 +55,7 @@ enum Command {
     Build(build::Build),
     Test(test::Test),
     Ci(ci::Ci),
+    Mutate(mutate::Mutate),
 }
 
 fn main() -> std::process::ExitCode {
@@ -64,6 +68,7 @@ fn main() -> std::process::ExitCode {
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Ci(command) => command.run(),
+        Command::Mutate(command) => command.run(),
     };
     error::exit_code(result)
 }

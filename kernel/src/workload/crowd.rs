@@ -12,6 +12,7 @@ use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
 use crate::mm::page;
+use crate::mm::unmap::dontneed;
 use crate::oracle;
 use crate::record::shared::Doing;
 use crate::smp::call::call_many;
@@ -29,6 +30,7 @@ pub struct Crowd<'a, A: Arch> {
     range: Range<VirtAddr>,
     step: u64,
     anon: bool,
+    drops: bool,
     window: AtomicBool,
     stop: AtomicBool,
     /// Which round of preparations the others shall follow.
@@ -46,6 +48,7 @@ impl<'a, A: Arch> Crowd<'a, A> {
             range: target.range.clone(),
             step: target.step,
             anon: target.anon,
+            drops: target.drops,
             window: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             round: AtomicU64::new(0),
@@ -154,6 +157,8 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
         A::relax();
     }
     switch::unload(cpu);
+    // What this CPU retired is freed before the cell's balance is drawn.
+    rcu::barrier(cpu);
 }
 
 /// One walk of the strategy under test, and the end of its references.
@@ -161,6 +166,13 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     let (start, count) = crowd.walk_at(cpu);
     let mut pages = [Pfn(0); AWAY_PAGES];
     let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, crowd.mm, start, false, &mut pages[..count]);
+    if crowd.mode == Mode::Contend && got > 0 && cpu.chance.one_in(16) {
+        // The references are kept for a while, in which nobody may give the pages to somebody else.
+        for _ in 0..1 + cpu.chance.next() % 8 {
+            A::relax();
+        }
+        oracle::on_put(cpu, crowd.mm, start, &pages[..got]);
+    }
     for pfn in &pages[..got] {
         page::put_walked(cpu, *pfn);
     }
@@ -177,11 +189,27 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
                 page::put_walked(cpu, pages[0]);
             }
         }
+        4 if crowd.drops => drop_and_look(cpu, crowd),
         1..4 if crowd.anon => {
             let (start, _) = crowd.walk_at(cpu);
             read_through_tlb(cpu, crowd.mm, start.align_down(Level::Pte));
         }
         _ => walk(cpu, crowd),
+    }
+}
+
+/// Drops a page as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when its own
+/// began, must have come before its drop returned.
+fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+    let (start, _) = crowd.walk_at(cpu);
+    let (page, word) = (start..start.add(PAGE_SIZE), start.add(8));
+    // Nobody else writes this. The first word is the tag.
+    let mark = cpu.chance.next() | 1;
+    if A::write_user(word, mark).is_ok()
+        && dontneed(cpu, crowd.mm, page).is_ok()
+        && A::read_user(word).is_ok_and(|seen| seen == mark)
+    {
+        oracle::on_outlived_drop(cpu, start);
     }
 }
 
