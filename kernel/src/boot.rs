@@ -274,8 +274,7 @@ extern "C" fn operate<A: Arch>() -> ! {
         shared.cells_done.store(index as u32 + 1, Ordering::Release);
         log_row(index, &row);
     };
-    let result =
-        if suite.bench { bench::run_all(cpu, &suite, done) } else { cell::run_all(cpu, &suite, done) };
+    let result = if suite.bench { bench::run_all(cpu, &suite, done) } else { cell::run_all(cpu, &suite, done) };
     if let Err(error) = result {
         panic!("{error}");
     }

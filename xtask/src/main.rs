@@ -11,6 +11,7 @@ mod error;
 mod experiment;
 mod guest;
 mod hang;
+mod hunt;
 mod image;
 mod linux;
 mod list;
@@ -56,6 +57,7 @@ enum Command {
     Test(test::Test),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
+    Hunt(Box<hunt::Hunt>),
 }
 
 fn main() -> std::process::ExitCode {
@@ -69,6 +71,7 @@ fn main() -> std::process::ExitCode {
         Command::Test(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
+        Command::Hunt(command) => command.run(),
     };
     error::exit_code(result)
 }

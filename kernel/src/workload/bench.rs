@@ -71,13 +71,7 @@ pub fn run_all<A: Arch>(
 }
 
 /// Instructions of `walks` walks of `count` pages each, and the pages that they returned.
-fn measure<A: Arch>(
-    cpu: &'static Cpu<A>,
-    mm: &Mm<A>,
-    range: &Range<VirtAddr>,
-    count: usize,
-    walks: u64,
-) -> (u64, u64) {
+fn measure<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: &Range<VirtAddr>, count: usize, walks: u64) -> (u64, u64) {
     let walk = A::machine().policy.strategy().get_user_pages_fast;
     let mut pages = [Pfn(0); MOST];
     let (mut instructions, mut returned) = (0, 0);

@@ -23,6 +23,9 @@ use crate::smp::wait::Wait;
 use crate::suite::Mode;
 use crate::tlb::switch;
 
+/// Bytes at the start of a range in which walkers and those who drop pages meet.
+const MEETING_PLACE: u64 = 8 * PAGE_SIZE;
+
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
 pub struct Crowd<'a, A: Arch> {
     mode: Mode,
@@ -123,7 +126,9 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 let op = A::machine().operation.load(Ordering::Relaxed);
                 return (self.range.start.add(op * self.step % size), pages);
             }
-            let first = cpu.chance.next() % (size / PAGE_SIZE);
+            // Where others drop pages too, half of everything is about the first few, so that they meet.
+            let most = if self.drops && cpu.chance.one_in(2) { MEETING_PLACE } else { size };
+            let first = cpu.chance.next() % (most.min(size) / PAGE_SIZE);
             return (self.range.start.add(first * PAGE_SIZE), pages.min((size / PAGE_SIZE - first) as usize));
         }
         (AWAY, AWAY_PAGES)
@@ -189,7 +194,7 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
                 page::put_walked(cpu, pages[0]);
             }
         }
-        4 if crowd.drops => drop_and_look(cpu, crowd),
+        4..6 if crowd.drops => drop_and_look(cpu, crowd),
         1..4 if crowd.anon => {
             let (start, _) = crowd.walk_at(cpu);
             read_through_tlb(cpu, crowd.mm, start.align_down(Level::Pte));
@@ -198,19 +203,20 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     }
 }
 
-/// Drops a page as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when its own
-/// began, must have come before its drop returned.
+/// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when
+/// its own began, must have come before its drop returned. Then it faults both in again: each gets the frame that the other had, while the table is the same.
 fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     let (start, _) = crowd.walk_at(cpu);
-    let (page, word) = (start..start.add(PAGE_SIZE), start.add(8));
-    // Nobody else writes this. The first word is the tag.
-    let mark = cpu.chance.next() | 1;
-    if A::write_user(word, mark).is_ok()
-        && dontneed(cpu, crowd.mm, page).is_ok()
-        && A::read_user(word).is_ok_and(|seen| seen == mark)
-    {
+    let end = VirtAddr(crowd.range.end.0.min(start.0 + 2 * PAGE_SIZE));
+    // The first word is the tag. Nobody else writes the same.
+    let (word, mark) = (start.add(8), cpu.chance.next() | 1);
+    let written = A::write_user(word, mark).is_ok();
+    let dropped = dontneed(cpu, crowd.mm, start..end).is_ok();
+    if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
         oracle::on_outlived_drop(cpu, start);
     }
+    // Short of memory it stays as it is: the next operation populates the range.
+    let _ = fault::populate(cpu, crowd.mm, start..end);
 }
 
 /// Reads a page's tag at its user address; nothing may be mapped there.
