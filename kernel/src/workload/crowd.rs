@@ -23,8 +23,8 @@ use crate::smp::wait::Wait;
 use crate::suite::Mode;
 use crate::tlb::switch;
 
-/// Bytes at the start of a range in which walkers and those who drop pages meet.
-const MEETING_PLACE: u64 = 8 * PAGE_SIZE;
+/// Pages at the end of a range where walkers and those who drop pages meet.
+const MEETING_PLACE: u64 = 8;
 
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
 pub struct Crowd<'a, A: Arch> {
@@ -126,10 +126,14 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 let op = A::machine().operation.load(Ordering::Relaxed);
                 return (self.range.start.add(op * self.step % size), pages);
             }
-            // Where others drop pages too, half of everything is about the first few, so that they meet.
-            let most = if self.drops && cpu.chance.one_in(2) { MEETING_PLACE } else { size };
-            let first = cpu.chance.next() % (most.min(size) / PAGE_SIZE);
-            return (self.range.start.add(first * PAGE_SIZE), pages.min((size / PAGE_SIZE - first) as usize));
+            let count = size / PAGE_SIZE;
+            // Where others drop pages too, half of everything is about the last few, which the operation reaches last, so that they meet.
+            let first = if self.drops && cpu.chance.one_in(2) {
+                count - 1 - cpu.chance.next() % count.min(MEETING_PLACE)
+            } else {
+                cpu.chance.next() % count
+            };
+            return (self.range.start.add(first * PAGE_SIZE), pages.min((count - first) as usize));
         }
         (AWAY, AWAY_PAGES)
     }
