@@ -12,8 +12,8 @@ pub const PMD_SIZE: u64 = 1 << 21;
 pub const PUD_SIZE: u64 = 1 << 30;
 /// Entries in one table, at every level.
 pub const ENTRIES: usize = 512;
-/// The most CPUs that any structure here has room for.
-pub const MAX_CPUS: usize = 512;
+/// The most CPUs that any structure here has room for. Under loom, sets of CPUs are one word.
+pub const MAX_CPUS: usize = if cfg!(loom) { 64 } else { 512 };
 
 /// A physical byte address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -41,6 +41,13 @@ pub struct Asid(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UserFault;
 
+/// How table entries are read. Acquire: pairs with [`ENTRY_STORE`] of what the entry points at.
+pub const ENTRY_LOAD: Ordering = Ordering::Acquire;
+/// How table entries are written.
+pub const ENTRY_STORE: Ordering = Ordering::Release;
+/// How table entries are exchanged.
+pub const ENTRY_SWAP: Ordering = Ordering::AcqRel;
+
 /// A machine, as the core sees it. All functions act on the CPU that calls them.
 pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Name as on the command line: `x86_64`, `aarch64`.
@@ -80,28 +87,29 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Reads a table entry. Acquire: pairs with the release of the store that published what the entry points at.
     #[inline(always)]
     fn load_entry(slot: &AtomicU64) -> u64 {
-        slot.load(Ordering::Acquire)
+        slot.load(ENTRY_LOAD)
     }
     /// Writes a table entry. Release: pairs with [`Arch::load_entry`].
     #[inline(always)]
     fn store_entry(slot: &AtomicU64, raw: u64) {
-        slot.store(raw, Ordering::Release)
+        slot.store(raw, ENTRY_STORE)
     }
     /// Writes a table entry and returns the one before. A full barrier: AcqRel read-modify-writes on both architectures
     /// are (`XCHG`; `SWPAL`), and [`Arch::fence`] is used where the proof needs one.
     #[inline(always)]
     fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
-        slot.swap(raw, Ordering::AcqRel)
+        slot.swap(raw, ENTRY_SWAP)
     }
     /// Replaces `old` by `new`, or returns what was there.
     #[inline(always)]
     fn replace_entry(slot: &AtomicU64, old: u64, new: u64) -> Result<u64, u64> {
-        slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+        slot.compare_exchange(old, new, ENTRY_SWAP, ENTRY_LOAD)
     }
     /// A full barrier (`MFENCE` or a locked instruction; `DMB ISH`).
     #[inline(always)]
+    #[cfg_attr(loom, track_caller)]
     fn fence() {
-        core::sync::atomic::fence(Ordering::SeqCst)
+        crate::atomic::fence(Ordering::SeqCst)
     }
 
     /// Fills the 4 KiB at `at` with zeroes, in the machine's best way.

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod addr;
 pub mod arch;
+pub mod atomic;
 pub mod boot;
 pub mod guard;
 pub mod ledger;

@@ -42,7 +42,7 @@ pub struct Machine<A: Arch> {
     /// What is being run.
     pub policy: Policy<A>,
     /// Counts unlinked tables: see [`crate::sync::acked_generation`].
-    pub unlink_generation: AtomicU64,
+    pub unlink_generation: crate::atomic::AtomicU64,
     /// The operation under way, counted from the start of the cell.
     pub operation: AtomicU64,
     /// The first violation of the cell.
@@ -71,7 +71,7 @@ impl<A: Arch> Machine<A> {
             rcu: Rcu::default(),
             nmi_board: Board::default(),
             policy: Policy::new(),
-            unlink_generation: AtomicU64::new(0),
+            unlink_generation: crate::atomic::AtomicU64::new(0),
             operation: AtomicU64::new(0),
             first_violation: FirstViolation::default(),
             firmware,
@@ -96,7 +96,7 @@ impl<A: Arch> Machine<A> {
     }
 
     /// One more CPU is online.
-    pub(crate) fn came_online(&self) {
+    pub fn came_online(&self) {
         self.online.fetch_add(1, Ordering::Release);
     }
 

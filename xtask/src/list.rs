@@ -5,6 +5,7 @@ use kernel::guard::Guard;
 use kernel::suite::{Mode, Named};
 
 use crate::error::Outcome;
+use crate::output;
 
 /// Names every strategy, transport, workload, mode and guard, with one line each
 #[derive(Args)]
@@ -13,7 +14,7 @@ pub(crate) struct List {}
 impl List {
     /// Prints the names.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
-        anstream::print!("{}", text());
+        output::print(&text())?;
         Ok(Outcome::Expected)
     }
 }

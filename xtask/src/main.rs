@@ -17,6 +17,7 @@ mod linux;
 mod list;
 mod mutate;
 mod names;
+mod output;
 mod panic_report;
 mod probe;
 mod progress;

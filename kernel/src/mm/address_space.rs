@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::{Arch, Asid};
+use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::mm::entry::Perm;
 use crate::mm::file::File;
 use crate::mm::frame_alloc::OutOfFrames;

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{Level, Pfn};
 use crate::arch::Arch;
+use crate::atomic;
 use crate::smp::lock::Mutex;
 
 /// What a frame is.
@@ -38,9 +39,9 @@ pub enum FrameState {
 #[repr(C, align(64))]
 pub struct Frame<A: Arch> {
     /// References: one per mapping entry, one per walk that returned it, one of its file. 0 is not in use.
-    refs: AtomicU32,
+    refs: atomic::AtomicU32,
     /// References of them that are pins.
-    pins: AtomicU32,
+    pins: atomic::AtomicU32,
     /// The mm (tables, anonymous pages) or file that it belongs to.
     owner: AtomicU32,
     /// How often the frame was allocated.
@@ -71,10 +72,10 @@ pub const NO_FRAME: u32 = u32::MAX;
 
 impl<A: Arch> Frame<A> {
     /// A frame that the allocator has not got yet.
-    pub const fn new() -> Frame<A> {
+    pub fn new() -> Frame<A> {
         Frame {
-            refs: AtomicU32::new(0),
-            pins: AtomicU32::new(0),
+            refs: atomic::AtomicU32::new(0),
+            pins: atomic::AtomicU32::new(0),
             owner: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             address: AtomicU64::new(0),

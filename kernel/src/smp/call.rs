@@ -7,10 +7,11 @@
 //! A call is the strongest statement that one CPU can obtain of another: when it returns, each target has since run kernel
 //! code at interrupt level, and therefore has left every section that had interrupts masked when the call began. A walk is such a section.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::AtomicU64 as Count;
 
 use crate::addr::CpuId;
 use crate::arch::{Arch, Doorbell};
+use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::ledger::Cause;
 use crate::record::event::EventKind;
 use crate::record::shared::Doing;
@@ -43,12 +44,12 @@ pub struct Inbox {
     /// The newest unlink generation that this CPU has acknowledged.
     generation: AtomicU64,
     /// Calls acknowledged by this CPU, ever: what a test of coverage reads.
-    pub acknowledged: AtomicU64,
+    pub acknowledged: Count,
 }
 
 impl<A: Arch> Request<A> {
     /// No call under way.
-    pub const fn new() -> Request<A> {
+    pub fn new() -> Request<A> {
         Request {
             function: AtomicUsize::new(0),
             argument: AtomicUsize::new(0),
@@ -139,6 +140,8 @@ pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
     for id in cpu.inbox.from.take().iter() {
         let request = &A::machine().cpu(id).request;
         let function = request.function.load(Ordering::Relaxed);
+        #[cfg(loom)]
+        assert!(function != 0, "a request was taken before it was there");
         // SAFETY: the word was written by `call_many` from a `CallFn<A>`, and the acquire of `take` made it visible.
         let function = unsafe { core::mem::transmute::<usize, CallFn<A>>(function) };
         function(cpu, request.argument.load(Ordering::Relaxed));

@@ -1,8 +1,7 @@
 //! Sets of CPUs: a plain value, and one that several CPUs change.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use crate::addr::{CpuId, MAX_CPUS};
+use crate::atomic::{AtomicU64, Ordering};
 
 const WORDS: usize = MAX_CPUS / 64;
 
@@ -116,8 +115,8 @@ pub struct AtomicCpuMask {
 
 impl AtomicCpuMask {
     /// No CPU.
-    pub const fn new() -> AtomicCpuMask {
-        AtomicCpuMask { words: [const { AtomicU64::new(0) }; WORDS] }
+    pub fn new() -> AtomicCpuMask {
+        AtomicCpuMask::default()
     }
 
     /// Adds `cpu`; says whether it was in already. The caller's ordering: see each use for what it pairs with.

@@ -11,10 +11,11 @@
 //!
 //! Nothing here interrupts anybody.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU32;
 
 use crate::addr::{CpuId, Pfn};
 use crate::arch::Arch;
+use crate::atomic::{AtomicU64, Ordering};
 use crate::machine::Machine;
 use crate::record::shared::Doing;
 use crate::smp::cpu::Cpu;

@@ -23,10 +23,9 @@ pub mod targeted;
 pub mod targeted_v4;
 pub mod targeted_xchg;
 
-use core::sync::atomic::AtomicU64;
-
 use crate::addr::{CpuId, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
 use crate::mm::walk::{self, WalkFn};
@@ -230,8 +229,9 @@ impl<A: Arch> Entry<A> {
 }
 
 /// The real machine, seen by a strategy.
-pub(crate) struct MachineView<A: Arch> {
-    pub(crate) cpu: &'static Cpu<A>,
+pub struct MachineView<A: Arch> {
+    /// The CPU that asks.
+    pub cpu: &'static Cpu<A>,
 }
 
 impl<A: Arch> View for MachineView<A> {
@@ -251,7 +251,7 @@ impl<A: Arch> View for MachineView<A> {
     }
     fn slot(&self, cpu: CpuId) -> u64 {
         // Acquire: pairs with the release of `walk_end`, so that a walk seen to be over has read its last entry.
-        A::machine().cpu(cpu).walk_slot.0.load(core::sync::atomic::Ordering::Acquire)
+        A::machine().cpu(cpu).walk_slot.0.load(Ordering::Acquire)
     }
     fn hook(&self) -> bool {
         A::machine().policy.hook()
@@ -267,7 +267,7 @@ impl<A: Arch> View for MachineView<A> {
     }
     fn read_fence(&self) {
         // Acquire: orders loads before it against loads after it, and no store against any load.
-        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+        fence(Ordering::Acquire);
     }
 }
 

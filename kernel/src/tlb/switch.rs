@@ -12,9 +12,8 @@
 //! An idle CPU may keep the last mm loaded (*lazy*): it walks nothing in software, but its hardware still may, speculatively. A
 //! flush of pages skips it; a flush of tables must not.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
 use crate::arch::{Arch, Asid};
+use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::mm::address_space::Mm;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;

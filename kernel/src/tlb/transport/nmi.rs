@@ -6,9 +6,8 @@
 //! One broadcast is under way at a time. The targets are a set of bits, not a count: NMIs merge, and one that arrives while another is handled is taken afterwards, so a handler may
 //! find nothing to do.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
 use crate::arch::{Arch, Asid, Doorbell};
+use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::mm::address_space::Mm;
 use crate::record::shared::Doing;
 use crate::smp::cpu::Cpu;
@@ -73,6 +72,8 @@ pub(crate) fn handle<A: Arch>(cpu: &'static Cpu<A>) {
     if !board.pending.load(Ordering::Acquire).contains(cpu.id) {
         return;
     }
+    #[cfg(loom)]
+    assert!(board.what.load(Ordering::Relaxed) != 0, "an order was taken before it was there");
     // SAFETY: while this CPU is pending, the initiator waits and keeps the order on its stack.
     let what = unsafe { &*(board.what.load(Ordering::Relaxed) as *const Invalidation) };
     let n = A::invalidate_local(Asid(board.asid.load(Ordering::Relaxed) as u16), what);

@@ -7,9 +7,10 @@
 //! after a while. `Running -> Frozen -> Running`, or, when a flush came meanwhile, `Frozen -> Owes -> Running` with everything invalidated in between. The
 //! flush moves `Frozen` to `Owes` by one compare-and-exchange, the CPU leaves by one exchange: one of them is first.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use crate::arch::Arch;
+use crate::atomic::{AtomicU8, Ordering};
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::smp::cpu::Cpu;
