@@ -37,7 +37,7 @@ pub fn run_all<A: Arch>(
     let machine = A::machine();
     let range = HERE..HERE.add(MOST as u64 * PAGE_SIZE);
     let set_up = |error| CellError::SetUp(OpError::Map(error));
-    let mm = Mm::new(cpu, 0).map_err(|error| set_up(error.into()))?;
+    let mm = Mm::new(cpu, 0).map_err(set_up)?;
     mm.map(range.clone(), Perm::WRITE, Backing::Anon).map_err(set_up)?;
     fault::populate(cpu, &mm, range.clone()).map_err(set_up)?;
     switch::load(cpu, &mm);

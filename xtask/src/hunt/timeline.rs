@@ -186,14 +186,14 @@ mod tests {
     }
 
     fn forged() -> (Violation, Vec<Vec<Event>>) {
-        use EventKind::*;
+        use EventKind::{FlushBegin, FlushEnd, Free, Reuse, Unlink, WalkBegin, WalkEnd, WalkHolds};
         let violation = Violation { walker: 1, updater: 0, pfn: 0x77, ..Violation::default() };
         let updater = vec![
             event(10, 0, Free, 0x5, 0),
             event(120, 0, Unlink, 0x77, 0x4000),
             event(130, 0, FlushBegin, 0x4000, 0),
             event(140, 0, FlushEnd, 0x4000, 0),
-            event(150, 0, Violation, 0x77, 1),
+            event(150, 0, EventKind::Violation, 0x77, 1),
             event(151, 0, Reuse, 0x77, 0),
         ];
         let walker = vec![
