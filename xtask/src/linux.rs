@@ -19,6 +19,11 @@ const MODE: &str = "idle";
 struct File {
     instructions: Vec<Entry>,
     counts: Vec<Count>,
+    about: About,
+}
+
+#[derive(Default, Deserialize)]
+struct About {
     prediction: HashMap<String, Value>,
 }
 
@@ -59,7 +64,7 @@ impl Reference {
     /// Reads the file that was compiled in.
     pub(crate) fn load() -> Reference {
         let file: Result<File, _> = serde_json::from_str(include_str!("../data/linux-ipi-counts.json"));
-        let empty = || File { instructions: Vec::new(), counts: Vec::new(), prediction: HashMap::new() };
+        let empty = || File { instructions: Vec::new(), counts: Vec::new(), about: About::default() };
         Reference(file.unwrap_or_else(|_| empty()))
     }
 
@@ -82,7 +87,7 @@ impl Reference {
 
     /// Rounds of one operation by the source of Linux; flushes where they interrupt.
     pub(crate) fn prediction(&self, workload: &str) -> Option<Rounds> {
-        let (_, value) = self.0.prediction.iter().find(|(name, _)| ours(name) == workload)?;
+        let (_, value) = self.0.about.prediction.iter().find(|(name, _)| ours(name) == workload)?;
         Some(Rounds { flush: sum(value.get("F")?)?, sync: sum(value.get("S")?)? })
     }
 

@@ -2,6 +2,7 @@
 //! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
+mod bench;
 mod build;
 mod child;
 mod ci;
@@ -15,10 +16,12 @@ mod hunt;
 mod image;
 mod linux;
 mod list;
+mod matrix;
 mod mutate;
 mod names;
 mod output;
 mod panic_report;
+mod parity;
 mod probe;
 mod progress;
 mod qemu;
@@ -29,6 +32,7 @@ mod run;
 mod seeds;
 mod setup;
 mod shared_memory;
+mod sim;
 mod structured_log;
 mod suite;
 mod table;
@@ -56,9 +60,12 @@ enum Command {
     Doctor(doctor::Doctor),
     Build(build::Build),
     Test(test::Test),
+    Sim(sim::Sim),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
+    Parity(parity::Parity),
+    Bench(bench::Bench),
 }
 
 fn main() -> std::process::ExitCode {
@@ -70,9 +77,12 @@ fn main() -> std::process::ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
+        Command::Sim(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
+        Command::Parity(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     error::exit_code(result)
 }

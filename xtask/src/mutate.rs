@@ -5,11 +5,13 @@ use kernel::guard::{Guard, ShownBy};
 use kernel::record::cell::Verdict;
 use kernel::suite::Mode;
 use kernel::tlb::transport;
+use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::Kind;
 use crate::error::{self, Outcome, bad_input};
 use crate::names;
+use crate::output;
 use crate::probe::{self, Bench, Probe};
 use crate::progress::Cells;
 use crate::rows::Row;
@@ -86,7 +88,7 @@ impl Mutate {
         used.sort();
         used.dedup();
         let control = self.control(&bench, &archs, &used)?;
-        anstream::print!("{}", control.text());
+        output::print(&control.text())?;
         if !control.holds() {
             return Ok(Outcome::Unexpected);
         }
@@ -99,9 +101,9 @@ impl Mutate {
             }
         }
         bar.end();
-        anstream::print!("{}", table(&findings));
+        output::print(&table(&findings))?;
         let survivors = survivors(&findings);
-        anstream::print!("{}", verdict(&survivors, guards.len()));
+        output::print(&verdict(&survivors, guards.len()))?;
         Ok(if survivors.is_empty() { Outcome::Expected } else { Outcome::Unexpected })
     }
 
@@ -123,6 +125,7 @@ impl Mutate {
             transport: Some(transport),
             workloads: kernel::workload::NAMES.iter().map(|(name, _)| *name).collect(),
             modes: vec![Mode::NAMES[Mode::Contend as usize].0],
+            walker: WalkerClass::NAMES[0].0,
             ops: self.ops,
             seed,
             hook: Hook::Auto,
@@ -131,7 +134,7 @@ impl Mutate {
             without,
             log: Some("error".into()),
         };
-        Probe { arch, cpus: self.smp, kind: Kind::Checking, suite }
+        Probe { arch, cpus: self.smp, kind: Kind::Checking, suite, more: None }
     }
 
     /// The same cells with every guard in place.

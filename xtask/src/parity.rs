@@ -2,12 +2,14 @@
 
 use clap::Args;
 use kernel::suite::Mode;
+use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::Kind;
 use crate::error::{Outcome, bad_input};
 use crate::linux::{Reference, Rounds};
 use crate::names;
+use crate::output;
 use crate::probe::{self, Bench, Probe};
 use crate::progress::Cells;
 use crate::rows::Row;
@@ -109,7 +111,13 @@ impl Parity {
         let probes: Vec<Probe> = archs
             .iter()
             .flat_map(|&arch| self.cpus.iter().map(move |&cpus| (arch, cpus)))
-            .map(|(arch, cpus)| Probe { arch, cpus, kind: Kind::Checking, suite: suite(strategy, &workloads) })
+            .map(|(arch, cpus)| Probe {
+                arch,
+                cpus,
+                kind: Kind::Checking,
+                suite: suite(strategy, &workloads),
+                more: None,
+            })
             .collect();
         let bar = Cells::of(probes.len() as u64, "machines");
         let work = |probe: &Probe, stop: &dyn Fn() -> bool| {
@@ -120,7 +128,8 @@ impl Parity {
                 None => Ok(outcome.rows),
             }
         };
-        let rows: Vec<Row> = probe::in_order(&probes, probe::at_once(), work, |_| false)?.into_iter().flatten().collect();
+        let rows: Vec<Row> =
+            probe::in_order(&probes, probe::at_once(), work, |_| false)?.into_iter().flatten().collect();
         bar.end();
         let mut wrong = rows.iter().filter(|r| r.is_unexpected()).count();
         for &arch in &archs {
@@ -128,9 +137,9 @@ impl Parity {
             if strategy == LIKE_LINUX {
                 wrong += lines.iter().filter(|l| compare(l) == Comparison::Different).count();
             }
-            print!("{}", text(arch, strategy, &lines));
+            output::print(&text(arch, strategy, &lines))?;
         }
-        print!("{}", verdict(strategy, wrong));
+        output::print(&verdict(strategy, wrong))?;
         Ok(if wrong == 0 { Outcome::Expected } else { Outcome::Unexpected })
     }
 }
@@ -141,6 +150,7 @@ fn suite(strategy: &'static str, workloads: &[&'static str]) -> Suite {
         transport: None,
         workloads: workloads.to_vec(),
         modes: MODES.iter().map(|mode| Mode::NAMES[*mode as usize].0).collect(),
+        walker: WalkerClass::NAMES[0].0,
         ops: OPS,
         seed: 1,
         hook: Hook::Auto,
@@ -271,10 +281,7 @@ mod tests {
 
     #[test]
     fn the_text_says_what_is_different_and_why() {
-        let lines = [
-            line("munmap_2m", (2.0, 0.0), (1.0, 0.0)),
-            line("unshare_mprotect_last", (1.0, 1.0), (2.0, 1.0)),
-        ];
+        let lines = [line("munmap_2m", (2.0, 0.0), (1.0, 0.0)), line("unshare_mprotect_last", (1.0, 1.0), (2.0, 1.0))];
         let text = text(Arch::X86_64, "sync-all", &lines);
         assert!(text.lines().any(|l| l.starts_with("munmap_2m") && l.ends_with("DIFFERENT")), "{text}");
         assert!(text.contains("unshare_mprotect_last, fewer on purpose: Linux unshares"), "{text}");
@@ -284,7 +291,10 @@ mod tests {
     fn another_strategy_shows_what_it_saves() {
         let lines = [line("collapse_anon", (1.0, 0.0), (1.0, 1.0)), line("munmap_2m", (1.0, 0.0), (1.0, 0.0))];
         let text = text(Arch::X86_64, "coverage", &lines);
-        assert!(text.lines().any(|l| l.starts_with("collapse_anon") && l.ends_with("3 sync interrupts less")), "{text}");
+        assert!(
+            text.lines().any(|l| l.starts_with("collapse_anon") && l.ends_with("3 sync interrupts less")),
+            "{text}"
+        );
         assert!(!text.contains("DIFFERENT"));
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Probe {
     pub(crate) kind: Kind,
     /// What it runs.
     pub(crate) suite: Suite,
+    /// A word more on the guest's command line.
+    pub(crate) more: Option<&'static str>,
 }
 
 /// What came out of one probe.
@@ -70,6 +72,7 @@ impl Bench {
         let Some((_, qemu)) = self.qemus.iter().find(|(arch, _)| *arch == probe.arch) else {
             anyhow::bail!("nothing was made ready for {}", probe.arch.name());
         };
+        let words = probe.suite.command_line(probe.arch.native_transport());
         let launch = Launch {
             arch: probe.arch,
             qemu: qemu.clone(),
@@ -78,7 +81,7 @@ impl Bench {
             image: image_path(probe.arch, probe.kind),
             ram: PathBuf::new(),
             serial: PathBuf::new(),
-            command_line: probe.suite.command_line(probe.arch.native_transport()),
+            command_line: [Some(words.as_str()), probe.more].into_iter().flatten().collect::<Vec<_>>().join(" "),
             engine: probe.suite.engine,
             gdb: false,
         };

@@ -10,6 +10,7 @@
 use core::ops::Range;
 
 use super::cell::CellError;
+use super::walker::WalkerClass;
 use super::{HERE, OpError};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -41,7 +42,7 @@ pub fn run_all<A: Arch>(
     mm.map(range.clone(), Perm::WRITE, Backing::Anon).map_err(set_up)?;
     fault::populate(cpu, &mm, range.clone()).map_err(set_up)?;
     switch::load(cpu, &mm);
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain: false };
+    let setting = Setting { transport: suite.transport, hook: suite.hook, chain: false, walker: WalkerClass::Gup };
     let mut index = 0;
     for strategy in &suite.strategies {
         machine.policy.set(&sync::all::<A>()[*strategy], setting);

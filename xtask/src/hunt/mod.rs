@@ -10,11 +10,13 @@ use clap::Args;
 use kernel::guard::Guard;
 use kernel::record::cell::Verdict;
 use kernel::suite::Mode;
+use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch};
 use crate::build::Kind;
 use crate::error::{self, Outcome, bad_input};
 use crate::names;
+use crate::output;
 use crate::probe::{self, Bench, Probe};
 use crate::progress::Cells;
 use crate::rows::Row;
@@ -40,6 +42,9 @@ pub(crate) struct Hunt {
     /// How a flush reaches other CPUs; the architecture's own if not given
     #[arg(long, value_name = "NAME")]
     transport: Option<String>,
+    /// Who walks, and in which context: gup, nmi, nmi-other, foreign, rcu
+    #[arg(long, value_name = "NAME", default_value = "gup")]
+    walker: String,
     /// Workloads, or all
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "all")]
     workload: Vec<String>,
@@ -125,7 +130,7 @@ impl Hunt {
         let ground = Ground { arch, bench: Bench::ready(&[arch], Kind::Checking)?, suite };
         let mut covered = Covered::default();
         let Some(found) = self.search(&ground, &first, &mut covered)? else {
-            print!("{}", self.nothing(&ground, &covered));
+            output::print(&self.nothing(&ground, &covered))?;
             return Ok(if covered.expected == 0 { Outcome::Expected } else { Outcome::Unexpected });
         };
         let (small, tried) = if self.exact { (found.clone(), 0) } else { self.shrink(&ground, found.clone())? };
@@ -134,7 +139,7 @@ impl Hunt {
             shown.wrong.as_ref() == Some(&small),
             "the same run came out differently: this is not deterministic"
         );
-        print!("{}", self.report(&ground, &found, &small, tried, &shown));
+        output::print(&self.report(&ground, &found, &small, tried, &shown))?;
         let to_be_found = !ground.suite.without.is_empty() || shown.row.is_some_and(|r| r.expected == Verdict::Unsafe);
         Ok(if to_be_found { Outcome::Expected } else { Outcome::Unexpected })
     }
@@ -143,6 +148,8 @@ impl Hunt {
         let transport: Vec<String> = self.transport.iter().cloned().collect();
         let strategies = names::choose("strategy", std::slice::from_ref(&self.strategy), kernel::sync::NAMES)?;
         let transports = names::choose("transport", &transport, kernel::tlb::transport::NAMES)?;
+        let walkers = names::choose("walker", std::slice::from_ref(&self.walker), WalkerClass::NAMES)?;
+        let [walker] = walkers[..] else { return Err(bad_input("hunt searches one class of walkers")) };
         if strategies.len() != 1 || transports.len() > 1 {
             return Err(bad_input("hunt searches one strategy on one transport; `cargo xtask list` names them"));
         }
@@ -151,6 +158,7 @@ impl Hunt {
             transport: transports.first().copied(),
             workloads: names::choose("workload", &self.workload, kernel::workload::NAMES)?,
             modes: vec![Mode::NAMES[Mode::Contend as usize].0],
+            walker,
             ops: self.ops,
             seed: 0,
             hook: self.hook,
@@ -261,6 +269,9 @@ impl Hunt {
             case.ops,
             case.seed,
         );
+        if suite.walker != WalkerClass::NAMES[0].0 {
+            words += &format!(" --walker {}", suite.walker);
+        }
         if self.hook != Hook::Auto {
             words += &format!(" --hook {}", suite.hook.word());
         }
@@ -275,7 +286,9 @@ impl Hunt {
 }
 
 fn in_words(case: &Case) -> String {
-    format!("{} CPUs, {} operations, {} workloads, seed {}", case.cpus, case.ops, case.workloads.len(), case.seed)
+    let of = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (ops, workloads) = (of(case.ops, "operation"), of(case.workloads.len() as u64, "workload"));
+    format!("{} CPUs, {ops}, {workloads}, seed {}", case.cpus, case.seed)
 }
 
 impl Ground {
@@ -284,7 +297,8 @@ impl Ground {
     }
 
     fn look(&self, case: &Case, stop: &dyn Fn() -> bool) -> anyhow::Result<Shown> {
-        let probe = Probe { arch: self.arch, cpus: case.cpus, kind: Kind::Checking, suite: self.suite_of(case) };
+        let probe =
+            Probe { arch: self.arch, cpus: case.cpus, kind: Kind::Checking, suite: self.suite_of(case), more: None };
         let outcome = self.bench.run(&probe, stop)?;
         let row = outcome.rows.iter().find(|r| r.verdict == Verdict::Unsafe).cloned();
         let timeline = match (&row, &outcome.fault) {
