@@ -33,6 +33,7 @@ mod seeds;
 mod setup;
 mod shared_memory;
 mod sim;
+mod soak;
 mod structured_log;
 mod suite;
 mod table;
@@ -66,6 +67,7 @@ enum Command {
     Hunt(Box<hunt::Hunt>),
     Parity(parity::Parity),
     Bench(bench::Bench),
+    Soak(soak::Soak),
 }
 
 fn main() -> std::process::ExitCode {
@@ -83,6 +85,7 @@ fn main() -> std::process::ExitCode {
         Command::Hunt(command) => command.run(),
         Command::Parity(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Soak(command) => command.run(),
     };
     error::exit_code(result)
 }

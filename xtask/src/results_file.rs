@@ -121,8 +121,8 @@ impl ResultsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::Summary;
     use crate::arch::Arch;
+    use crate::rows::Summary;
     use crate::rows::tests::{cell, setting};
     use kernel::suite::Mode;
 
