@@ -1,5 +1,6 @@
 //! A counterexample as one numbered timeline: what the walker did, what the updater did, in the order in which it happened.
 
+use kernel::ledger::Elision;
 use kernel::record::cell::Violation;
 use kernel::record::event::{Event, EventKind};
 
@@ -143,7 +144,13 @@ fn end(events: &[Event], violation: usize, walker: u16) -> usize {
 fn in_words(event: &Event) -> String {
     let Some(kind) = EventKind::from_number(event.kind) else { return format!("event of kind {}", event.kind) };
     let (a, b) = details(kind);
-    let mut text = kind.in_words().replace("{a}", &a.show(event.a)).replace("{b}", &b.show(event.b));
+    let words = match kind {
+        // Whom a flush reaches is known when it ends.
+        EventKind::FlushBegin => "flush from {a} begins",
+        EventKind::SyncElided => "sync for table {a} elided: {b}",
+        _ => kind.in_words(),
+    };
+    let mut text = words.replace("{a}", &a.show(event.a)).replace("{b}", &b.show(event.b));
     if matches!(kind, EventKind::WalkBegin | EventKind::Unlink | EventKind::Switch | EventKind::FlushBegin) {
         text += &format!(" (mm {})", event.mm);
     }
@@ -157,6 +164,8 @@ enum Detail {
     Place,
     /// A count or a name's number.
     Number,
+    /// Why a sync was left out.
+    Reason,
 }
 
 impl Detail {
@@ -164,15 +173,29 @@ impl Detail {
         match self {
             Detail::Place => format!("{value:#x}"),
             Detail::Number => value.to_string(),
+            Detail::Reason => reason(value).map_or_else(|| value.to_string(), String::from),
         }
     }
 }
 
+/// An [`Elision`] in words.
+fn reason(number: u64) -> Option<&'static str> {
+    let all = [
+        (Elision::Never, "never sent"),
+        (Elision::StaticHook, "by the hook"),
+        (Elision::Covered, "covered by the flush"),
+        (Elision::NoWalker, "nobody walks"),
+        (Elision::FreshTable, "another table is taken"),
+    ];
+    all.into_iter().find(|(elision, _)| *elision as u64 == number).map(|(_, words)| words)
+}
+
 fn details(kind: EventKind) -> (Detail, Detail) {
-    use Detail::{Number, Place};
+    use Detail::{Number, Place, Reason};
     match kind {
         EventKind::WalkHolds | EventKind::Unlink => (Place, Place),
         EventKind::CellStart | EventKind::CellEnd | EventKind::Acknowledge | EventKind::Pause => (Number, Number),
+        EventKind::SyncElided => (Place, Reason),
         _ => (Place, Number),
     }
 }
@@ -218,7 +241,7 @@ mod tests {
             format!("   1        +0  {}", left("walk begins at 0x4000 (mm 3)")),
             format!("   2       +10  {}", left("walk to 0x4000 holds table 0x77")),
             format!("   3       +10  {gap}| table 0x77 unlinked from 0x4000 (mm 3)"),
-            format!("   4       +10  {gap}| flush from 0x4000 begins, 0 targets (mm 3)"),
+            format!("   4       +10  {gap}| flush from 0x4000 begins (mm 3)"),
             format!("   5       +10  {gap}| flush from 0x4000 ends, 0 acknowledged"),
             format!("   6       +10  {gap}| VIOLATION: frame 0x77 still held by cpu 1"),
             format!("   7        +1  {gap}| table 0x77 reused"),
@@ -253,6 +276,13 @@ mod tests {
         rings[1].insert(4, event(160, 1, EventKind::Violation, 0x77, 1));
         let text = Timeline::around(&violation, &rings).text();
         assert!(text.starts_with("   #    +instr  cpu 1\n") && !text.contains('|'), "{text}");
+    }
+
+    #[test]
+    fn a_sync_that_was_left_out_says_why() {
+        let elided = in_words(&event(1, 0, EventKind::SyncElided, 0x77, Elision::NoWalker as u64));
+        assert_eq!(elided, "sync for table 0x77 elided: nobody walks");
+        assert!(in_words(&event(1, 0, EventKind::SyncElided, 0x77, 99)).ends_with("elided: 99"));
     }
 
     #[test]
