@@ -223,7 +223,8 @@ fn shown_is_printed(arch: &str) {
         let line = shown.words.join(" ");
         let output = xtask(&shown.words);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(shown.status), "{}: cargo xtask {line}\n{text}", shown.document);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(shown.status), "{}: cargo xtask {line}\n{text}{said}", shown.document);
         let printed = bare(&text);
         let mut rest = printed.as_str();
         for part in shown.output.as_deref().unwrap_or_default().split("...") {
