@@ -77,13 +77,14 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     }
 
     fn load_entry(slot: &AtomicU64) -> u64 {
+        let raw = slot.load(ENTRY_LOAD);
         let board = board();
         let at = slot as *const AtomicU64 as usize;
         let hook = board.hook.borrow_mut().take_if(|(hooked, _)| *hooked == at);
         if let Some((_, hook)) = hook {
             hook();
         }
-        slot.load(ENTRY_LOAD)
+        raw
     }
 
     fn irq_save() -> bool {

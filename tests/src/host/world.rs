@@ -113,13 +113,13 @@ impl<A: Arch> World<A> {
         self.machine.policy.set(&sync::all::<A>()[number], setting);
     }
 
-    /// The next time that any CPU reads the entry for `va` in `table` of `level`, does `what` first.
-    pub fn before_load(&self, table: Table<A>, level: Level, va: VirtAddr, what: impl FnOnce() + 'static) {
+    /// The next time that any CPU reads the entry for `va` in `table` of `level`, does `what` before that CPU goes on.
+    pub fn after_load(&self, table: Table<A>, level: Level, va: VirtAddr, what: impl FnOnce() + 'static) {
         let slot = table.slot(va.index(level)) as *const _ as usize;
         *board().hook.borrow_mut() = Some((slot, Box::new(what)));
     }
 
-    /// Whether nothing that was asked for by [`World::before_load`] is outstanding.
+    /// Whether nothing that was asked for by [`World::after_load`] is outstanding.
     pub fn hook_ran(&self) -> bool {
         board().hook.borrow().is_none()
     }
@@ -175,6 +175,11 @@ impl<A: Arch> World<A> {
             }
         }
     }
+}
+
+/// Runs `what` as CPU `index` of this host thread's machine: for what [`World::after_load`] does.
+pub fn run_on<R>(index: usize, what: impl FnOnce() -> R) -> R {
+    board().on(index, what)
 }
 
 impl<A: Arch> Drop for World<A> {

@@ -38,16 +38,26 @@ pub struct Vcpu {
 /// See [`super::flush`].
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
-    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume::<A>(*id)).collect();
+    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume(mm, *id)).collect();
     ipi::deliver(cpu, mm, flush, interrupted)
 }
 
 /// Whether the CPU is frozen, and now owes a flush.
-fn leave_to_resume<A: Arch>(id: crate::addr::CpuId) -> bool {
-    let state = &A::machine().cpu(id).vcpu.state;
+fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> bool {
+    let (state, loaded) = (&A::machine().cpu(id).vcpu.state, &A::machine().cpu(id).loaded);
+    // What a CPU flushes on resume is what it has loaded; tagged translations of another mm would be left.
+    if A::ASIDS > 1 && loaded.mm() != mm.id {
+        return false;
+    }
     // AcqRel: the entries were changed before; pairs with the exchange in `freeze_by_chance`, after which they are looked at.
     let frozen = state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed);
-    frozen.is_ok() || state.load(Ordering::Relaxed) == OWES
+    // If it owes one already: once more, so that the exchange that ends it sees what this flush has changed.
+    let owes = match frozen {
+        Ok(_) => true,
+        Err(OWES) => state.compare_exchange(OWES, OWES, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
+        Err(_) => false,
+    };
+    owes && (A::ASIDS == 1 || loaded.mm() == mm.id)
 }
 
 /// A schedule point under `paravirt`: the CPU may be frozen here.
