@@ -14,6 +14,7 @@ use clap::Args;
 use crate::arch::{self, Arch, ArchChoice};
 use crate::child;
 use crate::error::Outcome;
+use crate::output;
 use crate::progress::Step;
 use crate::setup;
 use crate::toolchain::{RustFacts, STRUCTURED_LOG_LEVEL, rust_flags};
@@ -68,7 +69,7 @@ impl Build {
         let all: Vec<(Arch, Kind)> = archs.iter().flat_map(|&a| Kind::ALL.map(|k| (a, k))).collect();
         build(&all, self.verbose)?;
         for (arch, kind) in all {
-            println!("{}", image_path(arch, kind).display());
+            output::print(&format!("{}\n", image_path(arch, kind).display()))?;
         }
         Ok(Outcome::Expected)
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::build::repository;
 use crate::child;
 use crate::error::Outcome;
+use crate::output;
 use crate::toolchain::{self, RustFacts};
 
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -30,10 +31,10 @@ impl Ci {
             }
         }
         if failed.is_empty() {
-            println!("All checks passed.");
+            output::print("All checks passed.\n")?;
             return Ok(Outcome::Expected);
         }
-        println!("Failed: {}.", failed.join(", "));
+        output::print(&format!("Failed: {}.\n", failed.join(", ")))?;
         Ok(Outcome::Unexpected)
     }
 }

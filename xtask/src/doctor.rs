@@ -9,6 +9,7 @@ use crate::arch::Arch;
 use crate::build::{Kind, image_path, stale};
 use crate::child;
 use crate::error::Outcome;
+use crate::output;
 use crate::qemu;
 use crate::setup::{self, Plan, Privilege, Step};
 use crate::toolchain::RustFacts;
@@ -54,23 +55,24 @@ impl Doctor {
             };
             lines.add(&format!("{} {} image", arch.name(), kind.name()), text == "built", text);
         }
-        anstream::print!("{}", lines.0);
+        output::print(&lines.0)?;
         self.say_what_is_missing()
     }
 
     fn say_what_is_missing(&self) -> anyhow::Result<Outcome> {
         match setup::plan(&setup::gather(&Arch::ALL, true, false)?) {
             Plan::Ready => {
-                println!("Nothing is missing.");
+                output::print("Nothing is missing.\n")?;
                 Ok(Outcome::Expected)
             }
             Plan::Install(steps) => {
-                println!("Missing; `cargo xtask run` would install it:");
-                steps.iter().for_each(|step| println!("  {}", cost(step)));
+                let costs: String = steps.iter().map(|step| format!("  {}\n", cost(step))).collect();
+                output::print(&format!("Missing; `cargo xtask run` would install it:\n{costs}"))?;
                 Ok(Outcome::Unexpected)
             }
             Plan::Stop { missing, command } => {
-                println!("Missing: {missing}. This user or system does not let me install it; run:\n  {command}");
+                let why = "This user or system does not let me install it";
+                output::print(&format!("Missing: {missing}. {why}; run:\n  {command}\n"))?;
                 Ok(Outcome::Unexpected)
             }
         }

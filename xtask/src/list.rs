@@ -3,8 +3,10 @@
 use clap::Args;
 use kernel::guard::Guard;
 use kernel::suite::{Mode, Named};
+use kernel::workload::walker::WalkerClass;
 
 use crate::error::Outcome;
+use crate::output;
 
 /// Names every strategy, transport, workload, mode and guard, with one line each
 #[derive(Args)]
@@ -13,18 +15,19 @@ pub(crate) struct List {}
 impl List {
     /// Prints the names.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
-        anstream::print!("{}", text());
+        output::print(&text())?;
         Ok(Outcome::Expected)
     }
 }
 
 fn text() -> String {
     let bold = anstyle::Style::new().bold();
-    let sections: [(&str, &[Named]); 5] = [
+    let sections: [(&str, &[Named]); 6] = [
         ("Strategies (--strategy)", kernel::sync::NAMES),
         ("Transports (--transport)", kernel::tlb::transport::NAMES),
         ("Workloads (--workload)", kernel::workload::NAMES),
         ("Modes (--mode): what the other CPUs do", Mode::NAMES),
+        ("Walkers (--walker): who walks in mode contend", WalkerClass::NAMES),
         ("Guards (--without): what can be taken away to see that it is noticed", Guard::NAMES),
     ];
     let width = sections.iter().flat_map(|(_, names)| names.iter()).map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -14,7 +14,9 @@ mod hang;
 mod image;
 mod linux;
 mod list;
+mod matrix;
 mod names;
+mod output;
 mod panic_report;
 mod progress;
 mod qemu;
@@ -24,6 +26,7 @@ mod rows;
 mod run;
 mod setup;
 mod shared_memory;
+mod sim;
 mod structured_log;
 mod suite;
 mod table;
@@ -51,6 +54,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Build(build::Build),
     Test(test::Test),
+    Sim(sim::Sim),
     Ci(ci::Ci),
 }
 
@@ -63,6 +67,7 @@ fn main() -> std::process::ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
+        Command::Sim(command) => command.run(),
         Command::Ci(command) => command.run(),
     };
     error::exit_code(result)

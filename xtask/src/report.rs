@@ -2,10 +2,14 @@
 
 use crate::arch::Arch;
 use crate::compare;
-use crate::linux::Reference;
+use crate::linux::{self, Reference};
+use crate::matrix;
 use crate::rows::{Row, Setting};
 use crate::table::{self, paragraph};
 use crate::violation;
+
+/// What an operation is to cost, as a part of what it costs on Linux.
+const AIM: f64 = 0.25;
 
 /// Everything that goes to standard output.
 pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
@@ -13,6 +17,26 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     let bold = anstyle::Style::new().bold();
     let of_arch = |arch: Arch| rows.iter().filter(|r| r.arch == arch).cloned().collect::<Vec<_>>();
     let mut out = String::new();
+    let walker = rows.first().map_or("-", |r| r.walker);
+    let several = table::distinct(rows, |r| r.transport).len() > 1
+        && archs.iter().any(|&a| table::distinct(&of_arch(a), |r| r.transport).len() > 1);
+    if several {
+        for &arch in archs {
+            out += &format!(
+                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, QEMU {}\n\n{}\n",
+                arch.name(),
+                setting.cpus,
+                setting.ops,
+                setting.seed,
+                setting.engine,
+                setting.qemu,
+                matrix::of(&of_arch(arch))
+            );
+        }
+        out += &violations(rows);
+        out += &verdict_line(rows);
+        return out;
+    }
     for &arch in archs {
         let rows = of_arch(arch);
         let transport = rows.first().map_or("-", |r| r.transport);
@@ -28,6 +52,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
             table::JUDGED,
             table::of(&rows, &linux)
         );
+        out += &instructions(&rows, &linux);
     }
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
@@ -35,6 +60,34 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     out += &violations(rows);
     out += &verdict_line(rows);
     out
+}
+
+/// How the instructions compare with Linux's; nothing where they were not measured.
+fn instructions(rows: &[Row], linux: &Reference) -> String {
+    let mut above = Vec::new();
+    let mut compared = 0;
+    for workload in table::distinct(rows, |r| r.workload) {
+        let ours = rows.iter().filter(|r| r.workload == workload).filter_map(|r| r.instructions_per_op);
+        let most = ours.fold(0.0, f64::max);
+        let Some(theirs) = linux.instructions(rows[0].arch, workload).filter(|_| most > 0.0) else { continue };
+        compared += 1;
+        let ratio = most / theirs as f64;
+        if ratio > AIM {
+            above.push(format!("{workload} {ratio:.2}"));
+        }
+    }
+    if compared == 0 {
+        return String::new();
+    }
+    let mut text = format!(
+        "Instructions per operation (aim: at most {AIM} of Linux {}'s): reached in {} of {compared} workloads",
+        linux::KERNEL,
+        compared - above.len()
+    );
+    if !above.is_empty() {
+        text += &format!("; not in {}", above.join(", "));
+    }
+    paragraph(0, &format!("{text}.")) + "\n"
 }
 
 fn violations(rows: &[Row]) -> String {
@@ -66,7 +119,7 @@ fn verdict_line(rows: &[Row]) -> String {
     let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
     if unexpected == 0 {
         let good = Green.on_default().bold();
-        format!("{good}As expected{good:#}: {} rows, every verdict and every predicted count.\n", rows.len())
+        format!("{good}As expected{good:#}: every verdict and every predicted count, rows: {}.\n", rows.len())
     } else {
         let bad = Red.on_default().bold();
         format!("{bad}NOT as expected{bad:#}: {unexpected} of {} rows.\n", rows.len())
@@ -86,7 +139,8 @@ mod tests {
         assert!(
             good.starts_with("x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, QEMU 7.2.22\n")
         );
-        assert!(good.ends_with("As expected: 6 rows, every verdict and every predicted count.\n"), "{good}");
+        assert!(good.contains("(aim: at most 0.25 of Linux 6.12's): reached in 1 of 1 workloads.\n"), "{good}");
+        assert!(good.ends_with("As expected: every verdict and every predicted count, rows: 6.\n"), "{good}");
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl ResultsFile {
         }
         let free = !self.path.exists();
         let place = if free && std::fs::rename(partial, &self.path).is_ok() { &self.path } else { partial };
-        Some(format!("{} rows of finished cells are in {}, without a summary", self.rows, place.display()))
+        Some(format!("the rows of finished cells ({}) are in {}, without a summary", self.rows, place.display()))
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
             let mut file = ResultsFile::create(&path).unwrap();
             file.add(&row(), &setting()).unwrap();
             let said = file.abandon().unwrap();
-            assert!(said.starts_with("1 rows") && said.contains(place), "{said}");
+            assert!(said.contains("cells (1)") && said.contains(place), "{said}");
             assert_eq!(std::fs::read_to_string(directory.join(place)).unwrap().lines().count(), 1);
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old\n");

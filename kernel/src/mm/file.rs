@@ -63,10 +63,14 @@ impl<A: Arch> File<A> {
     /// Forgets the part `range` of a mapping of `mm`.
     pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
         let mut contents = self.contents.lock();
+        let ours = |mapping: &Mapping<A>| mapping.mm.as_ptr() == mm as *const Mm<A>;
+        if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
+            contents.mappings.swap_remove(whole);
+            return;
+        }
         let mut kept = Vec::new();
         for mapping in contents.mappings.drain(..) {
-            let ours = mapping.mm.as_ptr() == mm as *const Mm<A>;
-            if !ours || mapping.range.end <= range.start || range.end <= mapping.range.start {
+            if !ours(&mapping) || mapping.range.end <= range.start || range.end <= mapping.range.start {
                 kept.push(mapping);
                 continue;
             }

@@ -9,8 +9,9 @@
 //! Two gathers of one mm at the same time (`MADV_DONTNEED` by two threads) may each see entries that the other has cleared and not flushed. The second
 //! to finish therefore flushes everything.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+use arrayvec::ArrayVec;
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -36,6 +37,9 @@ const BATCH: usize = 510;
 /// Batch pages before the gather flushes.
 const BATCHES: usize = 19;
 
+/// Shared tables that may be left before they are settled: as many GiB as one flush covers.
+pub(super) const UNSHARED: usize = 16;
+
 /// What an operation has unmapped and not yet let go of.
 #[must_use = "a gather must be finished"]
 pub struct Gather<'m, A: Arch> {
@@ -57,7 +61,7 @@ pub struct Gather<'m, A: Arch> {
     tables: usize,
     table_batch: Option<Pfn>,
     /// Shared tables that this mm has left and whose flush is due, by their offset in the file.
-    unshared: Vec<u64>,
+    unshared: ArrayVec<u64, UNSHARED>,
 }
 
 impl<'m, A: Arch> Gather<'m, A> {
@@ -80,7 +84,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             page_batches: [Pfn(0); BATCHES],
             tables: 0,
             table_batch: None,
-            unshared: Vec::new(),
+            unshared: ArrayVec::new(),
         }
     }
 
@@ -146,6 +150,11 @@ impl<'m, A: Arch> Gather<'m, A> {
         if self.tables == BATCH {
             self.flush();
         }
+    }
+
+    /// Whether [`Gather::settle_unshared`] must come before the next [`Gather::unshared`].
+    pub(super) fn unshared_is_full(&self) -> bool {
+        self.unshared.is_full()
     }
 
     /// This mm left a shared table, whose record in the file is at `offset`. To be settled before the file's lock is dropped.
@@ -271,7 +280,9 @@ impl<A: Arch> state::Flushed<'_, A> {
     /// The end of a table for which there was no batch: wait for a grace period, then free.
     fn free_without_batch(self, cpu: &'static Cpu<A>) {
         let table = self.into_table();
-        if guard!(GraceBeforeFree) {
+        let policy = &A::machine().policy;
+        let skipped = (policy.strategy().frees_without_grace)(policy.hook());
+        if guard!(GraceBeforeFree) && !skipped {
             rcu::synchronize(cpu);
         }
         table::free(cpu, table.pfn());

@@ -48,21 +48,41 @@ fn change<A: Arch>(
 ) -> Result<(), MapError> {
     let mut va = range.start;
     while va < range.end {
-        let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(range.end);
+        let gib = va.align_down(Level::Pud).add(Level::Pud.entry_size());
+        // `None`: nothing in this whole GiB.
         if let Some(pmd) = mm.table_at(Level::Pmd, va) {
-            if matches!(pmd.entry(Level::Pmd, va), Entry::Leaf { .. }) && next.0 - va.0 != Level::Pmd.entry_size() {
-                zap::split(cpu, mm, pmd, va)?;
-            }
-            match pmd.entry(Level::Pmd, va) {
-                Entry::Absent => {}
-                Entry::Leaf { page, .. } => {
-                    pmd.lock().change(Level::Pmd, va, A::Codec::leaf(Level::Pmd, page, perm));
-                    gather.changed(Level::Pmd, va);
-                }
-                Entry::Table(pte) => change_ptes(Table::at(pte.pfn()), va..next, perm, private, gather),
+            while va < gib.min(range.end) {
+                let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(range.end);
+                change_pmd(cpu, mm, pmd, va..next, perm, private, gather)?;
+                va = next;
             }
         }
-        va = next;
+        va = gib;
+    }
+    Ok(())
+}
+
+/// Changes what is in `range`, which lies within one PMD entry.
+fn change_pmd<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    pmd: Table<A>,
+    range: Range<VirtAddr>,
+    perm: Perm,
+    private: bool,
+    gather: &mut Gather<'_, A>,
+) -> Result<(), MapError> {
+    let va = range.start;
+    if matches!(pmd.entry(Level::Pmd, va), Entry::Leaf { .. }) && range.end.0 - va.0 != Level::Pmd.entry_size() {
+        zap::split(cpu, mm, pmd, va)?;
+    }
+    match pmd.entry(Level::Pmd, va) {
+        Entry::Absent => {}
+        Entry::Leaf { page, .. } => {
+            pmd.lock().change(Level::Pmd, va, A::Codec::leaf(Level::Pmd, page, perm));
+            gather.changed(Level::Pmd, va);
+        }
+        Entry::Table(pte) => change_ptes(Table::at(pte.pfn()), range, perm, private, gather),
     }
     Ok(())
 }
@@ -73,7 +93,8 @@ fn change_ptes<A: Arch>(pte: Table<A>, range: Range<VirtAddr>, perm: Perm, priva
     while va < range.end {
         if let Entry::Leaf { page, perm: old } = guard.entry(Level::Pte, va) {
             // A private page that others refer to as well is copied on the next write, not made writable.
-            let shared = private && A::machine().frames.get(page.pfn()).refs() > 1;
+            let widened = perm.contains(Perm::WRITE) && !old.contains(Perm::WRITE);
+            let shared = private && widened && A::machine().frames.get(page.pfn()).refs() > 1;
             let new = if shared { perm - Perm::WRITE } else { perm };
             if old != new {
                 guard.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, new));

@@ -8,6 +8,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
+use arrayvec::ArrayVec;
+
 use crate::addr::{Level, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
@@ -15,7 +17,7 @@ use crate::mm::address_space::Mm;
 use crate::mm::entry::EntryCodec;
 use crate::mm::file::{Contents, File};
 use crate::mm::frame_alloc::OutOfFrames;
-use crate::mm::gather::Gather;
+use crate::mm::gather::{Gather, UNSHARED};
 use crate::mm::state;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
@@ -107,7 +109,7 @@ pub(super) fn settle<A: Arch>(
     A::fence();
     let unreached = can_hold(&MachineView { cpu }, mm.id, &mask).without(coverage.acknowledged());
     let generation = A::machine().unlink_generation.load(Ordering::Relaxed);
-    let mut exclusive = Vec::new();
+    let mut exclusive = ArrayVec::<u64, UNSHARED>::new();
     let mut left_behind = CpuMask::EMPTY;
     let mut former = Vec::new();
     for offset in offsets {
@@ -125,11 +127,17 @@ pub(super) fn settle<A: Arch>(
     if exclusive.is_empty() {
         return;
     }
+    let left_before = former.iter().any(|id| *id != mm.id);
     let party = Party { mm: mm.id, mask, coverage };
     let first = contents.tables[&exclusive[0]].table;
     // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace period then.
     if guard!(UnshareSync)
-        && state::settle(cpu, first, &Ask { party, left_behind: &left_behind, generation, gather_interrupted }, &former)
+        && state::settle(
+            cpu,
+            first,
+            &Ask { party, left_behind: &left_behind, left_before, generation, gather_interrupted },
+            &former,
+        )
     {
         crate::smp::rcu::synchronize(cpu);
     }

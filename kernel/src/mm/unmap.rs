@@ -77,6 +77,9 @@ pub(super) fn leave_shared<A: Arch>(
             share::forget(&mut contents, at, pud.below(Level::Pud, va));
             own.push(va..next);
         }
+        if gather.unshared_is_full() {
+            gather.settle_unshared(file, &mut contents);
+        }
         va = next;
     }
     // Flush and sync before anybody can find the tables again: the last sharer may use them as its own from here on.

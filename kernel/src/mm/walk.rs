@@ -83,7 +83,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let masked = guard!(WalkIrqOff);
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
-    S::walk_begin(cpu, mm);
+    let outer = S::walk_begin(cpu, mm);
     let mut done = 0;
     while done < pages.len() {
         let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
@@ -95,7 +95,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
         }
     }
     ghost::release(cpu);
-    S::walk_end(cpu);
+    S::walk_end(cpu, outer);
     ghost::end(cpu, mm, start, &pages[..done]);
     if masked {
         A::irq_restore(enabled);
@@ -212,5 +212,5 @@ fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
     if PIN {
         A::machine().frames.get(head).drop_pins(count);
     }
-    crate::mm::page::put(A::this_cpu(), head, count);
+    crate::mm::page::put_from_walk(A::this_cpu(), head, count);
 }

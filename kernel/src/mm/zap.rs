@@ -32,9 +32,19 @@ pub(super) fn zap<A: Arch>(
 ) -> Result<(), MapError> {
     let mut va = range.start;
     while va < range.end {
-        let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(range.end);
-        zap_pmd(cpu, mm, va..next, empty, gather)?;
-        va = next;
+        let Some(pmd) = mm.table_at(Level::Pmd, va) else {
+            // Nothing in this whole GiB.
+            va = va.align_down(Level::Pud).add(Level::Pud.entry_size());
+            continue;
+        };
+        let end = va.align_down(Level::Pud).add(Level::Pud.entry_size()).min(range.end);
+        while va < end {
+            let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(end);
+            if pmd.load(Level::Pmd, va) != 0 {
+                zap_pmd(cpu, mm, pmd, va..next, empty, gather)?;
+            }
+            va = next;
+        }
     }
     Ok(())
 }
@@ -43,13 +53,13 @@ pub(super) fn zap<A: Arch>(
 fn zap_pmd<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
+    pmd: Table<A>,
     range: Range<VirtAddr>,
     empty: EmptyTables,
     gather: &mut Gather<'_, A>,
 ) -> Result<(), MapError> {
     let whole = range.end.0 - range.start.0 == Level::Pmd.entry_size();
     loop {
-        let Some(pmd) = mm.table_at(Level::Pmd, range.start) else { return Ok(()) };
         match pmd.entry(Level::Pmd, range.start) {
             Entry::Absent => return Ok(()),
             Entry::Leaf { .. } if whole => {

@@ -18,6 +18,7 @@ use kernel::record::shared::{CpuStatus, Shared};
 use kernel::smp::cpu::Cpu;
 use kernel::sync::{self, Setting};
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 use super::cpus::{self, Board, CpuState, board};
 
@@ -109,7 +110,8 @@ impl<A: Arch> World<A> {
     /// What is run from now on.
     pub fn choose(&self, strategy: &str, transport: TransportId) {
         let number = sync::NAMES.iter().position(|(name, _)| *name == strategy).expect("a strategy of that name");
-        let setting = Setting { transport, hook: transport.flush_implies_interrupt(), chain: false };
+        let hook = transport.flush_implies_interrupt();
+        let setting = Setting { transport, hook, chain: false, walker: WalkerClass::Gup };
         self.machine.policy.set(&sync::all::<A>()[number], setting);
     }
 
