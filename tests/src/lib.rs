@@ -3,3 +3,5 @@
 pub mod audit;
 pub mod host;
 pub mod space_model;
+#[cfg(loom)]
+pub mod woven;
