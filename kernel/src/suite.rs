@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`crate::guard`] to take away), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -13,7 +13,7 @@ use crate::sync;
 use crate::tlb::transport::{self, TransportId};
 use crate::workload::cell::Cell;
 use crate::workload::walker::WalkerClass;
-use crate::workload::{self, WorkloadId};
+use crate::workload::{self, WorkloadId, bench};
 
 /// A name of the command line, and what it stands for in one line.
 pub type Named = (&'static str, &'static str);
@@ -87,6 +87,8 @@ pub struct Suite {
     pub inject_trylock: u32,
     /// Guards to take away.
     pub guards: u64,
+    /// Measure walks ([`crate::workload::bench`]) instead of running cells.
+    pub bench: bool,
     cpus: u64,
 }
 
@@ -131,6 +133,7 @@ impl Suite {
             inject_batch: 0,
             inject_trylock: 4,
             guards: 0,
+            bench: false,
             cpus: cpus as u64,
         };
         let mut hook = None;
@@ -181,6 +184,10 @@ impl Suite {
                     suite.guards = u64::from_str_radix(value, 16)
                         .map_err(|_| SuiteError::Number { key: "guards", value: value.to_string() })?;
                 }
+                "bench" => match value {
+                    "walk" => suite.bench = true,
+                    _ => return Err(SuiteError::Name { key: "bench", name: value.to_string() }),
+                },
                 // The console's own.
                 "log" => {}
                 _ => return Err(SuiteError::Word(word.to_string())),
@@ -197,6 +204,11 @@ impl Suite {
                 self.modes.iter().map(move |mode| Cell { strategy: *strategy, workload: *workload, mode: *mode })
             })
         })
+    }
+
+    /// How many rows come out.
+    pub fn rows(&self) -> usize {
+        if self.bench { self.strategies.len() * bench::PAGES.len() } else { self.cells().count() }
     }
 
     /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where CPUs run freely.

@@ -16,7 +16,8 @@ pub(crate) enum Hook {
 }
 
 impl Hook {
-    fn word(self) -> &'static str {
+    /// As on the guest's command line.
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Hook::Auto => "auto",
             Hook::True => "true",

@@ -79,7 +79,7 @@ impl<A: Arch> Shared<A> {
 impl<A: Arch> Scene<A> for Shared<A> {
     fn target(&self) -> Target<A> {
         let mm = self.leaver.as_ref().unwrap_or(&self.stayers[0]).clone();
-        Target { mm, range: GIBS..GIBS.add(self.gibs() * PUD_SIZE), step: PUD_SIZE, anon: false }
+        Target { mm, range: GIBS..GIBS.add(self.gibs() * PUD_SIZE), step: PUD_SIZE, anon: false, drops: false }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError> {
