@@ -144,7 +144,11 @@ impl AtomicCpuMask {
     #[inline]
     #[cfg_attr(loom, track_caller)]
     pub fn load(&self, order: Ordering) -> CpuMask {
-        CpuMask { words: core::array::from_fn(|i| self.words[i].load(order)) }
+        let mut mask = CpuMask::EMPTY;
+        for (to, from) in mask.words.iter_mut().zip(&self.words) {
+            *to = from.load(order);
+        }
+        mask
     }
 
     /// Takes all CPUs out and returns them. Acquire: pairs with the release of [`AtomicCpuMask::insert`].
