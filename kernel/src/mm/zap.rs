@@ -123,12 +123,15 @@ fn zap_ptes<A: Arch>(
             }
             va = va.add(PAGE_SIZE);
         }
-        if va >= range.end && sections == 1 && whole && empty == EmptyTables::Reclaim {
-            if let Some(unlinked) = reclaim::try_fast(cpu, mm, pmd, &guard, range.start) {
-                drop(guard);
-                gather.table(unlinked);
-                return Emptied::Freed;
-            }
+        if va >= range.end
+            && sections == 1
+            && whole
+            && empty == EmptyTables::Reclaim
+            && let Some(unlinked) = reclaim::try_fast(cpu, mm, pmd, &guard, range.start)
+        {
+            drop(guard);
+            gather.table(unlinked);
+            return Emptied::Freed;
         }
         drop(guard);
         if full {
