@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};

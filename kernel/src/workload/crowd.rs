@@ -256,7 +256,7 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
 
 /// Mostly walks; now and then the slow path, and a look through the TLB.
 fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
-    if crowd.walker.nests() && A::machine().cpus.len() > 2 && cpu.chance.one_in(2) {
+    if crowd.walker.nests() && A::machine().cpus.len() > 2 {
         crowd.ask_for_nmi_walk(cpu);
     }
     if !crowd.walker.walks_loaded_mm_only() {
