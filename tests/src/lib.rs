@@ -1,1 +1,9 @@
-//! Tests live in `tests/`.
+//! What the tests in `tests/` share: a machine on the host that runs the unchanged core, the same under loom, and the models that results are compared with.
+
+pub mod audit;
+pub mod host;
+pub mod litmus;
+pub mod space_model;
+pub mod store_buffer;
+#[cfg(loom)]
+pub mod woven;
