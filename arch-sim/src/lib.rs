@@ -8,5 +8,6 @@
 //! - [`matrix`]: that model asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
 
 mod expect;
+pub mod machine;
 pub mod matrix;
 pub mod model;
