@@ -75,8 +75,7 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NAME: &'static str = if TAGGED { "sim-tagged" } else { "sim-untagged" };
     type Codec = Codec;
     type CpuLocal = ();
-    const NATIVE_TRANSPORT: NativeTransport =
-        if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
+    const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = if TAGGED { 256 } else { 1 };
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
@@ -140,11 +139,16 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         let frame = PhysAddr(at as u64 - world.ram as u64 + RAM);
         for (i, core) in world.cores.iter().enumerate() {
             let (leaf, above) = core.mmu.borrow().leads_to(frame);
-            // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm.
-            let lazy = world.machine.get() != 0 && Self::machine().cpus[i].loaded.is_lazy();
-            if above || (leaf && !lazy) {
+            // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
+            let booted = world.machine.get() != 0;
+            let lazy = booted && Self::machine().cpus[i].loaded.is_lazy();
+            let frozen = booted && Self::machine().cpus[i].vcpu.owes_a_flush();
+            if (above && !frozen) || (leaf && !lazy && !frozen) {
                 let what = if above { "a paging-structure cache" } else { "a TLB" };
-                world.findings.borrow_mut().push(format!("frame {frame} is used again while {what} of cpu{i} leads to it"));
+                world
+                    .findings
+                    .borrow_mut()
+                    .push(format!("frame {frame} is used again while {what} of cpu{i} leads to it"));
             }
         }
         // SAFETY: the caller's.

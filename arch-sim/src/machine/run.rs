@@ -86,12 +86,7 @@ pub fn run<const TAGGED: bool>(
     let first = world.host(at).cast::<CellRow>();
     // SAFETY: the kernel has written so many rows there, and has finished.
     let rows = unsafe { std::slice::from_raw_parts(first, count) }.to_vec();
-    Ok(Execution {
-        rows,
-        findings: world.findings.into_inner(),
-        steps: world.steps.get(),
-        trace: world.trace.get(),
-    })
+    Ok(Execution { rows, findings: world.findings.into_inner(), steps: world.steps.get(), trace: world.trace.get() })
 }
 
 type Strand = Coroutine<(), (), (), DefaultStack>;
