@@ -82,3 +82,9 @@ fn an_unlinked_table_is_invalidated_at_all_levels() {
     must_show("retract_truncate", "contend", Hardware { all_levels: false, ..Hardware::default() });
     must_show("munmap_4k", "same", Hardware { all_levels: false, ..Hardware::default() });
 }
+
+#[test]
+fn what_the_kernel_refuses_is_said_in_its_own_words() {
+    let refused = run::<true>(2, "strategies=no-such", 1, Hardware::default()).expect_err("there is no such strategy");
+    assert!(refused.to_string().contains("no-such"), "{refused}");
+}

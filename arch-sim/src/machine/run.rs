@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed};
 use std::cell::{Cell, RefCell};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
@@ -77,16 +78,24 @@ pub fn run<const TAGGED: bool>(
     let result = schedule::<TAGGED>(&world, cpus, command_line, shared);
     leave();
     result?;
-    let message = || String::from("see the suite's words");
     if world.exit.get() != Some(ExitCode::Finished) {
-        return Err(RunError::Refused(message()));
+        return Err(RunError::Refused(message(shared)));
     }
-    let count = shared.cells_done.load(std::sync::atomic::Ordering::Relaxed) as usize;
-    let at = PhysAddr(shared.cells_at.load(std::sync::atomic::Ordering::Relaxed));
+    let count = shared.cells_done.load(Ordering::Relaxed) as usize;
+    let at = PhysAddr(shared.cells_at.load(Ordering::Relaxed));
     let first = world.host(at).cast::<CellRow>();
     // SAFETY: the kernel has written so many rows there, and has finished.
     let rows = unsafe { std::slice::from_raw_parts(first, count) }.to_vec();
     Ok(Execution { rows, findings: world.findings.into_inner(), steps: world.steps.get(), trace: world.trace.get() })
+}
+
+/// What the kernel said when it refused.
+fn message(shared: &Shared) -> String {
+    let length = shared.message_len.load(Ordering::Relaxed) as usize;
+    let mut bytes: Vec<u8> =
+        shared.message.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+    bytes.truncate(length);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 type Strand = Coroutine<(), (), (), DefaultStack>;
