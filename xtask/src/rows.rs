@@ -56,7 +56,7 @@ impl Row {
             arch,
             strategy: name(kernel::sync::NAMES, cell.strategy, "strategy")?,
             workload: name(kernel::workload::NAMES, cell.workload, "workload")?,
-            mode: name(Mode::NAMES, cell.mode, "mode")?,
+            mode: Mode::name_of(cell.mode).ok_or_else(|| anyhow!("the guest wrote mode number {}", cell.mode))?,
             transport: name(kernel::tlb::transport::NAMES, cell.transport, "transport")?,
             expected: verdict(cell.expected)?,
             verdict: verdict(cell.verdict)?,

@@ -21,6 +21,7 @@ use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
@@ -206,19 +207,23 @@ impl<'m, A: Arch> Drained<'m, A> {
             };
         }
         let table = self.place.table;
+        pause!(cpu, BeforeReuse);
         oracle::on_reuse(cpu, table, &[self.place.mm.id]);
         cpu.events.write(EventKind::Reuse, owner, table.pfn().0.into(), va.0);
         for index in 0..crate::addr::ENTRIES {
             A::store_entry(table.slot(index), 0);
         }
         table.frame().become_table(owner, level, va.0);
+        pause!(cpu, AfterReuse);
         Ok(self.place.disarm())
     }
 }
 
 /// Carries out the strategy's decision for `table`, which the mms in `unlinkers` have unlinked. True if another table is wanted.
 pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'_>, unlinkers: &[u32]) -> bool {
+    pause!(cpu, SyncBegin);
     let decision = (A::machine().policy.strategy().decide)(&MachineView { cpu }, ask);
+    pause!(cpu, SyncDecided);
     match decision {
         Decision::Elide(reason) => {
             cpu.ledger.elided(reason);
@@ -237,6 +242,7 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
             return true;
         }
     }
+    pause!(cpu, SyncEnd);
     false
 }
 

@@ -21,6 +21,7 @@ use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::table::Table;
 use crate::oracle::ghost;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::sync::Strategy;
 
@@ -56,6 +57,7 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
         return 0;
     }
     let count = walk::<A, S, true>(cpu, mm, start, write, pages);
+    pause!(cpu, PinSequence);
     // Full: pinned, then read the sequence. Pairs with the fence in `fork` between making it odd and reading the pins.
     A::fence();
     if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Acquire) != sequence {
@@ -83,7 +85,9 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let masked = guard!(WalkIrqOff);
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
+    pause!(cpu, WalkBegin);
     S::walk_begin(cpu, mm);
+    pause!(cpu, Published);
     let mut done = 0;
     while done < pages.len() {
         let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
@@ -96,6 +100,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     }
     ghost::release(cpu);
     S::walk_end(cpu);
+    pause!(cpu, WalkEnd);
     ghost::end(cpu, mm, start, &pages[..done]);
     if masked {
         A::irq_restore(enabled);
@@ -116,8 +121,10 @@ fn one_pmd<A: Arch, const PIN: bool>(
     ghost::hold(cpu, Level::Pgd, root, va);
     let Some(pud) = root.below(Level::Pgd, va) else { return 0 };
     ghost::hold(cpu, Level::Pud, pud, va);
+    pause!(cpu, AfterPgdRead);
     let Some(pmd) = pud.below(Level::Pud, va) else { return 0 };
     ghost::hold(cpu, Level::Pmd, pmd, va);
+    pause!(cpu, AfterPudRead);
     let pmd_raw = pmd.load(Level::Pmd, va);
     match A::Codec::decode(Level::Pmd, pmd_raw) {
         Entry::Absent => 0,
@@ -125,11 +132,12 @@ fn one_pmd<A: Arch, const PIN: bool>(
             if write && !perm.contains(Perm::WRITE) {
                 return 0;
             }
-            huge::<A, PIN>(pmd, pmd_raw, page.pfn(), va, pages)
+            huge::<A, PIN>(cpu, pmd, pmd_raw, page.pfn(), va, pages)
         }
         Entry::Table(table) => {
             let pte = Table::at(table.pfn());
             ghost::hold(cpu, Level::Pte, pte, va);
+            pause!(cpu, AfterPmdRead);
             ptes::<A, PIN>(cpu, pmd, pmd_raw, pte, va, write, pages)
         }
     }
@@ -137,7 +145,14 @@ fn one_pmd<A: Arch, const PIN: bool>(
 
 /// Takes pages out of a 2 MiB leaf.
 #[inline]
-fn huge<A: Arch, const PIN: bool>(pmd: Table<A>, pmd_raw: u64, base: Pfn, va: VirtAddr, pages: &mut [Pfn]) -> usize {
+fn huge<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    pmd: Table<A>,
+    pmd_raw: u64,
+    base: Pfn,
+    va: VirtAddr,
+    pages: &mut [Pfn],
+) -> usize {
     let first = va.index(Level::Pte);
     let count = pages.len().min(crate::addr::ENTRIES - first);
     let frame = A::machine().frames.get(base);
@@ -147,6 +162,7 @@ fn huge<A: Arch, const PIN: bool>(pmd: Table<A>, pmd_raw: u64, base: Pfn, va: Vi
     if PIN {
         frame.add_pins(count as u32);
     }
+    pause!(cpu, BeforeRecheck);
     if guard!(PmdRecheck) && pmd.load(Level::Pmd, va) != pmd_raw {
         drop_again::<A, PIN>(base, count as u32);
         return 0;
@@ -175,6 +191,7 @@ fn ptes<A: Arch, const PIN: bool>(
         let slot = pte.slot(va.index(Level::Pte));
         let raw = A::load_entry(slot);
         ghost::read(cpu, raw, pte, va);
+        pause!(cpu, AfterPteRead);
         let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
         if write && !perm.contains(Perm::WRITE) {
             return done;
@@ -190,10 +207,12 @@ fn ptes<A: Arch, const PIN: bool>(
         if !frame.try_get(1) {
             return done;
         }
+        pause!(cpu, AfterReference);
         if PIN {
             frame.add_pins(1);
         }
         ghost::point(cpu);
+        pause!(cpu, BeforeRecheck);
         let pmd_changed = guard!(PmdRecheck) && A::load_entry(pmd_slot) != pmd_raw;
         let pte_changed = guard!(PteRecheck) && A::load_entry(slot) != raw;
         if pmd_changed || pte_changed {

@@ -10,6 +10,7 @@ use crate::mm::gather::Gather;
 use crate::mm::page;
 use crate::mm::reclaim::{self, Emptied};
 use crate::mm::table::{self, Table};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
 /// What to do with a PTE table that the zap has emptied.
@@ -124,6 +125,7 @@ fn zap_ptes<A: Arch>(
             }
         }
         drop(guard);
+        pause!(cpu, AfterZap);
         if full {
             gather.flush();
         }

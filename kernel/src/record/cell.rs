@@ -1,5 +1,7 @@
 //! One row of results: a strategy on a transport under a workload in a mode.
 
+use crate::scenario::script::MAX_STEPS;
+
 /// What came out of one cell, and what was expected of it. Little endian, no padding.
 ///
 /// Counts are sums over all operations of the cell. Names are indices into the lists that the runner shares with the
@@ -57,6 +59,8 @@ pub struct CellRow {
     pub predicted_sync: u64,
     /// What the closed form says of `syncs_elided`.
     pub predicted_elided: u64,
+    /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
+    pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.
     pub first: Violation,
 }

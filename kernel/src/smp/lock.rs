@@ -7,6 +7,8 @@
 use core::marker::PhantomData;
 
 use crate::arch::Arch;
+use crate::record::shared::Doing;
+use crate::scenario;
 use crate::smp::rcu;
 
 /// Waits by [`Arch::relax`].
@@ -18,6 +20,7 @@ impl<A: Arch> spin::RelaxStrategy for Relax<A> {
         A::relax();
         // Whoever waits for a lock is in no walk. It may be waited for by a holder who waits for a grace period.
         rcu::quiescent(A::this_cpu());
+        scenario::waits(A::this_cpu(), Doing::WaitLock);
     }
 }
 

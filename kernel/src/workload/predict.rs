@@ -69,14 +69,14 @@ pub fn predict<A: Arch>(
     ops: u64,
 ) -> Prediction {
     let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None };
-    if mode == Mode::Contend || setting.transport == TransportId::Mixed {
+    if matches!(mode, Mode::Contend | Mode::Scripted) || setting.transport == TransportId::Mixed {
         return none;
     }
     let rounds = rounds(workload, ops);
     let others = cpus - 1;
     let interrupts = matches!(setting.transport, TransportId::Ipi | TransportId::Paravirt);
     let (told, loaded) = match mode {
-        Mode::Contend => return none,
+        Mode::Contend | Mode::Scripted => return none,
         // Every other CPU has the mm loaded.
         Mode::Same | Mode::Spin => (rounds.flush, true),
         // Lazy CPUs are told of tables only, and only by the first flush of an operation: it makes them unload the mm.
