@@ -1,7 +1,7 @@
 //! What to run: the kernel command line, and the order of the cells that it stands for.
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
-//! `modes`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
+//! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
 //! (a mask, in hexadecimal, of [`crate::guard`] to take away), `scenario` (a [`Script`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
@@ -13,6 +13,7 @@ use crate::scenario::script::{Script, ScriptError};
 use crate::sync;
 use crate::tlb::transport::{self, TransportId};
 use crate::workload::cell::Cell;
+use crate::workload::walker::WalkerClass;
 use crate::workload::{self, WorkloadId};
 
 /// A name of the command line, and what it stands for in one line.
@@ -83,6 +84,8 @@ pub struct Suite {
     pub workloads: Vec<WorkloadId>,
     /// Which modes.
     pub modes: Vec<Mode>,
+    /// Who walks, in mode `contend`.
+    pub walker: WalkerClass,
     /// Operations per cell.
     pub ops: u64,
     /// Where all choices come from.
@@ -145,6 +148,7 @@ impl Suite {
             hook: false,
             workloads: WorkloadId::ALL.to_vec(),
             modes: alloc::vec![Mode::Same, Mode::Other, Mode::Contend],
+            walker: WalkerClass::Gup,
             ops: 64,
             seed: 1,
             engine: Engine::Icount,
@@ -171,6 +175,7 @@ impl Suite {
                     let numbers = list("modes", value, Mode::NAMES)?;
                     suite.modes = numbers.into_iter().map(|n| Mode::ALL[n]).collect();
                 }
+                "walker" => suite.walker = WalkerClass::ALL[one("walker", value, WalkerClass::NAMES)?],
                 "ops" => suite.ops = number("ops", value)?.max(1),
                 "seed" => suite.seed = number("seed", value)?,
                 "hook" => {

@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering;
 use crate::arch::Arch;
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
+use crate::smp::nmi;
 use crate::smp::rcu;
-use crate::tlb::transport::nmi;
 
 /// The call doorbell rang ([`crate::arch::Doorbell::Call`]).
 pub fn call<A: Arch>() {
@@ -16,7 +16,7 @@ pub fn call<A: Arch>() {
 
 /// The NMI doorbell rang ([`crate::arch::Doorbell::Nmi`]). May interrupt any code of this CPU, [`call`] included.
 pub fn nmi<A: Arch>() {
-    nmi::handle(A::this_cpu());
+    nmi::enter(A::this_cpu());
 }
 
 /// This CPU's timer fired: a seeded moment at which the machine may turn to another CPU.

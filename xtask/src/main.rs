@@ -14,6 +14,7 @@ mod hang;
 mod image;
 mod linux;
 mod list;
+mod matrix;
 mod names;
 mod output;
 mod panic_report;
@@ -26,6 +27,7 @@ mod run;
 mod scenario;
 mod setup;
 mod shared_memory;
+mod sim;
 mod structured_log;
 mod suite;
 mod table;
@@ -54,6 +56,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Build(build::Build),
     Test(test::Test),
+    Sim(sim::Sim),
     Ci(ci::Ci),
 }
 
@@ -67,6 +70,7 @@ fn main() -> std::process::ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
+        Command::Sim(command) => command.run(),
         Command::Ci(command) => command.run(),
     };
     error::exit_code(result)

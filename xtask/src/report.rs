@@ -3,6 +3,7 @@
 use crate::arch::Arch;
 use crate::compare;
 use crate::linux::{self, Reference};
+use crate::matrix;
 use crate::rows::{Row, Setting};
 use crate::table::{self, paragraph};
 use crate::violation;
@@ -16,6 +17,26 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     let bold = anstyle::Style::new().bold();
     let of_arch = |arch: Arch| rows.iter().filter(|r| r.arch == arch).cloned().collect::<Vec<_>>();
     let mut out = String::new();
+    let walker = rows.first().map_or("-", |r| r.walker);
+    let several = table::distinct(rows, |r| r.transport).len() > 1
+        && archs.iter().any(|&a| table::distinct(&of_arch(a), |r| r.transport).len() > 1);
+    if several {
+        for &arch in archs {
+            out += &format!(
+                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, QEMU {}\n\n{}\n",
+                arch.name(),
+                setting.cpus,
+                setting.ops,
+                setting.seed,
+                setting.engine,
+                setting.qemu,
+                matrix::of(&of_arch(arch))
+            );
+        }
+        out += &violations(rows);
+        out += &verdict_line(rows);
+        return out;
+    }
     for &arch in archs {
         let rows = of_arch(arch);
         let transport = rows.first().map_or("-", |r| r.transport);

@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use kernel::record::cell::{CellRow, Verdict, ViolationKind};
 use kernel::suite::{Mode, Named};
+use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
 use crate::arch::Arch;
@@ -23,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) mode: &'static str,
     /// Name of the transport.
     pub(crate) transport: &'static str,
+    /// Name of the class of walkers.
+    pub(crate) walker: &'static str,
     /// What was to come out.
     pub(crate) expected: Verdict,
     /// What came out.
@@ -58,6 +61,7 @@ impl Row {
             workload: name(kernel::workload::NAMES, cell.workload, "workload")?,
             mode: Mode::name_of(cell.mode).ok_or_else(|| anyhow!("the guest wrote mode number {}", cell.mode))?,
             transport: name(kernel::tlb::transport::NAMES, cell.transport, "transport")?,
+            walker: name(WalkerClass::NAMES, cell.walker as u16, "walker")?,
             expected: verdict(cell.expected)?,
             verdict: verdict(cell.verdict)?,
             instructions_per_op: None,
@@ -107,6 +111,7 @@ impl Row {
             verdict: self.verdict.name(),
             qemu: &setting.qemu,
             engine: setting.engine,
+            walker: self.walker,
             vectors_per_op: self.per_op(cell.vectors),
             pages: cell.pages,
             violations_by_state: cell.violations_ghost,
@@ -156,6 +161,7 @@ struct JsonRow<'a> {
     verdict: &'a str,
     qemu: &'a str,
     engine: &'a str,
+    walker: &'a str,
     vectors_per_op: Option<f64>,
     pages: u64,
     violations_by_state: u64,

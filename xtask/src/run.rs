@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use kernel::guard::Guard;
 use kernel::suite::Mode;
+use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::{self, Kind, image_path};
@@ -38,15 +39,18 @@ pub(crate) struct Run {
     /// Strategies, or all
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "none,sync-all,static-hook")]
     strategy: Vec<String>,
-    /// How a flush reaches other CPUs; the architecture's own if not given
-    #[arg(long, value_name = "NAME")]
-    transport: Option<String>,
+    /// How a flush reaches other CPUs, or all; the architecture's own if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    transport: Vec<String>,
     /// Workloads, or all
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "all")]
     workload: Vec<String>,
     /// What the other CPUs do: same, contend, other, idle, spin, lazy
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "same,other,contend")]
     mode: Vec<String>,
+    /// Who walks in mode contend: gup, nmi, nmi-other, foreign, rcu
+    #[arg(long, value_name = "CLASS", default_value = "gup")]
+    walker: String,
     /// Operations of each cell
     #[arg(long, value_name = "K", default_value_t = 64)]
     ops: u64,
@@ -137,23 +141,20 @@ impl Run {
     }
 
     fn suite(&self) -> anyhow::Result<Suite> {
-        let transports = kernel::tlb::transport::NAMES;
-        let transport = self.transport.iter().cloned().collect::<Vec<_>>();
         let log = self.log.iter().cloned().collect::<Vec<_>>();
         const LEVELS: &[kernel::suite::Named] =
             &[("error", ""), ("warn", ""), ("info", ""), ("debug", ""), ("trace", "")];
-        if transport.iter().any(|t| t == "all") {
-            return Err(bad_input("--transport takes one name; `cargo xtask list` names them"));
-        }
         let word = |s: &String| !s.is_empty() && !s.contains(char::is_whitespace);
         if !self.inject.iter().all(word) {
             return Err(bad_input("--inject takes names separated by commas, without spaces"));
         }
         Ok(Suite {
             strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,
-            transport: names::choose("transport", &transport, transports)?.first().copied(),
+            // Each transport has guests of its own: see `jobs`.
+            transport: None,
             workloads: names::choose("workload", &self.workload, kernel::workload::NAMES)?,
             modes: names::choose("mode", &self.mode, Mode::NAMES)?,
+            walker: self.walker()?,
             ops: self.ops,
             seed: self.seed,
             hook: self.hook,
@@ -164,21 +165,41 @@ impl Run {
         })
     }
 
+    fn walker(&self) -> anyhow::Result<&'static str> {
+        let chosen = names::choose("walker", std::slice::from_ref(&self.walker), WalkerClass::NAMES)?;
+        match chosen[..] {
+            [one] => Ok(one),
+            _ => Err(bad_input("--walker takes one name; `cargo xtask list` names them")),
+        }
+    }
+
+    /// The transports to run on; one, unnamed, for the architecture's own.
+    fn transports(&self) -> anyhow::Result<Vec<Option<&'static str>>> {
+        if self.transport.is_empty() {
+            return Ok(vec![None]);
+        }
+        Ok(names::choose("transport", &self.transport, kernel::tlb::transport::NAMES)?.into_iter().map(Some).collect())
+    }
+
     /// All guests, group by group. The measurements come first: they are short, and then each row is final when it comes.
-    fn jobs(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite, qemus: &[PathBuf]) -> Vec<Job> {
+    fn jobs(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite, qemus: &[PathBuf]) -> anyhow::Result<Vec<Job>> {
         // A debugger attaches to one guest.
         let parts = if self.gdb { vec![suite.clone()] } else { suite.by_strategy() };
+        let transports = self.transports()?;
         let mut jobs = Vec::new();
         for (&arch, qemu) in archs.iter().zip(qemus) {
-            for part in &parts {
-                let group = jobs.len() / kinds.len();
-                for &kind in kinds {
-                    jobs.push(Job { group, kind, launch: self.launch(arch, kind, part, qemu.clone()) });
+            for &transport in &transports {
+                for part in &parts {
+                    let part = Suite { transport, ..part.clone() };
+                    let group = jobs.len() / kinds.len();
+                    for &kind in kinds {
+                        jobs.push(Job { group, kind, launch: self.launch(arch, kind, &part, qemu.clone()) });
+                    }
                 }
             }
         }
         jobs.sort_by_key(|job| job.kind != Kind::Plain);
-        jobs
+        Ok(jobs)
     }
 
     fn launch(&self, arch: Arch, kind: Kind, suite: &Suite, qemu: PathBuf) -> Launch {
@@ -204,7 +225,7 @@ impl Run {
             found.unwrap_or_else(|| arch.qemu().into())
         };
         let programs: Vec<PathBuf> = archs.iter().map(program).collect();
-        let mut jobs = self.jobs(archs, kinds, suite, &programs);
+        let mut jobs = self.jobs(archs, kinds, suite, &programs)?;
         jobs.sort_by_key(|job| job.group);
         for Job { launch, .. } in jobs {
             output::print(&format!("{}\n", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch))))?;
@@ -250,7 +271,8 @@ impl Run {
             qemu: versions.join("/"),
         });
         let programs: Vec<PathBuf> = qemus.iter().map(|q| q.path.clone()).collect();
-        let jobs = self.jobs(archs, kinds, suite, &programs);
+        let jobs = self.jobs(archs, kinds, suite, &programs)?;
+        let cells = suite.cells() * archs.len() * self.transports()?.len();
         if self.verbose {
             for Job { launch, .. } in &jobs {
                 eprintln!("$ {}", qemu::shell_line(&launch.qemu, &qemu::arguments(launch)));
@@ -264,7 +286,7 @@ impl Run {
                 image.display()
             );
         }
-        session.bar = Some(Cells::begin((suite.cells() * archs.len()) as u64));
+        session.bar = Some(Cells::begin(cells as u64));
         let at_once = std::thread::available_parallelism().map_or(2, usize::from);
         let patience = (!self.gdb).then(|| Duration::from_secs(self.patience));
         let begin = Instant::now();
@@ -273,7 +295,6 @@ impl Run {
             bar.end();
         }
         if rows.is_ok() {
-            let cells = suite.cells() * archs.len();
             let first = session.first_output.map_or("-".into(), |t| t.as_millis().to_string());
             eprintln!(
                 "run: {cells} cells in {:.1} s, first guest output after {first} ms (aims, on two idle cores: 5 s for an \

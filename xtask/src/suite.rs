@@ -56,6 +56,8 @@ pub(crate) struct Suite {
     pub(crate) workloads: Vec<&'static str>,
     /// Names from [`Mode::NAMES`].
     pub(crate) modes: Vec<&'static str>,
+    /// A name from [`kernel::workload::walker::WalkerClass::NAMES`].
+    pub(crate) walker: &'static str,
     /// Operations per cell.
     pub(crate) ops: u64,
     /// Seed of the schedule.
@@ -101,6 +103,7 @@ impl Suite {
             format!("transport={}", self.transport.unwrap_or(native_transport)),
             format!("workloads={}", self.workloads.join(",")),
             format!("modes={}", self.modes.join(",")),
+            format!("walker={}", self.walker),
             format!("ops={}", self.ops),
             format!("seed={}", self.seed),
             format!("hook={}", self.hook.word()),
@@ -130,6 +133,7 @@ pub(crate) mod tests {
             transport: None,
             workloads: vec!["collapse_anon"],
             modes: vec!["same", "contend"],
+            walker: "gup",
             ops: 64,
             seed: 1,
             hook: Hook::Auto,
@@ -144,7 +148,7 @@ pub(crate) mod tests {
     fn the_command_line_says_everything() {
         assert_eq!(
             small().command_line("ipi"),
-            "strategies=none,sync-all transport=ipi workloads=collapse_anon modes=same,contend ops=64 seed=1 \
+            "strategies=none,sync-all transport=ipi workloads=collapse_anon modes=same,contend walker=gup ops=64 seed=1 \
              hook=auto engine=icount"
         );
         let chosen = Suite {

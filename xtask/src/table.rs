@@ -67,6 +67,17 @@ impl Cell {
         Cell { text: text.into(), style: Style::new() }
     }
 
+    /// The same style, with another text.
+    pub(crate) fn with_text(self, text: impl Into<String>) -> Cell {
+        Cell { text: text.into(), ..self }
+    }
+
+    /// Marked as not expected.
+    pub(crate) fn marked(self) -> Cell {
+        let text = self.text.trim_end_matches(" !");
+        Cell { text: format!("{text} !"), style: AnsiColor::Red.on_default().bold() }
+    }
+
     /// A count per operation, or a dash.
     pub(crate) fn count(n: Option<f64>) -> Cell {
         Cell::plain(n.map_or("-".into(), count))

@@ -280,7 +280,9 @@ impl<A: Arch> state::Flushed<'_, A> {
     /// The end of a table for which there was no batch: wait for a grace period, then free.
     fn free_without_batch(self, cpu: &'static Cpu<A>) {
         let table = self.into_table();
-        if guard!(GraceBeforeFree) {
+        let policy = &A::machine().policy;
+        let skipped = (policy.strategy().frees_without_grace)(policy.hook());
+        if guard!(GraceBeforeFree) && !skipped {
             rcu::synchronize(cpu);
         }
         table::free(cpu, table.pfn());

@@ -15,6 +15,7 @@ pub mod frame_alloc;
 pub mod gather;
 pub mod page;
 pub mod protect;
+pub mod rcu_walk;
 pub mod reclaim;
 pub mod retract;
 pub mod share;

@@ -65,6 +65,15 @@ pub fn put<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
     }
 }
 
+/// The same from inside a walk. In an NMI nothing can be freed (the interrupted code may be in the allocator), so the references are dropped later.
+pub(crate) fn put_from_walk<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
+    if cpu.nmi.is_inside() {
+        (0..n).for_each(|_| cpu.nmi.defer(pfn));
+    } else {
+        put(cpu, pfn, n);
+    }
+}
+
 /// Frees a page without references (dropped, or frozen).
 pub fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     let frame = A::machine().frames.get(pfn);

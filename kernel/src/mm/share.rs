@@ -129,11 +129,17 @@ pub(super) fn settle<A: Arch>(
     if exclusive.is_empty() {
         return;
     }
+    let left_before = former.iter().any(|id| *id != mm.id);
     let party = Party { mm: mm.id, mask, coverage };
     let first = contents.tables[&exclusive[0]].table;
     // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace period then.
     if guard!(UnshareSync)
-        && state::settle(cpu, first, &Ask { party, left_behind: &left_behind, generation, gather_interrupted }, &former)
+        && state::settle(
+            cpu,
+            first,
+            &Ask { party, left_behind: &left_behind, left_before, generation, gather_interrupted },
+            &former,
+        )
     {
         crate::smp::rcu::synchronize(cpu);
     }

@@ -167,6 +167,7 @@ impl<'m, A: Arch> Flushed<'m, A> {
         let ask = Ask {
             party,
             left_behind: &CpuMask::EMPTY,
+            left_before: false,
             generation: self.place.generation,
             gather_interrupted: self.coverage.interrupts() != 0,
         };

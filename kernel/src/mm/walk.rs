@@ -86,7 +86,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
     pause!(cpu, WalkBegin);
-    S::walk_begin(cpu, mm);
+    let outer = S::walk_begin(cpu, mm);
     pause!(cpu, Published);
     let mut done = 0;
     while done < pages.len() {
@@ -99,7 +99,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
         }
     }
     ghost::release(cpu);
-    S::walk_end(cpu);
+    S::walk_end(cpu, outer);
     pause!(cpu, WalkEnd);
     ghost::end(cpu, mm, start, &pages[..done]);
     if masked {
@@ -231,5 +231,5 @@ fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
     if PIN {
         A::machine().frames.get(head).drop_pins(count);
     }
-    crate::mm::page::put(A::this_cpu(), head, count);
+    crate::mm::page::put_from_walk(A::this_cpu(), head, count);
 }

@@ -3,7 +3,7 @@
 //! The walk notes a table the moment it has its address, before it reads from it; a schedule point follows, so that other CPUs may act while it is held. Notes are
 //! relaxed stores to the CPU's own words. On a machine that reorders them they may come late, which can hide a violation and never invents one.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::addr::{CpuId, Level, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -17,29 +17,42 @@ use crate::tlb::transport::paravirt;
 
 const NONE: u32 = u32::MAX;
 
-/// What the oracle knows of one CPU's walk.
-pub struct Ghost {
-    walking: AtomicBool,
-    /// How many walks this CPU has begun in this cell.
-    walk: AtomicU64,
+/// One walk under way.
+struct Note {
     mm: AtomicU32,
     address: AtomicU64,
     since: AtomicU64,
+    /// Which walk of this CPU it is.
+    walk: AtomicU64,
     /// By level, the frame of the table that is held.
     holds: [AtomicU32; 4],
+}
+
+/// What the oracle knows of one CPU's walks: one, or one and another that an NMI has begun in the middle of it.
+pub struct Ghost {
+    /// How many of `notes` are of walks under way. Raised before a note is written and lowered after it is cleared, so that an NMI in between takes the
+    /// next one, or leaves this one as it found it.
+    depth: AtomicUsize,
+    notes: [Note; 2],
+    /// How many walks this CPU has begun in this cell.
+    walks: AtomicU64,
     /// When this CPU's last flush was complete.
     flushed_at: AtomicU64,
 }
 
 impl Default for Ghost {
     fn default() -> Ghost {
-        Ghost {
-            walking: AtomicBool::new(false),
-            walk: AtomicU64::new(0),
+        let note = || Note {
             mm: AtomicU32::new(0),
             address: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            walk: AtomicU64::new(0),
             holds: [const { AtomicU32::new(NONE) }; 4],
+        };
+        Ghost {
+            depth: AtomicUsize::new(0),
+            notes: [note(), note()],
+            walks: AtomicU64::new(0),
             flushed_at: AtomicU64::new(0),
         }
     }
@@ -48,7 +61,18 @@ impl Default for Ghost {
 impl Ghost {
     /// Starts to count walks anew.
     pub fn reset(&self) {
-        self.walk.store(0, Ordering::Relaxed);
+        self.walks.store(0, Ordering::Relaxed);
+    }
+
+    /// The notes of walks under way.
+    fn under_way(&self) -> &[Note] {
+        &self.notes[..self.depth.load(Ordering::Relaxed).min(self.notes.len())]
+    }
+
+    /// The note of the innermost walk; of the last one, if none is under way.
+    fn innermost(&self) -> &Note {
+        let depth = self.depth.load(Ordering::Relaxed);
+        &self.notes[depth.saturating_sub(1).min(self.notes.len() - 1)]
     }
 }
 
@@ -58,11 +82,16 @@ pub(crate) fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) 
     cpu.ledger.walks.add(1);
     if cfg!(feature = "checking") {
         let ghost = &cpu.ghost;
-        ghost.walk.store(ghost.walk.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        ghost.mm.store(mm.id, Ordering::Relaxed);
-        ghost.address.store(start.0, Ordering::Relaxed);
-        ghost.since.store(A::instructions(), Ordering::Relaxed);
-        ghost.walking.store(true, Ordering::Relaxed);
+        let depth = ghost.depth.load(Ordering::Relaxed);
+        ghost.depth.store(depth + 1, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let walk = ghost.walks.load(Ordering::Relaxed) + 1;
+        ghost.walks.store(walk, Ordering::Relaxed);
+        let note = ghost.innermost();
+        note.mm.store(mm.id, Ordering::Relaxed);
+        note.address.store(start.0, Ordering::Relaxed);
+        note.since.store(A::instructions(), Ordering::Relaxed);
+        note.walk.store(walk, Ordering::Relaxed);
         cpu.events.write(EventKind::WalkBegin, mm.id, start.0, 0);
     }
 }
@@ -71,9 +100,10 @@ pub(crate) fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) 
 #[inline(always)]
 pub(crate) fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
     if cfg!(feature = "checking") {
-        cpu.ghost.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
+        let note = cpu.ghost.innermost();
+        note.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
         if level < Level::Pud {
-            cpu.events.write(EventKind::WalkHolds, cpu.ghost.mm.load(Ordering::Relaxed), table.pfn().0.into(), va.0);
+            cpu.events.write(EventKind::WalkHolds, note.mm.load(Ordering::Relaxed), table.pfn().0.into(), va.0);
         }
         point(cpu);
     }
@@ -101,8 +131,8 @@ pub fn point<A: Arch>(cpu: &Cpu<A>) {
 fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     let chance = cpu.chance.next();
     let rounds = match chance % 64 {
-        0 => 1 << (chance >> 6 & 7),
-        1..16 => 1,
+        0..3 => 1 << (chance >> 6 & 7),
+        3..16 => 1,
         _ => 0,
     };
     for _ in 0..rounds {
@@ -115,10 +145,12 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
 #[inline(always)]
 pub(crate) fn release<A: Arch>(cpu: &Cpu<A>) {
     if cfg!(feature = "checking") {
-        cpu.ghost.walking.store(false, Ordering::Relaxed);
-        for hold in &cpu.ghost.holds {
+        for hold in &cpu.ghost.innermost().holds {
             hold.store(NONE, Ordering::Relaxed);
         }
+        compiler_fence(Ordering::SeqCst);
+        let depth = cpu.ghost.depth.load(Ordering::Relaxed);
+        cpu.ghost.depth.store(depth - 1, Ordering::Relaxed);
     }
 }
 
@@ -132,12 +164,16 @@ pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pa
     }
 }
 
+/// The walk of `other`, if there is one, of an mm that `concerns` and that can still touch `table`.
+fn holder<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -> Option<&Note> {
+    other.ghost.under_way().iter().find(|note| {
+        concerns(note.mm.load(Ordering::Relaxed)) && note.holds.iter().any(|h| h.load(Ordering::Relaxed) == table.0)
+    })
+}
+
 /// Whether the CPU is in a walk of an mm that `concerns` and can still touch `table`.
 pub(crate) fn holds<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -> bool {
-    let ghost = &other.ghost;
-    ghost.walking.load(Ordering::Relaxed)
-        && concerns(ghost.mm.load(Ordering::Relaxed))
-        && ghost.holds.iter().any(|h| h.load(Ordering::Relaxed) == table.0)
+    holder(other, table, concerns).is_some()
 }
 
 /// Looks for CPUs that hold `table` at the moment when it changes hands.
@@ -148,9 +184,12 @@ pub(crate) fn judge<A: Arch>(
     concerns: impl Fn(u32) -> bool,
 ) {
     for other in A::machine().online() {
-        if other.id != cpu.id && holds(other, table.pfn(), &concerns) {
-            let va = VirtAddr(other.ghost.address.load(Ordering::Relaxed));
-            oracle::report(cpu, describe(cpu, other, table.pfn(), kind, va));
+        if other.id == cpu.id {
+            continue;
+        }
+        if let Some(note) = holder(other, table.pfn(), &concerns) {
+            let va = VirtAddr(note.address.load(Ordering::Relaxed));
+            oracle::report(cpu, of_note(cpu, other, note, table.pfn(), kind, va));
         }
     }
 }
@@ -163,7 +202,7 @@ pub(crate) fn flushed<A: Arch>(cpu: &Cpu<A>) {
     }
 }
 
-/// A violation by the walk of `walker`, found by `updater` (the same CPU if the walk found it).
+/// A violation by the innermost walk of `walker`, found by `updater` (the same CPU if the walk found it).
 pub(crate) fn describe<A: Arch>(
     updater: &Cpu<A>,
     walker: &Cpu<A>,
@@ -171,20 +210,31 @@ pub(crate) fn describe<A: Arch>(
     kind: ViolationKind,
     va: VirtAddr,
 ) -> Violation {
-    let frame = A::machine().frames.lookup(pfn);
+    of_note(updater, walker, walker.ghost.innermost(), pfn, kind, va)
+}
+
+fn of_note<A: Arch>(
+    updater: &Cpu<A>,
+    walker: &Cpu<A>,
+    note: &Note,
+    pfn: Pfn,
+    kind: ViolationKind,
+    va: VirtAddr,
+) -> Violation {
     let machine = A::machine();
+    let frame = machine.frames.lookup(pfn);
     Violation {
         kind: kind as u16,
         walker: walker.id.0,
         updater: if updater.id == walker.id { CpuId(0).0 } else { updater.id.0 },
         level: frame.map_or(0, |f| f.level() as u16),
-        mm: walker.ghost.mm.load(Ordering::Relaxed),
+        mm: note.mm.load(Ordering::Relaxed),
         pfn: pfn.0,
         address: va.0,
-        walk: walker.ghost.walk.load(Ordering::Relaxed),
+        walk: note.walk.load(Ordering::Relaxed),
         op: machine.operation.load(Ordering::Relaxed),
         times: [
-            walker.ghost.since.load(Ordering::Relaxed),
+            note.since.load(Ordering::Relaxed),
             frame.map_or(0, |f| f.unlinked_at()),
             updater.ghost.flushed_at.load(Ordering::Relaxed),
             A::instructions(),

@@ -27,6 +27,8 @@ pub struct CellRow {
     pub miscounted: u8,
     /// Online CPUs.
     pub cpus: u32,
+    /// Index in [`crate::workload::walker::WalkerClass::NAMES`].
+    pub walker: u64,
     /// Operations done.
     pub ops: u64,
     /// Flush interrupts, in targets.

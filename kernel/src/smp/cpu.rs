@@ -10,6 +10,7 @@ use crate::mm::frame_alloc::Magazine;
 use crate::oracle::ghost::Ghost;
 use crate::record::shared::CpuStatus;
 use crate::smp::call::{Inbox, Request};
+use crate::smp::nmi::Nmi;
 use crate::smp::rcu::RcuCpu;
 use crate::sync::WalkSlot;
 use crate::tlb::switch::Loaded;
@@ -43,6 +44,8 @@ pub struct Cpu<A: Arch> {
     pub request: Request<A>,
     /// Calls of others that it has to serve.
     pub inbox: Inbox,
+    /// What its NMIs are asked for, and what they leave behind.
+    pub nmi: Nmi,
     /// What the hypervisor has done with it.
     pub vcpu: Vcpu,
     /// Free frames that only it takes from and gives to.
@@ -75,6 +78,7 @@ impl<A: Arch> Cpu<A> {
             ghost: Ghost::default(),
             request: Request::new(),
             inbox: Inbox::default(),
+            nmi: Nmi::default(),
             vcpu: Vcpu::default(),
             magazine: Magazine::default(),
             status,

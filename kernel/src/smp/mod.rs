@@ -4,5 +4,6 @@ pub mod call;
 pub mod cpu;
 pub mod lock;
 pub mod mask;
+pub mod nmi;
 pub mod rcu;
 pub mod wait;

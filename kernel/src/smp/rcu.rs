@@ -114,6 +114,22 @@ pub fn leave_idle<A: Arch>(cpu: &Cpu<A>) {
     A::fence();
 }
 
+/// An NMI that reads tables begins. It may have interrupted an idle CPU, which grace periods do not wait for: says whether it has.
+pub(crate) fn enter_nmi<A: Arch>(cpu: &Cpu<A>) -> bool {
+    let idle = cpu.rcu.seen.load(Ordering::Relaxed) == IDLE;
+    if idle {
+        leave_idle(cpu);
+    }
+    idle
+}
+
+/// The NMI has read its last table.
+pub(crate) fn leave_nmi<A: Arch>(cpu: &Cpu<A>, idle: bool) {
+    if idle {
+        enter_idle(cpu);
+    }
+}
+
 /// Begins a grace period and returns its number.
 fn start<A: Arch>(machine: &Machine<A>) -> u64 {
     // AcqRel: publishes the unlinks before it to every CPU that shows this number.

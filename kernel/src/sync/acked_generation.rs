@@ -17,8 +17,9 @@ impl Strategy for AckedGeneration {
     const NAME: &'static str = "acked-generation";
     const ABOUT: &'static str = "interrupt the CPUs of the mm that took no interrupt since the unlink";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // The mask says who can walk a loaded mm; of other walks it knows nothing.
+        if setting.walker.walks_loaded_mm_only() { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

@@ -28,8 +28,9 @@ impl Strategy for Coverage {
     const NAME: &'static str = "coverage";
     const ABOUT: &'static str = "interrupt only CPUs that this flush did not and that can hold the table (ours)";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // The mask says who can walk a loaded mm; of other walks it knows nothing.
+        if setting.walker.walks_loaded_mm_only() { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

@@ -4,7 +4,7 @@
 //! The bit says that *some* flush of this gather interrupted *somebody*. It is not cleared by a later flush that interrupts nobody, and it does not say that
 //! everybody who could walk was interrupted: a frozen CPU that was acknowledged for, or a walker of an mm that left the table earlier, was not.
 
-use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, sync_all};
 use crate::ledger::Elision;
 use crate::record::cell::Verdict;
 use crate::tlb::transport::TransportId;
@@ -17,9 +17,11 @@ impl Strategy for GatherFlag {
     const ABOUT: &'static str = "skip the sync if a flush of this gather sent interrupts (v3, as posted)";
 
     fn promises(setting: Setting) -> Verdict {
-        // Frozen CPUs are left out of the flush that sets the bit. In a chain the last flush interrupts nobody, and the bit stays clear.
-        let left_out = setting.transport == TransportId::Paravirt && !setting.chain;
-        if left_out { Verdict::Unsafe } else { Verdict::Safe }
+        // Frozen CPUs are left out of the flush that sets the bit. Where the flush interrupts nobody (the mm of a foreign walk is loaded nowhere else; in a chain the second mm is
+        // loaded nowhere) the bit stays clear, and everybody is interrupted.
+        let left_out =
+            setting.transport == TransportId::Paravirt && !setting.chain && setting.walker.walks_loaded_mm_only();
+        if left_out { Verdict::Unsafe } else { sync_all::promises(setting) }
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

@@ -14,8 +14,9 @@ impl Strategy for MaskTargeted {
     const NAME: &'static str = "mask-targeted";
     const ABOUT: &'static str = "interrupt the CPUs of the mm's mask (powerpc; Podemsky 2023)";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // The mask says who can walk a loaded mm; of other walks it knows nothing.
+        if setting.walker.walks_loaded_mm_only() { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

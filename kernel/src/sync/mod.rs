@@ -34,6 +34,7 @@ use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::transport::TransportId;
+use crate::workload::walker::WalkerClass;
 
 /// What a strategy publishes of a CPU's walks; what it means is the strategy's own business.
 #[derive(Default)]
@@ -98,6 +99,8 @@ pub struct Ask<'a> {
     pub party: Party,
     /// CPUs that could walk the table for mms that unlinked it earlier and were not acknowledged then. Empty unless the table was shared.
     pub left_behind: &'a CpuMask,
+    /// Whether any other mm has left the table since it was last private.
+    pub left_before: bool,
     /// The machine's unlink generation just after the unlink.
     pub generation: u64,
     /// Whether any flush of the gather that the operation uses has interrupted another CPU, since the gather was opened.
@@ -126,6 +129,8 @@ pub struct Setting {
     pub hook: bool,
     /// The table was left by another mm, whose CPUs walk it, before the one that asks.
     pub chain: bool,
+    /// Who walks.
+    pub walker: WalkerClass,
 }
 
 /// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a mode whose walkers are where the mode says.
@@ -179,16 +184,23 @@ pub trait Strategy: 'static {
         None
     }
 
-    /// A walk of `mm` begins on `cpu`; interrupts are masked.
+    /// A walk of `mm` begins on `cpu`; interrupts are masked. An NMI may have interrupted another walk. What it returns is given to [`Strategy::walk_end`].
     #[inline(always)]
-    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         let _ = (cpu, mm);
+        0
     }
 
     /// The walk has used its last pointer.
     #[inline(always)]
-    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
-        let _ = cpu;
+    fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
+        let _ = (cpu, outer);
+    }
+
+    /// Whether it lets a table that was flushed, and for which there is no batch, be freed without a grace period: as v10 does where the hook is true.
+    fn frees_without_grace(hook: bool) -> bool {
+        let _ = hook;
+        false
     }
 
     /// What it takes to use the table again. Entries were cleared and flushed before.
@@ -203,6 +215,8 @@ pub struct Entry<A: Arch> {
     pub about: &'static str,
     /// [`Strategy::promises`].
     pub promises: fn(Setting) -> Verdict,
+    /// [`Strategy::frees_without_grace`].
+    pub frees_without_grace: fn(bool) -> bool,
     /// [`Strategy::predicts`].
     pub predicts: fn(&Round) -> Option<Predicted>,
     /// [`Strategy::decide`].
@@ -220,6 +234,7 @@ impl<A: Arch> Entry<A> {
             name: S::NAME,
             about: S::ABOUT,
             promises: S::promises,
+            frees_without_grace: S::frees_without_grace,
             predicts: S::predicts,
             decide: S::decide,
             get_user_pages_fast: walk::get_user_pages_fast::<A, S>,

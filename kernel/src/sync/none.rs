@@ -9,12 +9,18 @@ use crate::record::cell::Verdict;
 /// Never sync.
 pub struct None;
 
+/// What comes of doing nothing after the flush: for walks of the loaded mm a flush that interrupts everybody is enough, nothing else is.
+pub(super) fn promises(setting: Setting) -> Verdict {
+    let waited_for = setting.walker.walks_loaded_mm_only() && setting.walker.masks_interrupts();
+    if waited_for && setting.transport.flush_implies_interrupt() { Verdict::Safe } else { Verdict::Unsafe }
+}
+
 impl Strategy for None {
     const NAME: &'static str = "none";
     const ABOUT: &'static str = "never sync (negative control)";
 
     fn promises(setting: Setting) -> Verdict {
-        if setting.transport.flush_implies_interrupt() { Verdict::Safe } else { Verdict::Unsafe }
+        promises(setting)
     }
 
     fn predicts(_round: &Round) -> Option<Predicted> {

@@ -4,7 +4,7 @@
 //! It never looks at the flush that was really made. Where the boolean is right for every flush that is right as well; overridden to `true` on a
 //! transport that interrupts nobody it is `none`.
 
-use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, none, sync_all};
 use crate::ledger::Elision;
 use crate::record::cell::Verdict;
 
@@ -16,7 +16,11 @@ impl Strategy for StaticHook {
     const ABOUT: &'static str = "skip the sync if the transport's flush interrupts (RFC, v1, v2, v5 to v10)";
 
     fn promises(setting: Setting) -> Verdict {
-        if setting.hook && !setting.transport.flush_implies_interrupt() { Verdict::Unsafe } else { Verdict::Safe }
+        if setting.hook { none::promises(setting) } else { sync_all::promises(setting) }
+    }
+
+    fn frees_without_grace(hook: bool) -> bool {
+        hook
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

@@ -8,12 +8,17 @@ use crate::record::cell::Verdict;
 /// Interrupt everybody.
 pub struct SyncAll;
 
+/// An interrupt to everybody waits for every walk that masks interrupts, and for no other.
+pub(super) fn promises(setting: Setting) -> Verdict {
+    if setting.walker.masks_interrupts() { Verdict::Safe } else { Verdict::Unsafe }
+}
+
 impl Strategy for SyncAll {
     const NAME: &'static str = "sync-all";
     const ABOUT: &'static str = "interrupt every other CPU (Linux 6.1 to 7.3)";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        promises(setting)
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

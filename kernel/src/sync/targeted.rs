@@ -4,8 +4,8 @@
 //! the other: a CPU that is not seen walking will see the entry cleared. Two things more are needed:
 //!
 //! - CPUs that acknowledged this flush at interrupt level have left their walks already, whatever they publish now.
-//! - Walkers of mms that left the table earlier count too. Which mms those were is not kept, only which CPUs could walk for them ([`Ask::left_behind`]); of these every one
-//!   that walks anything is interrupted.
+//! - Walkers of mms that left the table earlier count too. Which mms those were is not kept; where there were any, every CPU that walks anything is interrupted.
+//! - A walk may be interrupted by an NMI that walks too, perhaps another mm. There is one slot, so while two walks of different mms are under way on a CPU it says *any*.
 
 use core::sync::atomic::Ordering;
 
@@ -19,6 +19,15 @@ use crate::smp::cpu::Cpu;
 /// Interrupt who may walk the table.
 pub struct Targeted;
 
+/// In a slot: walks of more than one mm are under way.
+pub(super) const ANY: u64 = u64::MAX;
+
+/// What the slot shall say while a walk of `mm` is under way inside what it says now.
+#[inline(always)]
+pub(super) fn inside(outer: u64, mm: u32) -> u64 {
+    if outer == 0 || outer == mm.into() { mm.into() } else { ANY }
+}
+
 /// The decision, for every strategy whose walks publish their mm in a way that a full barrier of the updater pairs with.
 pub(super) fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
     // Full: the entry was cleared, then read what is published. Pairs with the barrier of `walk_begin`.
@@ -26,9 +35,14 @@ pub(super) fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
     let acknowledged = ask.party.coverage.acknowledged();
     let targets = cpus_where(&view.online().without(acknowledged), |cpu| {
         let walked = view.slot(cpu);
-        walked == ask.party.mm.into() || (walked != 0 && ask.left_behind.contains(cpu))
+        walked == ask.party.mm.into() || walked == ANY || (walked != 0 && ask.left_before)
     });
     if targets.is_empty() { Decision::Elide(Elision::NoWalker) } else { Decision::Interrupt(targets) }
+}
+
+/// What strategies promise that see walks by what walks publish: a reader under RCU publishes nothing.
+pub(super) fn promises(setting: Setting) -> Verdict {
+    if setting.walker.masks_interrupts() { Verdict::Safe } else { Verdict::Refused }
 }
 
 /// The closed form of [`decide`].
@@ -41,8 +55,8 @@ impl Strategy for Targeted {
     const NAME: &'static str = "targeted";
     const ABOUT: &'static str = "interrupt the CPUs that may walk the table, by what walks publish (v4 repaired)";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        promises(setting)
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {
@@ -50,16 +64,18 @@ impl Strategy for Targeted {
     }
 
     #[inline(always)]
-    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
-        cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
+        let outer = cpu.walk_slot.0.load(Ordering::Relaxed);
+        cpu.walk_slot.0.store(inside(outer, mm.id), Ordering::Relaxed);
         // Full: published, then read tables. Pairs with the fence in `decide`.
         A::fence();
+        outer
     }
 
     #[inline(always)]
-    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+    fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
         // Release: pairs with the acquire of `View::slot`; who sees the walk ended, sees it ended.
-        cpu.walk_slot.0.store(0, Ordering::Release);
+        cpu.walk_slot.0.store(outer, Ordering::Release);
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

@@ -4,18 +4,20 @@
 //! 1. The updater has a read barrier between clearing the entry and reading what is published. Nothing orders the store against the loads: both sides may miss
 //!    each other. An exchange or a completed flush in between hides it.
 //! 2. It looks for walkers of the mm that left the table last. Walkers of an mm that left it before are not looked for.
-//! 3. Where a property found at boot says that flushes interrupt, it does nothing at all, and the property is true for paravirtual flushes too, which leave frozen
+//! 3. There is one slot: when a walk in an NMI ends, it says that the CPU walks nothing, though the walk that the NMI interrupted goes on.
+//! 4. Where a property found at boot says that flushes interrupt, it does nothing at all, and the property is true for paravirtual flushes too, which leave frozen
 //!    CPUs out.
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, cpus_where};
+use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, cpus_where, none};
 use crate::arch::Arch;
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
 use crate::record::cell::Verdict;
 use crate::smp::cpu::Cpu;
 use crate::tlb::transport::TransportId;
+use crate::workload::walker::WalkerClass;
 
 /// Interrupt who walks this mm, or nobody where flushes are said to interrupt.
 pub struct TargetedV4;
@@ -30,17 +32,14 @@ impl Strategy for TargetedV4 {
     const ABOUT: &'static str = "interrupt the CPUs that have published a walk of this mm (v4, as posted)";
 
     fn promises(setting: Setting) -> Verdict {
-        match setting.transport {
-            TransportId::Ipi => Verdict::Safe,
-            TransportId::Paravirt => Verdict::Unsafe,
+        if property(setting.transport) {
+            return none::promises(setting);
+        }
+        match setting.walker {
             // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
-            TransportId::Broadcast | TransportId::Mixed => {
-                if setting.chain {
-                    Verdict::Unsafe
-                } else {
-                    Verdict::Safe
-                }
-            }
+            WalkerClass::Gup | WalkerClass::Foreign if !setting.chain => Verdict::Safe,
+            // A nested walk's end says that nobody walks; a reader under RCU says nothing at all.
+            _ => Verdict::Unsafe,
         }
     }
 
@@ -50,14 +49,15 @@ impl Strategy for TargetedV4 {
     }
 
     #[inline(always)]
-    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
         // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot.
         A::fence();
+        0
     }
 
     #[inline(always)]
-    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+    fn walk_end<A: Arch>(cpu: &Cpu<A>, _outer: u64) {
         // Release: pairs with the acquire of `View::slot`.
         cpu.walk_slot.0.store(0, Ordering::Release);
     }

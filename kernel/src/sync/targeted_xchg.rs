@@ -18,8 +18,8 @@ impl Strategy for TargetedXchg {
     const NAME: &'static str = "targeted-xchg";
     const ABOUT: &'static str = "as targeted, published by one exchange instead of a store and a barrier";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        targeted::promises(setting)
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {
@@ -27,15 +27,17 @@ impl Strategy for TargetedXchg {
     }
 
     #[inline(always)]
-    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
+    fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
+        let outer = cpu.walk_slot.0.load(Ordering::Relaxed);
         // AcqRel, one instruction: pairs with the fence in `targeted::decide`, see the head of this file.
-        cpu.walk_slot.0.swap(mm.id.into(), Ordering::AcqRel);
+        cpu.walk_slot.0.swap(targeted::inside(outer, mm.id), Ordering::AcqRel);
+        outer
     }
 
     #[inline(always)]
-    fn walk_end<A: Arch>(cpu: &Cpu<A>) {
+    fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
         // Release: pairs with the acquire of `View::slot`.
-        cpu.walk_slot.0.store(0, Ordering::Release);
+        cpu.walk_slot.0.store(outer, Ordering::Release);
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

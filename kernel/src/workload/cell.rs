@@ -4,8 +4,9 @@ use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
 use super::predict;
+use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
-use crate::arch::Arch;
+use crate::arch::{Arch, NativeTransport};
 use crate::ledger::Snapshot;
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
@@ -16,6 +17,7 @@ use crate::smp::rcu;
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
 use crate::tlb::switch;
+use crate::tlb::transport::TransportId;
 
 /// Which cell.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +53,17 @@ pub enum CellError {
 pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain };
+    let setting = Setting {
+        transport: suite.transport,
+        hook: suite.hook,
+        chain,
+        // Elsewhere everybody walks as GUP-fast does.
+        walker: if cell.mode == Mode::Contend { suite.walker } else { WalkerClass::Gup },
+    };
     let strategy = &sync::all::<A>()[cell.strategy];
+    if let Some(verdict) = not_run::<A>(strategy, setting) {
+        return Ok(row_of_nothing::<A>(cell, setting, verdict));
+    }
     rcu::barrier(cpu);
     let free_before = machine.free_frames() as i64;
     let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
@@ -65,13 +76,15 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     let start = totals::<A>();
 
     let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;
-    let other = match cell.mode {
-        Mode::Other => Some(mm_with_pages_away(cpu).map_err(|e| CellError::SetUp(e.into()))?),
-        _ => None,
+    let loads_another =
+        cell.mode == Mode::Other || matches!(setting.walker, WalkerClass::NmiOther | WalkerClass::Foreign);
+    let other = match loads_another {
+        true => Some(mm_with_pages_away(cpu).map_err(|e| CellError::SetUp(e.into()))?),
+        false => None,
     };
     let target: Target<A> = scene.target();
     let counted = {
-        let crowd = Crowd::new(cell.mode, &target, other.as_deref());
+        let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
             crate::upcall::start_ticks(cpu);
@@ -102,6 +115,36 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         return Err(CellError::Leak { frames, tables });
     }
     Ok(row(suite, cell, strategy, setting, &counted, instructions, &violated))
+}
+
+/// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
+fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
+    let by_nmi = matches!(setting.transport, TransportId::Broadcast | TransportId::Mixed)
+        && A::NATIVE_TRANSPORT == NativeTransport::Ipi;
+    if by_nmi && setting.walker.nests() {
+        // The NMI that plays the broadcast waits for walks in NMIs: a real broadcast does not.
+        return Some(Verdict::NotApplicable);
+    }
+    Some((strategy.promises)(setting)).filter(|promised| *promised == Verdict::Refused)
+}
+
+/// The row of a cell that is not run.
+fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
+    CellRow {
+        strategy: cell.strategy as u16,
+        workload: cell.workload as u16,
+        mode: cell.mode as u16,
+        transport: setting.transport as u16,
+        hook: setting.hook.into(),
+        expected: verdict as u8,
+        verdict: verdict as u8,
+        cpus: A::machine().online_mask().count(),
+        walker: setting.walker as u64,
+        predicted_flush: u64::MAX,
+        predicted_sync: u64::MAX,
+        predicted_elided: u64::MAX,
+        ..CellRow::default()
+    }
 }
 
 /// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
@@ -197,6 +240,7 @@ pub(crate) fn row<A: Arch>(
         verdict: verdict as u8,
         miscounted: (!form.agrees(counted.flush_ipis, counted.sync_ipis, counted.syncs_elided)).into(),
         cpus,
+        walker: setting.walker as u64,
         ops: suite.ops,
         flush_ipis: counted.flush_ipis,
         sync_ipis: counted.sync_ipis,

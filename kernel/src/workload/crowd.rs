@@ -5,18 +5,21 @@
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::walker::WalkerClass;
 use super::{AWAY, AWAY_PAGES, Target};
-use crate::addr::{Level, PAGE_SIZE, Pfn, VirtAddr};
-use crate::arch::Arch;
+use crate::addr::{CpuId, Level, PAGE_SIZE, Pfn, VirtAddr};
+use crate::arch::{Arch, Doorbell};
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
 use crate::mm::page;
+use crate::mm::rcu_walk;
 use crate::oracle;
 use crate::record::shared::Doing;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
+use crate::smp::nmi;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::Mode;
@@ -25,7 +28,13 @@ use crate::tlb::switch;
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
 pub struct Crowd<'a, A: Arch> {
     mode: Mode,
+    walker: WalkerClass,
+    /// What they load.
     mm: &'a Mm<A>,
+    /// What they walk: the same, but for walks of an mm that is not loaded.
+    walked: &'a Mm<A>,
+    /// Walks asked for by NMI that are not over.
+    in_flight: AtomicU32,
     range: Range<VirtAddr>,
     step: u64,
     anon: bool,
@@ -38,11 +47,16 @@ pub struct Crowd<'a, A: Arch> {
 }
 
 impl<'a, A: Arch> Crowd<'a, A> {
-    /// A crowd that does what `mode` says to `target`; in mode `other` it walks `other` instead.
-    pub fn new(mode: Mode, target: &'a Target<A>, other: Option<&'a Mm<A>>) -> Crowd<'a, A> {
+    /// A crowd that does what `mode` says to `target`. It loads `other` if there is one, and walks that too in mode `other`; the classes that walk what they have not loaded
+    /// walk the target.
+    pub fn new(mode: Mode, walker: WalkerClass, target: &'a Target<A>, other: Option<&'a Mm<A>>) -> Crowd<'a, A> {
+        let mm = other.unwrap_or(&target.mm);
         Crowd {
             mode,
-            mm: other.unwrap_or(&target.mm),
+            walker,
+            mm,
+            walked: if mode == Mode::Contend { &target.mm } else { mm },
+            in_flight: AtomicU32::new(0),
             range: target.range.clone(),
             step: target.step,
             anon: target.anon,
@@ -108,7 +122,29 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 wait.again(|| Some(id));
             }
         }
+        // Acquire: pairs with the release in `walk_in_nmi`: no NMI uses the crowd any more.
+        while self.in_flight.load(Ordering::Acquire) != 0 {
+            wait.again(|| None);
+        }
         wait.done();
+    }
+
+    /// Asks another CPU of the crowd to walk, by NMI.
+    fn ask_for_nmi_walk(&self, cpu: &Cpu<A>) {
+        let machine = A::machine();
+        let count = machine.cpus.len() as u64;
+        let target = machine.cpu(CpuId((1 + cpu.chance.next() % (count - 1)) as u16));
+        if target.id == cpu.id {
+            return;
+        }
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        // Release: pairs with the acquire of the NMI.
+        let before = target.nmi.walk.swap(self as *const Crowd<'_, A> as usize, Ordering::AcqRel);
+        if before != 0 {
+            // The one asked for before has not begun, and stands for both.
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        A::ring(target, Doorbell::Nmi);
     }
 
     /// Where this CPU's next walk begins, and how many pages it wants.
@@ -150,17 +186,46 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
                 Mode::Lazy | Mode::Idle | Mode::Scripted => {}
             }
         }
+        nmi::drop_deferred(cpu);
         rcu::quiescent(cpu);
         A::relax();
     }
     switch::unload(cpu);
+    // NMIs asked for before the end may still come, and find the CPU idle.
+    let mut wait = Wait::new(cpu, Doing::WaitWorkload);
+    while crowd.in_flight.load(Ordering::Acquire) != 0 {
+        wait.again(|| None);
+    }
+    wait.done();
+    nmi::drop_deferred(cpu);
+}
+
+/// The walk that was asked for by NMI: `argument` is the crowd.
+pub(crate) fn walk_in_nmi<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
+    // SAFETY: the crowd stays until none of its NMI walks is in flight.
+    let crowd = unsafe { &*(argument as *const Crowd<'_, A>) };
+    let (start, count) = crowd.walk_at(cpu);
+    if cpu.nmi.has_room(count) {
+        let mut pages = [Pfn(0); AWAY_PAGES];
+        let walk = A::machine().policy.strategy().get_user_pages_fast;
+        let got = walk(cpu, crowd.walked, start, false, &mut pages[..count]);
+        pages[..got].iter().for_each(|pfn| cpu.nmi.defer(*pfn));
+    }
+    // Release: pairs with the acquire of who waits for the end.
+    crowd.in_flight.fetch_sub(1, Ordering::Release);
 }
 
 /// One walk of the strategy under test, and the end of its references.
 fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     let (start, count) = crowd.walk_at(cpu);
+    if crowd.mode == Mode::Contend && crowd.walker == WalkerClass::Rcu {
+        rcu_walk::count_leaves(cpu, crowd.walked, start, count);
+        return;
+    }
+    // Where NMIs walk another mm, what they interrupt are walks of the loaded one.
+    let mm = if crowd.walker == WalkerClass::NmiOther { crowd.mm } else { crowd.walked };
     let mut pages = [Pfn(0); AWAY_PAGES];
-    let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, crowd.mm, start, false, &mut pages[..count]);
+    let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, mm, start, false, &mut pages[..count]);
     for pfn in &pages[..got] {
         page::put_walked(cpu, *pfn);
     }
@@ -168,6 +233,12 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
 
 /// Mostly walks; now and then the slow path, and a look through the TLB.
 fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+    if crowd.walker.nests() && A::machine().cpus.len() > 2 && cpu.chance.one_in(2) {
+        crowd.ask_for_nmi_walk(cpu);
+    }
+    if !crowd.walker.walks_loaded_mm_only() {
+        return walk(cpu, crowd);
+    }
     match cpu.chance.next() % 16 {
         0 => {
             let (start, _) = crowd.walk_at(cpu);

@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod file;
 pub mod predict;
 pub mod shared;
+pub mod walker;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,0 +1,12 @@
+//! The simulated machine: hardware that may do everything that its architecture allows, on the host.
+//!
+//! QEMU's MMU is kinder than real ones: it has no paging-structure caches, its invalidations stop every CPU, and it completes them at once. So "no violation
+//! seen" there says little. Here there are two tiers that say more:
+//!
+//! - [`model`]: the strategies' own decision code, linked into an explicit-state model of everything around it. Exhaustive within bounds that are
+//!   printed with every verdict.
+//! - [`matrix`]: that model asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
+
+mod expect;
+pub mod matrix;
+pub mod model;

@@ -1,0 +1,145 @@
+//! The simulated machine on the command line: `matrix`, and `show` for one cell of it. `cargo xtask sim` builds and calls this.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arch_sim::matrix::{self, Bounds, Round};
+use arch_sim::model::check::Limits;
+use arch_sim::model::scenario::{Operation, Walker};
+use arch_sim::model::strategies;
+use clap::{Args, Parser, ValueEnum};
+use kernel::tlb::transport::TransportId;
+
+/// Explores the strategies' decisions in a model of everything around them, exhaustively within bounds
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", version, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(flatten)]
+    cells: Cells,
+    #[command(flatten)]
+    how: How,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 when every cell is as expected, 1 when one is not, or was not explored to its \
+                           end, 2 for bad input.";
+
+/// Which cells.
+#[derive(Args)]
+struct Cells {
+    /// Strategies; all if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    strategy: Vec<String>,
+    /// Transports; all if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    transport: Vec<String>,
+    /// Operations: collapse, collapse-in-batch, unshare-last, unshare-three; all if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    operation: Vec<String>,
+    /// Walkers: loaded, nmi, foreign, rcu; all if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    walker: Vec<String>,
+}
+
+/// How far, and what is printed.
+#[derive(Args)]
+struct How {
+    /// Explore N CPUs that load and unload mms, instead of two that do and three that keep what they have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=4))]
+    cpus: Option<u8>,
+    /// Stop each exploration after so many seconds
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    seconds: u64,
+    /// Stop each exploration after so many states
+    #[arg(long, value_name = "N", default_value_t = 50_000_000)]
+    states: usize,
+    /// Which cells to print in full: bounds, states, states per second, the shortest counterexample
+    #[arg(long, value_enum, default_value_t = Print::Unexpected)]
+    print: Print,
+}
+
+/// Which cells to print in full.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Print {
+    /// None.
+    None,
+    /// Those that are not as expected.
+    Unexpected,
+    /// Those with a counterexample.
+    Unsafe,
+    /// All.
+    All,
+}
+
+/// A name that is in no list.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no {kind} \"{name}\"; there are: {all}")]
+struct UnknownName {
+    kind: &'static str,
+    name: String,
+    all: String,
+}
+
+/// What the names stand for; all where none is given.
+fn choose<T: Copy>(kind: &'static str, given: &[String], all: &[(&str, T)]) -> Result<Vec<T>, UnknownName> {
+    if given.is_empty() {
+        return Ok(all.iter().map(|(_, value)| *value).collect());
+    }
+    let one = |name: &String| {
+        let found = all.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|(known, _)| *known).collect();
+            UnknownName { kind, name: name.clone(), all: names.join(", ") }
+        })
+    };
+    given.iter().map(one).collect()
+}
+
+fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
+    let default = Bounds::default();
+    let listed = strategies::listed();
+    let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
+    let transports = TransportId::ALL.map(|t| (t.name(), t));
+    let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
+    let walkers = Walker::ALL.map(|w| (w.name(), w));
+    let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
+    Ok(Bounds {
+        rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
+        strategies: chosen.into_iter().map(String::from).collect(),
+        transports: choose("transport", &cli.cells.transport, &transports)?,
+        operations: choose("operation", &cli.cells.operation, &operations)?,
+        walkers: choose("walker", &cli.cells.walker, &walkers)?,
+        limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds) },
+    })
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let bounds = match bounds(&cli) {
+        Ok(bounds) => bounds,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let verdicts = matrix::matrix(&bounds, |verdict| {
+        let wanted = match cli.how.print {
+            Print::None => false,
+            Print::Unexpected => !verdict.is_as_expected(),
+            Print::Unsafe => verdict.explorations.iter().any(|e| e.counterexample.is_some()),
+            Print::All => true,
+        };
+        if wanted {
+            println!("{}", verdict.report());
+        }
+    });
+    print!("{}", matrix::table(&verdicts, &bounds));
+    eprintln!("{}", matrix::totals(&verdicts));
+    let unexpected = verdicts.iter().filter(|v| !v.is_as_expected()).count();
+    if unexpected == 0 {
+        println!("All {} cells are as expected.", verdicts.len());
+        ExitCode::SUCCESS
+    } else {
+        println!("{unexpected} of {} cells are not as expected, or were not explored to their end.", verdicts.len());
+        ExitCode::from(1)
+    }
+}

@@ -1,0 +1,251 @@
+//! The matrix: every strategy on every transport, under every operation and every class of walker, explored and compared with what
+//! is expected.
+//!
+//! For walks of the loaded mm what is expected is what the strategy promises; for the other classes it is in [`crate::expect`], with reasons.
+
+use std::fmt::Write;
+
+use kernel::record::cell::Verdict as Outcome;
+use kernel::tlb::transport::TransportId;
+
+use crate::expect::expected;
+use crate::model::check::{Exploration, Limits, explore};
+use crate::model::scenario::{Operation, Removed, Scenario, Walker};
+use crate::model::strategies::{Listed, listed};
+use crate::model::words;
+
+/// One exploration of a cell: how many CPUs, and whether they load and unload mms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Round {
+    /// How many CPUs; the first does the operation.
+    pub cpus: u8,
+    /// They load and unload mms and idle; else each keeps what it has.
+    pub moves: bool,
+}
+
+/// Which cells, and how far.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// What is explored for each cell, until something is violated.
+    pub rounds: Vec<Round>,
+    /// Only strategies of these names; all where empty.
+    pub strategies: Vec<String>,
+    /// Which transports.
+    pub transports: Vec<TransportId>,
+    /// Which operations.
+    pub operations: Vec<Operation>,
+    /// Which walkers.
+    pub walkers: Vec<Walker>,
+    /// When to stop each exploration.
+    pub limits: Limits,
+}
+
+impl Default for Bounds {
+    /// All cells: two CPUs that do everything, then three that keep the mm that they have.
+    fn default() -> Bounds {
+        Bounds {
+            rounds: vec![Round { cpus: 2, moves: true }, Round { cpus: 3, moves: false }],
+            strategies: Vec::new(),
+            transports: TransportId::ALL.to_vec(),
+            operations: vec![
+                Operation::Collapse,
+                Operation::CollapseInBatch,
+                Operation::UnshareLast,
+                Operation::UnshareThree,
+            ],
+            walkers: Walker::ALL.to_vec(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What came out of one cell.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The strategy's name.
+    pub strategy: &'static str,
+    /// How flushes travelled.
+    pub transport: TransportId,
+    /// What was done.
+    pub operation: Operation,
+    /// Who walked.
+    pub walker: Walker,
+    /// What was expected; none where nothing is.
+    pub expected: Option<Outcome>,
+    /// What was found: `Safe` only if everything within the bounds was explored, else `Void`.
+    pub found: Outcome,
+    /// The explorations, in the order of the rounds; the last one has the counterexample if there is one.
+    pub explorations: Vec<Exploration>,
+}
+
+impl Verdict {
+    /// Whether it is what was expected.
+    pub fn is_as_expected(&self) -> bool {
+        self.found != Outcome::Void && self.expected.is_none_or(|expected| expected == self.found)
+    }
+
+    /// Everything about it, the counterexample included.
+    pub fn report(&self) -> String {
+        let mut text = format!(
+            "{} on {}, {}, walker {}: {}",
+            self.strategy,
+            self.transport.name(),
+            self.operation.name(),
+            self.walker.name(),
+            self.found.name()
+        );
+        if let Some(expected) = self.expected.filter(|expected| *expected != self.found) {
+            let _ = write!(text, " (expected {})", expected.name());
+        }
+        text.push('\n');
+        for exploration in &self.explorations {
+            let _ = writeln!(text, "  {}", words::summary(exploration));
+            if let Some(counterexample) = &exploration.counterexample {
+                text.push_str(&words::interleaving(&exploration.scenario, counterexample));
+            }
+        }
+        text
+    }
+}
+
+/// A scenario with every guard present. Translations are tagged where the broadcast instruction is native.
+pub fn scenario(
+    strategy: &Listed,
+    transport: TransportId,
+    operation: Operation,
+    walker: Walker,
+    round: Round,
+) -> Scenario {
+    Scenario {
+        cpus: round.cpus,
+        moves: round.moves,
+        operation,
+        transport,
+        walker,
+        tagged: transport == TransportId::Broadcast,
+        hook: transport.flush_implies_interrupt(),
+        publication: strategy.publication,
+        nested_restores: false,
+        published: strategy.published,
+        decide: strategy.decide,
+        removed: Removed::NOTHING,
+        eager_fills: true,
+    }
+}
+
+/// Explores all cells within `bounds`; `progress` is told of each as it comes.
+pub fn matrix(bounds: &Bounds, mut progress: impl FnMut(&Verdict)) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let wanted =
+        |strategy: &Listed| bounds.strategies.is_empty() || bounds.strategies.iter().any(|n| n == strategy.name);
+    for walker in &bounds.walkers {
+        for strategy in listed().iter().filter(|strategy| wanted(strategy)) {
+            for transport in &bounds.transports {
+                for operation in &bounds.operations {
+                    let verdict = cell(strategy, *transport, *operation, *walker, bounds);
+                    progress(&verdict);
+                    verdicts.push(verdict);
+                }
+            }
+        }
+    }
+    verdicts
+}
+
+/// Explores one cell.
+pub fn cell(
+    strategy: &Listed,
+    transport: TransportId,
+    operation: Operation,
+    walker: Walker,
+    bounds: &Bounds,
+) -> Verdict {
+    let mut verdict = Verdict {
+        strategy: strategy.name,
+        transport,
+        operation,
+        walker,
+        expected: None,
+        found: Outcome::Safe,
+        explorations: Vec::new(),
+    };
+    for round in &bounds.rounds {
+        let scenario = scenario(strategy, transport, operation, walker, *round);
+        verdict.expected = expected(strategy, &scenario);
+        if verdict.expected == Some(Outcome::Refused) {
+            verdict.found = Outcome::Refused;
+            break;
+        }
+        let exploration = explore(&scenario, bounds.limits);
+        let found = match (&exploration.counterexample, exploration.exhausted) {
+            (Some(_), _) => Outcome::Unsafe,
+            (None, true) => verdict.found,
+            (None, false) => Outcome::Void,
+        };
+        verdict.explorations.push(exploration);
+        verdict.found = found;
+        if found == Outcome::Unsafe {
+            break;
+        }
+    }
+    verdict
+}
+
+fn letter(verdict: &Verdict) -> char {
+    match verdict.found {
+        Outcome::Safe => 's',
+        Outcome::Unsafe => 'U',
+        Outcome::Refused => '-',
+        _ => '?',
+    }
+}
+
+/// The verdicts as one table per class of walker, at most 100 columns wide.
+pub fn table(verdicts: &[Verdict], bounds: &Bounds) -> String {
+    let mut text = String::new();
+    for walker in &bounds.walkers {
+        let _ = write!(text, "walker {:<12}", walker.name());
+        for transport in &bounds.transports {
+            let _ = write!(text, " {:<width$}", transport.name(), width = (3 * bounds.operations.len()).max(9));
+        }
+        text.push('\n');
+        for strategy in listed() {
+            let mut row = verdicts.iter().filter(|v| v.strategy == strategy.name && v.walker == *walker).peekable();
+            if row.peek().is_none() {
+                continue;
+            }
+            let _ = write!(text, "  {:<17}", strategy.name);
+            for transport in &bounds.transports {
+                let cells: String = row
+                    .clone()
+                    .filter(|v| v.transport == *transport)
+                    .map(|v| format!("{}{} ", letter(v), if v.is_as_expected() { ' ' } else { '!' }))
+                    .collect();
+                let _ = write!(text, " {:<width$}", cells, width = (3 * bounds.operations.len()).max(9));
+            }
+            let trimmed = text.trim_end().len();
+            text.truncate(trimmed);
+            text.push('\n');
+        }
+    }
+    let operations: Vec<&str> = bounds.operations.iter().map(|operation| operation.name()).collect();
+    let _ = writeln!(text, "columns: {}", operations.join(", "));
+    text.push_str(
+        "s safe, everything within the bounds explored; U unsafe; - refused; ? not exhausted; ! unexpected\n",
+    );
+    text
+}
+
+/// Sizes and speed of all explorations together.
+pub fn totals(verdicts: &[Verdict]) -> String {
+    let all = || verdicts.iter().flat_map(|v| &v.explorations);
+    let states: usize = all().map(|e| e.states).sum();
+    let generated: usize = all().map(|e| e.generated).sum();
+    let seconds: f64 = all().map(|e| e.time.as_secs_f64()).sum();
+    format!(
+        "{} cells, {} explorations, {states} states ({generated} generated) in {seconds:.1} s: {:.2} M states/s",
+        verdicts.len(),
+        all().count(),
+        generated as f64 / seconds.max(1e-9) / 1e6
+    )
+}

@@ -1,0 +1,201 @@
+//! What one exploration is about: how many CPUs, which operation, how its flush travels, who walks, and which guards are taken away.
+
+use kernel::sync::{Ask, Decision, Setting, View};
+use kernel::tlb::transport::TransportId;
+
+/// Number of an mm in the model, from 1 on.
+pub type MmNumber = u8;
+
+/// The most CPUs that a state has room for.
+pub const MAX_CPUS: usize = 4;
+/// The most mms.
+pub const MAX_MMS: usize = 3;
+
+/// What is done to the one table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Operation {
+    /// One mm unlinks it and uses it again itself.
+    Collapse,
+    /// The same after another flush in the same gather, of pages.
+    CollapseInBatch,
+    /// Two mms share it: one leaves, the other uses it again.
+    UnshareLast,
+    /// Three mms share it: one leaves, then another, the third uses it again.
+    UnshareThree,
+    /// One mm unlinks it and frees it after a grace period. No strategy is asked.
+    Free,
+    /// One mm clears a leaf and frees the page behind it. No table changes hands and no strategy is asked.
+    Pages,
+}
+
+impl Operation {
+    /// As in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::Collapse => "collapse",
+            Operation::CollapseInBatch => "collapse-in-batch",
+            Operation::UnshareLast => "unshare-last",
+            Operation::UnshareThree => "unshare-three",
+            Operation::Free => "free",
+            Operation::Pages => "pages",
+        }
+    }
+
+    /// The mms that unlink, in this order, are 1 to this.
+    pub const fn leavers(self) -> MmNumber {
+        match self {
+            Operation::UnshareThree => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether a mm left before the one that asks.
+    pub const fn is_chain(self) -> bool {
+        self.leavers() > 1
+    }
+
+    /// The mms that walkers may load, are 1 to this.
+    pub const fn mms(self) -> MmNumber {
+        match self {
+            Operation::UnshareLast | Operation::UnshareThree => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Which walks other CPUs make, in any number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Walker {
+    /// Of the mm that the CPU has loaded, interrupts masked.
+    Loaded,
+    /// The same, and from an NMI, also inside another walk.
+    Nmi,
+    /// Of any mm, whatever is loaded, interrupts masked.
+    Foreign,
+    /// Of any mm, under RCU with interrupts enabled, and without looking at the parent again.
+    Rcu,
+}
+
+impl Walker {
+    /// All of them.
+    pub const ALL: [Walker; 4] = [Walker::Loaded, Walker::Nmi, Walker::Foreign, Walker::Rcu];
+
+    /// As in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Walker::Loaded => "loaded",
+            Walker::Nmi => "nmi",
+            Walker::Foreign => "foreign",
+            Walker::Rcu => "rcu",
+        }
+    }
+}
+
+/// How a walk shows itself in its CPU's slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Publication {
+    /// Not at all.
+    None,
+    /// A store that nothing orders before the first read.
+    Store,
+    /// A store and a full barrier.
+    StoreFence,
+    /// An exchange, which is a full barrier.
+    Exchange,
+}
+
+/// What is taken away, or built wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Removal {
+    /// A flush of tables skips lazy CPUs, as one of pages does.
+    LazyReached,
+    /// The invalidation takes leaves only, and leaves paging-structure caches as they are.
+    AllLevels,
+    /// Nothing waits for a broadcast to complete.
+    Completion,
+    /// The invalidation is not ordered after the store of the entry (and the entry is changed by a plain store).
+    StoreBeforeFlush,
+    /// Only the initiator's own TLB is invalidated.
+    Shareable,
+    /// A CPU that loads an mm loads the root before it reads the flush generation.
+    GenerationBeforeRoot,
+    /// A CPU that loads an mm enters its mask after it loaded the root.
+    MaskBeforeRoot,
+    /// A lazy CPU that uses its mm again does not catch up with the flushes that skipped it.
+    CatchUp,
+    /// The new entry is written over the old one, with no invalid entry and no flush between.
+    BreakBeforeMake,
+    /// A table is freed without a grace period.
+    GraceBeforeFree,
+    /// The entry is cleared by a plain store instead of an exchange.
+    ExchangeToUnlink,
+    /// The last sharer does not sync.
+    UnshareSync,
+    /// Where translations are tagged, a CPU that catches up invalidates; loading the root again drops nothing there.
+    CatchUpInvalidates,
+    /// Where translations are tagged, a CPU that loads an mm again, and never left its mask, invalidates what it still has of it.
+    TagsOutliveSwitch,
+    /// No flush precedes the decision, as where it was deferred or found needless. Caches are not judged then.
+    FlushFirst,
+    /// A frozen CPU that owes a flush makes it good for the mm that it has loaded alone.
+    ResumeFlushesAll,
+}
+
+/// A set of [`Removal`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Removed(u32);
+
+impl Removed {
+    /// Everything is there.
+    pub const NOTHING: Removed = Removed(0);
+
+    /// These are not.
+    pub fn these(list: &[Removal]) -> Removed {
+        Removed(list.iter().fold(0, |bits, one| bits | 1 << *one as u8))
+    }
+
+    /// Whether `one` is taken away.
+    #[inline(always)]
+    pub const fn has(self, one: Removal) -> bool {
+        self.0 & (1 << one as u8) != 0
+    }
+}
+
+/// One exploration.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// How many CPUs; the first does the operation, the others walk.
+    pub cpus: u8,
+    /// They load and unload mms and idle in between; else each keeps what it has loaded in the beginning, which is any of the mms or none.
+    pub moves: bool,
+    /// What is done.
+    pub operation: Operation,
+    /// How flushes travel.
+    pub transport: TransportId,
+    /// Who walks.
+    pub walker: Walker,
+    /// Translations are tagged, and survive a switch.
+    pub tagged: bool,
+    /// The value of the static hook.
+    pub hook: bool,
+    /// How walks show themselves.
+    pub publication: Publication,
+    /// A walk from an NMI, when it ends, shows again what the walk that it interrupted has shown.
+    pub nested_restores: bool,
+    /// What a walk of mm 1, 2, 3 puts into its slot.
+    pub published: [u64; MAX_MMS],
+    /// The strategy's own code.
+    pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
+    /// What is taken away.
+    pub removed: Removed,
+    /// TLBs and paging-structure caches are filled at once whenever they could be, which is the worst case; else at any moment.
+    pub eager_fills: bool,
+}
+
+impl Scenario {
+    /// Where the strategy runs, for what it promises.
+    pub fn setting(&self) -> Setting {
+        Setting { transport: self.transport, hook: self.hook, chain: self.operation.is_chain() }
+    }
+}

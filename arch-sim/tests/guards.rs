@@ -1,0 +1,140 @@
+//! Hardware behaviour that QEMU does not have: with the guard against it the model is safe, without it it is not. The numbers are those of the catalogue of
+//! negative controls in `docs/simulated-machine.md`.
+
+use arch_sim::matrix::{Round, scenario};
+use arch_sim::model::check::{Limits, explore};
+use arch_sim::model::scenario::{Operation, Removal, Removed, Scenario, Walker};
+use arch_sim::model::state::Broken;
+use arch_sim::model::strategies::listed;
+use arch_sim::model::words;
+use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt};
+
+/// A control: where it shows, and as what.
+struct Control {
+    transport: TransportId,
+    operation: Operation,
+    walker: Walker,
+    tagged: bool,
+    removed: Removal,
+    broken: Broken,
+}
+
+impl Control {
+    fn on(transport: TransportId, operation: Operation, removed: Removal, broken: Broken) -> Control {
+        Control { transport, operation, walker: Walker::Loaded, tagged: transport == Broadcast, removed, broken }
+    }
+
+    /// With the guard nothing is violated, in all states; without it this is.
+    fn must_show(self) {
+        // The strategy that interrupts everybody: what shows is the hardware's doing, not a sync that is missing.
+        let strategy = listed().into_iter().find(|s| s.name == "sync-all").expect("the kernel lists it");
+        let round = Round { cpus: 2, moves: true };
+        let base = scenario(&strategy, self.transport, self.operation, self.walker, round);
+        let guarded = Scenario { tagged: self.tagged, ..base };
+        let with = explore(&guarded, Limits::default());
+        let text = |e: &arch_sim::model::check::Exploration| {
+            e.counterexample.as_ref().map(|c| words::interleaving(&e.scenario, c)).unwrap_or_default()
+        };
+        assert!(with.exhausted, "{:?}, with the guard:\n{}", self.removed, text(&with));
+        let without = explore(&Scenario { removed: Removed::these(&[self.removed]), ..guarded }, Limits::default());
+        let broken = without.counterexample.as_ref().map(|c| c.broken);
+        assert_eq!(broken, Some(self.broken), "{:?}, without the guard:\n{}", self.removed, text(&without));
+    }
+}
+
+/// Control 19: a lazy CPU is skipped although a table was unlinked.
+#[test]
+fn lazy_cpus_are_reached_when_tables_were_unlinked() {
+    for operation in [Operation::UnshareLast, Operation::Collapse, Operation::Free] {
+        Control::on(Ipi, operation, Removal::LazyReached, Broken::StaleTranslation).must_show();
+    }
+}
+
+/// A lazy CPU is skipped by a flush of pages; it catches up before it uses the mm again.
+#[test]
+fn a_lazy_cpu_catches_up() {
+    Control::on(Ipi, Operation::Pages, Removal::CatchUp, Broken::StaleTranslation).must_show();
+}
+
+/// Where translations are tagged, loading the root drops nothing: catching up takes an invalidation.
+#[test]
+fn catching_up_drops_what_is_tagged() {
+    let control = Control::on(Ipi, Operation::Pages, Removal::CatchUpInvalidates, Broken::StaleTranslation);
+    Control { tagged: true, ..control }.must_show();
+}
+
+/// Where translations are tagged, a CPU that comes back to an mm still has what it had of it. It reads the newest generation, so the handler of a flush whose
+/// interrupt is pending does nothing; and a flush that skipped it while it was lazy is forgotten.
+#[test]
+fn tags_outlive_a_switch() {
+    for operation in [Operation::Free, Operation::Pages] {
+        let control = Control::on(Ipi, operation, Removal::TagsOutliveSwitch, Broken::StaleTranslation);
+        Control { tagged: true, ..control }.must_show();
+    }
+}
+
+/// Control 20: the invalidation of an unshared table takes leaves only; the entry that points at the table stays in the paging-structure caches.
+#[test]
+fn an_unlinked_table_is_invalidated_at_all_levels() {
+    for transport in [Ipi, Broadcast] {
+        let control = Control::on(transport, Operation::UnshareLast, Removal::AllLevels, Broken::StaleTranslation);
+        control.must_show();
+    }
+}
+
+/// Controls 21 (b) and 23 (a): the frame changes hands before the broadcast is complete, for want of the second DSB, or of TLBSYNC.
+#[test]
+fn a_broadcast_is_waited_for() {
+    for transport in [Broadcast, Mixed] {
+        Control::on(transport, Operation::Free, Removal::Completion, Broken::StaleTranslation).must_show();
+    }
+    Control::on(Broadcast, Operation::Pages, Removal::Completion, Broken::StaleTranslation).must_show();
+}
+
+/// Control 21 (a): the invalidation overtakes the store that it is for, for want of the first DSB: the old entry is cached again.
+#[test]
+fn an_invalidation_comes_after_the_store() {
+    Control::on(Broadcast, Operation::Pages, Removal::StoreBeforeFlush, Broken::StaleTranslation).must_show();
+}
+
+/// Control 21 (d): an invalidation that stays at home.
+#[test]
+fn an_invalidation_reaches_other_cpus() {
+    for transport in [Ipi, Broadcast] {
+        Control::on(transport, Operation::Free, Removal::Shareable, Broken::StaleTranslation).must_show();
+    }
+}
+
+/// Controls 22 and 34: the order in which a CPU loads an mm.
+#[test]
+fn a_cpu_enters_the_mask_then_reads_the_generation_then_loads_the_root() {
+    for removed in [Removal::GenerationBeforeRoot, Removal::MaskBeforeRoot] {
+        Control::on(Ipi, Operation::Free, removed, Broken::StaleTranslation).must_show();
+    }
+}
+
+/// Control 28: two valid entries for one address.
+#[test]
+fn an_entry_is_broken_before_another_is_made() {
+    Control::on(Broadcast, Operation::Collapse, Removal::BreakBeforeMake, Broken::Conflict).must_show();
+}
+
+#[test]
+fn a_table_is_freed_after_a_grace_period() {
+    let control = Control::on(Broadcast, Operation::Free, Removal::GraceBeforeFree, Broken::FreedWhileHeld);
+    control.must_show();
+    let control = Control::on(Ipi, Operation::Free, Removal::GraceBeforeFree, Broken::FreedWhileHeld);
+    Control { walker: Walker::Rcu, ..control }.must_show();
+}
+
+#[test]
+fn the_last_sharer_waits_for_walkers() {
+    Control::on(Broadcast, Operation::UnshareLast, Removal::UnshareSync, Broken::ReusedWhileHeld).must_show();
+}
+
+/// A CPU that was frozen while it had one mm loaded may have cached another: where translations are tagged, what it owes is owed for all.
+#[test]
+fn a_resumed_cpu_makes_every_flush_good() {
+    let control = Control::on(Paravirt, Operation::UnshareLast, Removal::ResumeFlushesAll, Broken::StaleTranslation);
+    Control { tagged: true, ..control }.must_show();
+}

@@ -1,0 +1,208 @@
+//! The key cells of the matrix, safe and unsafe, each known from the argument; the whole of it is `cargo xtask sim`.
+
+use arch_sim::matrix::{Bounds, Round, Verdict, cell, scenario, table};
+use arch_sim::model::check::{Limits, explore};
+use arch_sim::model::scenario::{Operation, Publication, Removal, Removed, Scenario, Walker};
+use arch_sim::model::state::Broken;
+use arch_sim::model::strategies::{Listed, listed};
+use arch_sim::model::words;
+use kernel::record::cell::Verdict as Outcome;
+use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt};
+
+const TWO: Round = Round { cpus: 2, moves: true };
+const THREE: Round = Round { cpus: 3, moves: false };
+
+fn strategy(name: &str) -> Listed {
+    listed().into_iter().find(|s| s.name == name).expect("the kernel lists it")
+}
+
+fn found(name: &str, transport: TransportId, operation: Operation, walker: Walker) -> Verdict {
+    let bounds = Bounds { rounds: vec![TWO, THREE], ..Bounds::default() };
+    cell(&strategy(name), transport, operation, walker, &bounds)
+}
+
+fn is(name: &str, transport: TransportId, operation: Operation, walker: Walker, outcome: Outcome) {
+    let verdict = found(name, transport, operation, walker);
+    assert_eq!(verdict.found, outcome, "{}", verdict.report());
+}
+
+#[test]
+fn without_a_sync_a_broadcast_is_unsafe_and_an_interrupt_is_not() {
+    is("none", Ipi, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+    is("none", Broadcast, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+    is("none", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+    is("none", Mixed, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+}
+
+#[test]
+fn an_interrupt_to_everybody_is_right_for_whoever_masks_interrupts() {
+    for transport in TransportId::ALL {
+        is("sync-all", transport, Operation::Collapse, Walker::Foreign, Outcome::Safe);
+    }
+    is("sync-all", Broadcast, Operation::UnshareLast, Walker::Loaded, Outcome::Safe);
+    is("sync-all", Ipi, Operation::Collapse, Walker::Rcu, Outcome::Unsafe);
+}
+
+#[test]
+fn the_hook_is_right_where_it_is_true_of_every_flush() {
+    let with_hook = |transport, hook| {
+        let posted = strategy("static-hook");
+        let scenario = scenario(&posted, transport, Operation::Collapse, Walker::Loaded, TWO);
+        explore(&Scenario { hook, ..scenario }, Limits::default())
+    };
+    assert!(with_hook(Ipi, true).exhausted);
+    assert!(with_hook(Broadcast, false).exhausted);
+    for transport in [Broadcast, Paravirt, Mixed] {
+        let broken = with_hook(transport, true).counterexample.map(|c| c.broken);
+        assert_eq!(broken, Some(Broken::ReusedWhileHeld), "a hook that lies about {}", transport.name());
+    }
+    // It speaks of the mask, and a walk of an mm that is not loaded is outside it.
+    is("static-hook", Ipi, Operation::Collapse, Walker::Foreign, Outcome::Unsafe);
+}
+
+#[test]
+fn the_bit_of_v3_outlives_the_flush_that_it_is_about() {
+    is("gather-flag", Mixed, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+    is("gather-flag", Mixed, Operation::CollapseInBatch, Walker::Loaded, Outcome::Unsafe);
+    is("gather-flag", Mixed, Operation::UnshareThree, Walker::Loaded, Outcome::Unsafe);
+    is("gather-flag", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+}
+
+#[test]
+fn v4_forgets_frozen_cpus_and_earlier_sharers() {
+    is("targeted-v4", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+    is("targeted-v4", Broadcast, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+    is("targeted-v4", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Unsafe);
+    is("targeted", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Safe);
+    is("targeted", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+}
+
+/// The read barrier of v4 does not order the store that clears the entry before the loads of what is published. An exchange in its place hides that.
+#[test]
+fn the_read_barrier_of_v4_orders_nothing() {
+    let outcome = |name, removed: &[Removal]| {
+        let scenario = scenario(&strategy(name), Broadcast, Operation::Collapse, Walker::Loaded, TWO);
+        let exploration = explore(&Scenario { removed: Removed::these(removed), ..scenario }, Limits::default());
+        assert!(exploration.exhausted || exploration.counterexample.is_some());
+        exploration.counterexample.map(|c| c.broken)
+    };
+    let store = [Removal::FlushFirst, Removal::ExchangeToUnlink];
+    assert_eq!(outcome("targeted-v4", &store), Some(Broken::ReusedWhileHeld));
+    assert_eq!(outcome("targeted-v4", &[Removal::FlushFirst]), None);
+    assert_eq!(outcome("targeted", &store), None);
+    assert_eq!(outcome("targeted-xchg", &store), None);
+    // It is told a mask that was read after a flush, which has a barrier; without one, neither this nor any other rule about masks holds.
+    assert_eq!(outcome("coverage", &store), Some(Broken::ReusedWhileHeld));
+    assert_eq!(outcome("coverage", &[Removal::FlushFirst]), None);
+}
+
+#[test]
+fn a_publication_needs_its_barrier() {
+    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, Walker::Loaded, TWO);
+    let plain = explore(&Scenario { publication: Publication::Store, ..base }, Limits::default());
+    assert_eq!(plain.counterexample.map(|c| c.broken), Some(Broken::ReusedWhileHeld));
+    for publication in [Publication::StoreFence, Publication::Exchange] {
+        assert!(explore(&Scenario { publication, ..base }, Limits::default()).exhausted);
+    }
+}
+
+/// A walk from an NMI that clears the slot hides the walk that it interrupted; one that puts back what was shown does not.
+#[test]
+fn an_nmi_must_put_back_what_the_walk_below_it_shows() {
+    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, Walker::Nmi, TWO);
+    let clears = explore(&base, Limits::default());
+    assert_eq!(clears.counterexample.map(|c| c.broken), Some(Broken::ReusedWhileHeld));
+    assert!(explore(&Scenario { nested_restores: true, ..base }, Limits::default()).exhausted);
+    is("coverage", Broadcast, Operation::Collapse, Walker::Nmi, Outcome::Safe);
+}
+
+#[test]
+fn ours_is_safe_for_loaded_mms_and_says_nothing_of_others() {
+    for transport in TransportId::ALL {
+        is("coverage", transport, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+    }
+    is("coverage", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Safe);
+    is("coverage", Broadcast, Operation::Collapse, Walker::Foreign, Outcome::Unsafe);
+}
+
+#[test]
+fn only_a_grace_period_waits_for_readers_with_interrupts_enabled() {
+    for name in ["rcu", "fresh-table"] {
+        is(name, Broadcast, Operation::Collapse, Walker::Rcu, Outcome::Safe);
+        is(name, Ipi, Operation::UnshareLast, Walker::Rcu, Outcome::Safe);
+    }
+    is("coverage", Ipi, Operation::Collapse, Walker::Rcu, Outcome::Unsafe);
+}
+
+/// Caches that are filled at once, and caches that are filled at any moment, come to the same verdict: the first is the worst case of the second.
+#[test]
+fn fills_at_any_moment_show_nothing_that_eager_ones_do_not() {
+    for (name, transport, operation) in [
+        ("none", Broadcast, Operation::Collapse),
+        ("coverage", Broadcast, Operation::Collapse),
+        ("coverage", Ipi, Operation::Collapse),
+        ("sync-all", Paravirt, Operation::Collapse),
+        ("targeted", Mixed, Operation::Collapse),
+    ] {
+        for removed in [&[][..], &[Removal::AllLevels], &[Removal::Completion], &[Removal::LazyReached]] {
+            let base = scenario(&strategy(name), transport, operation, Walker::Loaded, TWO);
+            let eager = Scenario { removed: Removed::these(removed), ..base };
+            let any = explore(&Scenario { eager_fills: false, ..eager }, Limits::default());
+            let eager = explore(&eager, Limits::default());
+            let kind = |e: &arch_sim::model::check::Exploration| e.counterexample.as_ref().map(|c| c.broken);
+            assert_eq!(kind(&any), kind(&eager), "{name} on {} without {removed:?}", transport.name());
+            assert!(any.states > eager.states || kind(&any).is_some());
+        }
+    }
+}
+
+#[test]
+fn the_same_exploration_is_the_same_to_the_last_state() {
+    let scenario = scenario(&strategy("none"), Broadcast, Operation::UnshareLast, Walker::Loaded, TWO);
+    let (first, second) = (explore(&scenario, Limits::default()), explore(&scenario, Limits::default()));
+    assert_eq!((first.states, first.generated, first.depth), (second.states, second.generated, second.depth));
+    let text = |e: &arch_sim::model::check::Exploration| {
+        words::interleaving(&e.scenario, e.counterexample.as_ref().expect("unsafe"))
+    };
+    assert_eq!(text(&first), text(&second));
+}
+
+/// The shortest way to the bug, step by step: nothing shorter exists, and no step of it is about something else.
+#[test]
+fn the_counterexample_of_no_sync_on_broadcast_is_the_textbook_one() {
+    let verdict = found("none", Broadcast, Operation::Collapse, Walker::Loaded);
+    let report = verdict.report();
+    for part in
+        ["begins a walk", "holds the table", "clears the entry", "broadcasts", "no sync", "uses the table again"]
+    {
+        assert!(report.contains(part), "{report}");
+    }
+    assert_eq!(verdict.explorations[0].counterexample.as_ref().map(|c| c.steps.len()), Some(11), "{report}");
+}
+
+#[test]
+fn an_exploration_that_was_cut_short_is_not_called_safe() {
+    let limits = Limits { states: 500, ..Limits::default() };
+    let bounds = Bounds { rounds: vec![TWO], limits, ..Bounds::default() };
+    let verdict = cell(&strategy("sync-all"), Ipi, Operation::UnshareThree, Walker::Loaded, &bounds);
+    assert_eq!(verdict.found, Outcome::Void);
+    assert!(!verdict.is_as_expected());
+}
+
+#[test]
+fn the_table_fits_and_marks_what_is_unexpected() {
+    let bounds = Bounds::default();
+    let fake = |strategy, found| Verdict {
+        strategy,
+        transport: Ipi,
+        operation: Operation::Collapse,
+        walker: Walker::Loaded,
+        expected: Some(Outcome::Safe),
+        found,
+        explorations: Vec::new(),
+    };
+    let text = table(&[fake("none", Outcome::Unsafe), fake("sync-all", Outcome::Safe)], &bounds);
+    assert!(text.lines().all(|line| line.chars().count() <= 100));
+    assert!(text.lines().any(|line| line.trim_start().starts_with("none") && line.ends_with("U!")));
+    assert!(text.lines().any(|line| line.trim_start().starts_with("sync-all") && line.ends_with('s')));
+}

@@ -1,0 +1,254 @@
+//! What the documents say is what happens: every command in them is one that the runner takes, every example is a file that is compiled, every link leads
+//! somewhere; and in QEMU, what is shown under a command is what it prints.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(repository().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The documents, by their paths in the repository.
+fn documents() -> Vec<String> {
+    let mut found = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
+    for entry in std::fs::read_dir(repository().join("docs")).expect("there are documents") {
+        let name = entry.expect("they can be listed").file_name().into_string().expect("their names are text");
+        if name.ends_with(".md") {
+            found.push(format!("docs/{name}"));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A fenced block: what stands behind the fence, and the lines between.
+struct Block {
+    language: String,
+    text: String,
+}
+
+fn blocks(document: &str) -> Vec<Block> {
+    let mut out = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in document.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => open = Some(Block { language: language.to_owned(), text: String::new() }),
+            (Some(_), Some(_)) => out.extend(open.take()),
+            (Some(block), None) => block.text += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    out
+}
+
+/// A command of a document, and how it ends.
+struct Shown {
+    document: String,
+    words: Vec<String>,
+    status: i32,
+    /// What is shown of its output, if the block that follows is one.
+    output: Option<String>,
+}
+
+/// The commands of all blocks marked `sh run`, or `sh run status=N`. A block of text that follows one belongs to its last command.
+fn commands() -> Vec<Shown> {
+    let mut out: Vec<Shown> = Vec::new();
+    for document in documents() {
+        let mut before_is_command = false;
+        for block in blocks(&read(&document)) {
+            if block.language == "text" && before_is_command {
+                out.last_mut().expect("one was before").output = Some(block.text);
+                before_is_command = false;
+                continue;
+            }
+            let Some(rest) = block.language.strip_prefix("sh run") else {
+                before_is_command = false;
+                continue;
+            };
+            let status = rest.trim().strip_prefix("status=").map_or(0, |n| n.parse().expect("a status"));
+            for line in block.text.replace("\\\n", " ").lines().filter(|l| !l.trim().is_empty()) {
+                let words = line.strip_prefix("cargo xtask ").unwrap_or_else(|| panic!("{document}: {line}"));
+                let words = words.split_whitespace().map(str::to_owned).collect();
+                out.push(Shown { document: document.clone(), words, status, output: None });
+            }
+            before_is_command = true;
+        }
+    }
+    out
+}
+
+/// The runner with these words: a copy that `cargo xtask test` left, or one that cargo builds.
+fn xtask(words: &[String]) -> Output {
+    let mut command = match std::env::var_os("XTASK") {
+        Some(program) => Command::new(program),
+        None => {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["run", "--quiet", "--package", "xtask", "--"]);
+            cargo
+        }
+    };
+    command.current_dir(repository()).args(words).output().expect("the runner starts")
+}
+
+/// Commands in the middle of a sentence.
+fn mentioned() -> Vec<Shown> {
+    let mut out = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        for words in text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.strip_prefix("cargo xtask ")) {
+            let words = words.split_whitespace().map(str::to_owned).collect();
+            out.push(Shown { document: document.clone(), words, status: 0, output: None });
+        }
+    }
+    out
+}
+
+#[test]
+fn every_command_is_one_that_the_runner_takes() {
+    let commands = commands();
+    assert!(commands.len() > 10, "the documents show commands");
+    for shown in commands.into_iter().chain(mentioned()) {
+        let mut words = shown.words.clone();
+        // What makes it stop before it does anything.
+        words.push(if words[0] == "run" { "--dry-run" } else { "--help" }.to_owned());
+        let output = xtask(&words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: cargo xtask {}: {said}", shown.document, shown.words.join(" "));
+    }
+}
+
+#[test]
+fn every_block_of_shell_is_tested() {
+    for document in documents() {
+        for block in blocks(&read(&document)) {
+            assert!(
+                !block.language.starts_with("sh") || block.language.starts_with("sh run"),
+                "{document}: a block marked {:?}",
+                block.language
+            );
+        }
+    }
+}
+
+/// A strategy in a document is a file of `tests/strategies`, which `strategy.rs` compiles and asks.
+#[test]
+fn examples_are_the_files_that_are_compiled() {
+    let shown: Vec<Block> =
+        blocks(&read("docs/write-a-strategy.md")).into_iter().filter(|b| b.language == "rust").collect();
+    for (name, block) in ["any_mm", "this_mm"].iter().zip(&shown) {
+        let file = read(&format!("tests/strategies/{name}.rs"));
+        assert!(file.lines().count() < 100, "{name} is short");
+        // The whole file, or the part that differs.
+        assert!(file.contains(block.text.trim()), "docs/write-a-strategy.md does not show {name}.rs as it is");
+    }
+    assert_eq!(shown.len(), 2);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in documents() {
+        let here = repository().join(&document).parent().expect("a folder").to_owned();
+        for part in read(&document).split("](").skip(1) {
+            let target = part.split(')').next().unwrap_or_default();
+            let path = target.split('#').next().unwrap_or_default();
+            assert!(
+                target.starts_with("https://") || path.is_empty() || here.join(path).exists(),
+                "{document}: {target}"
+            );
+        }
+    }
+}
+
+/// Every test, guard and file that ARCHITECTURE.md names in code quotes exists.
+#[test]
+fn what_the_architecture_names_exists() {
+    let text = read("ARCHITECTURE.md");
+    // What comes after is about what does not exist.
+    let text = text.split("## Where the cut differs").next().unwrap_or_default();
+    let sources = sources(&repository());
+    for line in text.lines().filter(|l| l.contains("**Invariant**")) {
+        let quoted: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+        assert!(!quoted.is_empty(), "nothing is named that fails without it: {line}");
+    }
+    for name in text.split('`').skip(1).step_by(2).filter(|n| !n.contains([' ', '\n'])) {
+        let known = repository().join(name).exists()
+            || sources.contains(name)
+            || sources.contains(name.rsplit("::").next().unwrap_or(name).trim_end_matches("()"));
+        assert!(known, "ARCHITECTURE.md names {name}, which is nowhere");
+    }
+}
+
+/// All Rust of the repository, and the names of all files and folders, in one text.
+fn sources(folder: &Path) -> String {
+    let mut out = String::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap_or_default());
+        out += &format!("{name}\n");
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            out += &sources(&path);
+        } else if name.ends_with(".rs") || name == "Cargo.toml" {
+            out += &std::fs::read_to_string(&path).unwrap_or_default();
+        }
+    }
+    out
+}
+
+/// Text as it is compared: numbers, which move with every change of the kernel, are one sign, and spaces one.
+fn bare(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_whitespace() {
+        let number = |c: char| c.is_ascii_digit();
+        let mut chars = word.chars().peekable();
+        while let Some(c) = chars.next() {
+            if !number(c) {
+                out.push(c);
+                continue;
+            }
+            while chars.next_if(|c| c.is_ascii_hexdigit() || matches!(c, ',' | '.' | 'x')).is_some() {}
+            out.push('#');
+        }
+        out.push(' ');
+    }
+    out
+}
+
+/// Runs the commands whose words have `word`, and finds what is shown of their output in it, in that order; `...` stands for anything.
+fn shown_is_printed(arch: &str) {
+    for shown in commands().iter().filter(|c| c.words[0] == "run" && c.words.iter().any(|w| w == arch)) {
+        let line = shown.words.join(" ");
+        let output = xtask(&shown.words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(shown.status), "{}: cargo xtask {line}\n{text}", shown.document);
+        let printed = bare(&text);
+        let mut rest = printed.as_str();
+        for part in shown.output.as_deref().unwrap_or_default().split("...") {
+            let wanted = bare(part);
+            let at = rest.find(wanted.trim_end());
+            let at =
+                at.unwrap_or_else(|| panic!("{}: cargo xtask {line}\nnot printed: {part}\n{text}", shown.document));
+            rest = &rest[at + wanted.trim_end().len()..];
+        }
+    }
+}
+
+mod x86_64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn what_the_documents_show_is_what_is_printed() {
+        super::shown_is_printed("x86_64");
+    }
+}
+
+mod aarch64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn what_the_documents_show_is_what_is_printed() {
+        super::shown_is_printed("aarch64");
+        super::shown_is_printed("all");
+    }
+}
