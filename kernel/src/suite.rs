@@ -168,8 +168,13 @@ impl Suite {
                     suite.transport = TransportId::from_number(number).unwrap_or(suite.transport);
                 }
                 "workloads" => {
-                    let numbers = list("workloads", value, workload::NAMES)?;
-                    suite.workloads = numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect();
+                    suite.workloads = match workload::STAGED.iter().position(|(name, _)| *name == value) {
+                        Some(n) => alloc::vec![WorkloadId::STAGED[n]],
+                        None => {
+                            let numbers = list("workloads", value, workload::NAMES)?;
+                            numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect()
+                        }
+                    };
                 }
                 "modes" => {
                     let numbers = list("modes", value, Mode::NAMES)?;

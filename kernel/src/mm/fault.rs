@@ -15,7 +15,7 @@ use crate::mm::frame::FrameState;
 use crate::mm::page;
 use crate::mm::share;
 use crate::mm::table::{self, Table, TableGuard};
-use crate::oracle::ghost;
+use crate::oracle::{self, ghost};
 use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
@@ -77,6 +77,7 @@ fn in_region<A: Arch>(
             Entry::Absent => {
                 let (pfn, perm) = new_page(cpu, mm, region, va)?;
                 guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), perm));
+                oracle::on_fill(cpu, pte, va);
             }
             _ => {}
         }

@@ -104,6 +104,7 @@ fn copy_ptes<A: Arch>(
             to.set(Level::Pte, va, A::Codec::leaf(Level::Pte, new.addr(), perm));
             continue;
         }
+        pause!(cpu, ForkPinsRead);
         A::machine().frames.get(pfn).get();
         if perm.contains(Perm::WRITE) {
             from.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, perm - Perm::WRITE));

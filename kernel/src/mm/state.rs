@@ -15,6 +15,7 @@
 
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::frame::FrameState;
@@ -101,6 +102,9 @@ impl<'m, A: Arch> Unlinked<'m, A> {
 
     /// Invalidates what the table mapped, leaves and paging-structure caches, everywhere.
     pub fn flush(self, cpu: &'static Cpu<A>) -> Flushed<'m, A> {
+        if !guard!(UnlinkFlush) {
+            return Flushed { place: self.0, coverage: Coverage::of_no_flush(cpu.id) };
+        }
         let start = self.0.va;
         let what = Invalidation {
             start,
@@ -232,6 +236,9 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
         }
         Decision::Interrupt(mut targets) => {
             targets.remove(cpu.id);
+            if !guard!(SyncInterrupt) {
+                targets = CpuMask::EMPTY;
+            }
             cpu.events.write(EventKind::SyncBegin, ask.party.mm, table.pfn().0.into(), targets.count().into());
             oracle::judge_sync(cpu, table, unlinkers, &targets);
             call_many(cpu, &targets, Cause::Sync, acknowledge::<A>, 0);
@@ -254,7 +261,7 @@ fn acknowledge<A: Arch>(_cpu: &'static Cpu<A>, _argument: usize) {}
 pub(super) fn retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     cpu.events.write(EventKind::Retire, 0, table.pfn().0.into(), 0);
     oracle::on_retire(cpu, table);
-    if crate::guard!(GraceBeforeFree) {
+    if guard!(GraceBeforeFree) {
         rcu::retire(cpu, table.pfn());
     } else {
         table::free(cpu, table.pfn());

@@ -14,7 +14,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::addr::{Level, Pfn, VirtAddr};
+use crate::addr::{Level, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
@@ -86,12 +86,13 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
     pause!(cpu, WalkBegin);
-    let outer = S::walk_begin(cpu, mm);
+    let published = guard!(WalkPublish) && guard!(PublishFirst);
+    let outer = if published { S::walk_begin(cpu, mm) } else { 0 };
     pause!(cpu, Published);
     let mut done = 0;
     while done < pages.len() {
         let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
-        let count = one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..]);
+        let count = one_pmd::<A, S, PIN>(cpu, mm, va, write, &mut pages[done..]);
         done += count;
         // Less than the whole PMD entry's worth, and more was wanted: the walk ends here.
         if count == 0 || (done < pages.len() && !start.add((done as u64) << 12).is_aligned(Level::Pmd)) {
@@ -110,7 +111,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
 
 /// Walks from the root for what one PMD entry maps.
 #[inline(always)]
-fn one_pmd<A: Arch, const PIN: bool>(
+fn one_pmd<A: Arch, S: Strategy, const PIN: bool>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     va: VirtAddr,
@@ -135,12 +136,31 @@ fn one_pmd<A: Arch, const PIN: bool>(
             huge::<A, PIN>(cpu, pmd, pmd_raw, page.pfn(), va, pages)
         }
         Entry::Table(table) => {
-            let pte = Table::at(table.pfn());
+            let Some(pte) = below_once(cpu, pmd, table, va) else { return 0 };
             ghost::hold(cpu, Level::Pte, pte, va);
             pause!(cpu, AfterPmdRead);
+            if !guard!(PublishFirst) {
+                S::walk_begin(cpu, mm);
+            }
             ptes::<A, PIN>(cpu, pmd, pmd_raw, pte, va, write, pages)
         }
     }
+}
+
+/// The PTE table: from the value that was checked, never from another read of the entry, which may be something else by now.
+#[inline(always)]
+fn below_once<A: Arch>(cpu: &'static Cpu<A>, pmd: Table<A>, checked: PhysAddr, va: VirtAddr) -> Option<Table<A>> {
+    let address = if guard!(ReadOnce) {
+        checked
+    } else {
+        pause!(cpu, BetweenReads);
+        match pmd.entry(Level::Pmd, va) {
+            Entry::Absent => return None,
+            Entry::Table(again) => again,
+            Entry::Leaf { page, .. } => page,
+        }
+    };
+    Some(Table::at(address.pfn()))
 }
 
 /// Takes pages out of a 2 MiB leaf.

@@ -109,15 +109,28 @@ pub enum ViolationKind {
     StaleTranslation = 5,
     /// A table was unlinked although it still mapped something.
     LostMapping = 6,
+    /// A walk took the frame of a page for a table.
+    PageForTable = 7,
+    /// A page that a walk had pinned was shared with a forked mm.
+    PinnedAndShared = 8,
 }
 
 impl ViolationKind {
     /// The kind with this number.
     pub fn from_number(n: u16) -> Option<ViolationKind> {
         use ViolationKind::*;
-        [ReusedWhileHeld, FreedWhileHeld, WrongPage, ReadPoison, StaleTranslation, LostMapping]
-            .into_iter()
-            .find(|k| *k as u16 == n)
+        [
+            ReusedWhileHeld,
+            FreedWhileHeld,
+            WrongPage,
+            ReadPoison,
+            StaleTranslation,
+            LostMapping,
+            PageForTable,
+            PinnedAndShared,
+        ]
+        .into_iter()
+        .find(|k| *k as u16 == n)
     }
 
     /// Whether the ghost oracle found it (else the value oracle did).
@@ -134,6 +147,8 @@ impl ViolationKind {
             ViolationKind::ReadPoison => "a walk read an entry of a freed table",
             ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
+            ViolationKind::PageForTable => "a walk took a page for a table",
+            ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
         }
     }
 }

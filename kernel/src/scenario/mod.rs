@@ -35,6 +35,7 @@ points! {
     AfterPgdRead = "after_pgd_read": "walk: holds the PUD table, has not read its entry";
     AfterPudRead = "after_pud_read": "walk: holds the PMD table, has not read its entry";
     AfterPmdRead = "after_pmd_read": "walk: holds the PTE table, has not read its entry";
+    BetweenReads = "between_reads": "walk without ReadOnce: has checked the PMD entry and is about to read it again";
     AfterPteRead = "after_pte_read": "walk: has read the PTE entry, has no reference yet";
     AfterReference = "after_reference": "walk: has taken the reference";
     BeforeRecheck = "before_recheck": "walk: is about to read the entries again";
@@ -63,6 +64,7 @@ points! {
     AfterPmdLookup = "after_pmd_lookup": "fault: has found the PTE table, has not locked it";
     BeforeFree = "before_free": "free: the frame of a table is about to be freed";
     ForkBegin = "fork_begin": "fork: the sequence is odd, no page is looked at yet";
+    ForkPinsRead = "fork_pins_read": "fork: has seen that a page is not pinned, has not protected it yet";
     ForkEnd = "fork_end": "fork: pages are shared and flushed, the sequence is still odd";
     AfterTouch = "after_touch": "user: has touched the page through its TLB once";
 }

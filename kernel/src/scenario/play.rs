@@ -9,8 +9,9 @@ use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
 use crate::mm::page;
+use crate::mm::rcu_walk;
 use crate::mm::unmap::dontneed;
-use crate::oracle::{self, ghost};
+use crate::oracle::{self, ghost, value};
 use crate::pause;
 use crate::record::cell::{CellRow, ViolationKind};
 use crate::record::shared::Doing;
@@ -24,6 +25,7 @@ use crate::suite::Suite;
 use crate::sync::{self, Setting};
 use crate::tlb::switch;
 use crate::workload::cell::{self, Cell, CellError};
+use crate::workload::walker::WalkerClass;
 use crate::workload::{Scene, Target, WorkloadId, scene};
 
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
@@ -64,8 +66,17 @@ impl<A: Arch> Cast<'_, A> {
 pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Script) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain };
+    let plays = |role| script.actors.iter().any(|actor| actor.role == role);
+    let walker = match (plays(Role::Reader), plays(Role::Foreign)) {
+        (true, _) => WalkerClass::Rcu,
+        (false, true) => WalkerClass::Foreign,
+        (false, false) => WalkerClass::Gup,
+    };
+    let setting = Setting { transport: suite.transport, hook: suite.hook, chain, walker };
     let strategy = &sync::all::<A>()[cell.strategy];
+    if let Some(verdict) = cell::not_run::<A>(strategy, setting) {
+        return Ok(cell::row_of_nothing::<A>(cell, setting, verdict));
+    }
     rcu::barrier(cpu);
     let frames_before = machine.free_frames() as i64;
     let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
@@ -163,7 +174,9 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
         let now = cast.round.load(Ordering::Acquire);
         if now != round {
             round = now;
-            switch::load(cpu, cast.mm);
+            if !matches!(role, Some(Role::Foreign | Role::Loader)) {
+                switch::load(cpu, cast.mm);
+            }
             // Release: pairs with the acquire in `next_round`.
             cast.ready.fetch_add(1, Ordering::Release);
         }
@@ -189,7 +202,26 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
     let va = cast.at();
     match role {
         Role::Updater => {}
-        Role::Walker => {
+        Role::Loader => {
+            switch::load(cpu, cast.mm);
+            act(cpu, cast, Role::Walker);
+        }
+        Role::Sync => {
+            let mut others = *A::machine().online_mask();
+            others.remove(cpu.id);
+            call_many(cpu, &others, Cause::Sync, |_, _| {}, 0);
+        }
+        Role::Reader => {
+            rcu_walk::count_leaves(cpu, cast.mm, va, cast.script.pages as usize);
+        }
+        Role::Pin => {
+            let mut pages = [Pfn(0)];
+            if (A::machine().policy.strategy().pin_user_pages_fast)(cpu, cast.mm, va, true, &mut pages) > 0 {
+                value::judge_pin(cpu, cast.mm, va, pages[0]);
+                page::unpin_walked(cpu, pages[0]);
+            }
+        }
+        Role::Walker | Role::Foreign => {
             let mut pages = [Pfn(0); MAX_PAGES as usize];
             let pages = &mut pages[..cast.script.pages as usize];
             let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, cast.mm, va, false, pages);

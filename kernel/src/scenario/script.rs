@@ -34,6 +34,11 @@ macro_rules! roles {
 roles! {
     Updater = "U": "does one operation of the workload, on CPU 0";
     Walker = "W": "makes one walk of the range, as the strategy under test makes it";
+    Foreign = "K": "makes one walk of the range, whose mm its CPU has not loaded";
+    Reader = "R": "reads the range's entries under RCU, with interrupts on and without a lock";
+    Pin = "P": "pins one page of the range for writing (pin_user_pages_fast)";
+    Loader = "L": "loads the mm, which its CPU has not loaded before, then makes one walk of the range";
+    Sync = "S": "asks for one sync of every other CPU";
     Fault = "F": "takes one fault in the range (the slow path)";
     Touch = "T": "reads the range through its TLB, twice, with after_touch in between";
     Drop = "D": "writes to the range, drops it (MADV_DONTNEED) and reads it again, with after_touch after the write";

@@ -137,8 +137,9 @@ impl Stage {
     }
 }
 
+/// The actor of this CPU. What runs in an NMI is no actor.
 fn actor<A: Arch>(cpu: &Cpu<A>) -> Option<usize> {
-    Some(cpu.id.index()).filter(|i| *i < MAX_ACTORS)
+    Some(cpu.id.index()).filter(|i| *i < MAX_ACTORS && !cpu.nmi.is_inside())
 }
 
 /// The actor of this CPU waits for its first step.

@@ -118,7 +118,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
 }
 
 /// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
-fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
+pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
     let by_nmi = matches!(setting.transport, TransportId::Broadcast | TransportId::Mixed)
         && A::NATIVE_TRANSPORT == NativeTransport::Ipi;
     if by_nmi && setting.walker.nests() {
@@ -129,7 +129,7 @@ fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdi
 }
 
 /// The row of a cell that is not run.
-fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
+pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
     CellRow {
         strategy: cell.strategy as u16,
         workload: cell.workload as u16,

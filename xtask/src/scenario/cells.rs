@@ -19,6 +19,8 @@ pub(crate) struct Cell {
     pub(crate) kept: bool,
     /// What must come out; `None` if the scenario does not say.
     pub(crate) expected: Option<Verdict>,
+    /// Counts that must come out.
+    pub(crate) counts: Vec<(&'static str, u64)>,
 }
 
 impl Cell {
@@ -58,7 +60,14 @@ fn selected(expectation: &Expectation) -> Vec<Cell> {
     for arch in selector.archs.clone().unwrap_or(Arch::ALL.to_vec()) {
         for transport in selector.transports.clone().unwrap_or(all_transports()) {
             for chosen in selector.strategies.clone().unwrap_or(all_strategies()) {
-                cells.push(Cell { arch, transport, chosen, kept: selector.kept, expected: Some(expectation.verdict) });
+                cells.push(Cell {
+                    arch,
+                    transport,
+                    chosen,
+                    kept: selector.kept,
+                    expected: Some(expectation.verdict),
+                    counts: expectation.counts.clone(),
+                });
             }
         }
     }
@@ -66,7 +75,8 @@ fn selected(expectation: &Expectation) -> Vec<Cell> {
 }
 
 fn same_place(a: &Cell, b: &Cell) -> bool {
-    Cell { expected: None, ..a.clone() } == Cell { expected: None, ..b.clone() }
+    let place = |c: &Cell| (c.arch, c.transport, c.chosen, c.kept);
+    place(a) == place(b)
 }
 
 /// All cells that the scenario expects something of, in a fixed order. Two lines that expect different things of one cell are a mistake.
@@ -120,7 +130,7 @@ pub(crate) fn wanted(scenario: &Scenario, wish: &Wish) -> Result<Vec<Cell>, Mist
         for transport in wish.transports.clone().unwrap_or(all_transports()) {
             for strategy in wish.strategies.iter().flatten() {
                 let chosen = Chosen { strategy, hook: Hook::Auto };
-                let cell = Cell { arch, transport, chosen, kept: false, expected: None };
+                let cell = Cell { arch, transport, chosen, kept: false, expected: None, counts: Vec::new() };
                 if !cells.iter().any(|c| same_place(c, &cell)) {
                     cells.push(cell);
                 }

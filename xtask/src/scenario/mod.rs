@@ -93,7 +93,8 @@ impl Scenario {
             }
             return Ok(Outcome::Expected);
         }
-        let used: Vec<Arch> = wish.archs.iter().copied().filter(|a| guests.iter().any(|(_, g)| g[0].arch == *a)).collect();
+        let used: Vec<Arch> =
+            wish.archs.iter().copied().filter(|a| guests.iter().any(|(_, g)| g[0].arch == *a)).collect();
         let programs = prepare(&used, self.verbose)?;
         let mut played = self.play(&scripts, guests, &programs)?;
         let (mut cells, mut unexpected) = (0, 0);

@@ -50,6 +50,8 @@ pub(crate) struct Expectation {
     pub(crate) line: usize,
     /// What must come out.
     pub(crate) verdict: Verdict,
+    /// Counts over all CPUs that must come out, too.
+    pub(crate) counts: Vec<(&'static str, u64)>,
     /// Where.
     pub(crate) selector: Selector,
 }
@@ -161,7 +163,12 @@ const KEYS: &[Named] = &[
     ("steps", ""),
     ("expect safe", ""),
     ("expect unsafe", ""),
+    ("expect refused", ""),
+    ("expect counts", ""),
 ];
+
+/// What can be counted.
+pub(crate) const COUNTS: &[Named] = &[("flush_ipis", ""), ("sync_ipis", ""), ("vectors", "")];
 
 /// Reads the file `name` with contents `text`.
 pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
@@ -205,7 +212,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
         }
         seen.push(known);
         match known {
-            "workload" => workload = Some(value.name("workload", kernel::workload::NAMES)?),
+            "workload" => workload = Some(value.name("workload", &workloads())?),
             "actors" => actors = cast(&value)?,
             "guards" => without = guards(&value)?,
             "inject" => inject = faults(&value)?,
@@ -216,6 +223,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
             "steps" if !value.text.is_empty() => return value.mistake("steps are on lines of their own"),
             "steps" => {}
             "expect safe" => expectations.push(expectation(&value, Verdict::Safe)?),
+            // Counts are judged where nothing went wrong.
+            "expect counts" => expectations.push(expectation(&value, Verdict::Safe)?),
+            "expect refused" => expectations.push(expectation(&value, Verdict::Refused)?),
             _ => expectations.push(expectation(&value, Verdict::Unsafe)?),
         }
     }
@@ -256,6 +266,11 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
         inject,
         expectations,
     })
+}
+
+/// The workloads of the suite, and those for scenarios.
+pub(crate) fn workloads() -> Vec<Named> {
+    kernel::workload::NAMES.iter().chain(kernel::workload::STAGED).copied().collect()
 }
 
 /// `U W W2`.
@@ -356,6 +371,7 @@ fn step(piece: &Piece<'_>, actors: &[Actor]) -> Result<Step, Mistake> {
 /// `transport=broadcast strategy=none,static-hook(hook=true)`, or `otherwise`.
 fn expectation(value: &Piece<'_>, verdict: Verdict) -> Result<Expectation, Mistake> {
     let mut selector = Selector::default();
+    let mut counts = Vec::new();
     for word in value.words() {
         if word.text == "otherwise" {
             selector.otherwise = true;
@@ -365,6 +381,10 @@ fn expectation(value: &Piece<'_>, verdict: Verdict) -> Result<Expectation, Mista
             return word.mistake("\"otherwise\", or arch=, transport=, strategy= or guards= belongs here");
         };
         const SELECTORS: &[Named] = &[("arch", ""), ("transport", ""), ("strategy", ""), ("guards", "")];
+        if let Some((count, _)) = COUNTS.iter().find(|(name, _)| *name == key.text) {
+            counts.push((*count, list.number(u64::MAX)?));
+            continue;
+        }
         match key.name("selector", SELECTORS)? {
             "arch" => {
                 let names = Arch::ALL.map(|a| (a.name(), ""));
@@ -388,7 +408,7 @@ fn expectation(value: &Piece<'_>, verdict: Verdict) -> Result<Expectation, Mista
     match (selector.otherwise, narrowed) {
         (true, true) => value.mistake("\"otherwise\" is about all cells that other lines are not about"),
         (false, false) if !selector.kept => value.mistake("which cells? \"otherwise\" stands for all that are left"),
-        _ => Ok(Expectation { line: value.line, verdict, selector }),
+        _ => Ok(Expectation { line: value.line, verdict, counts, selector }),
     }
 }
 

@@ -35,9 +35,23 @@ impl Played {
         }
     }
 
+    /// Counts that are not the expected ones, in words.
+    fn miscounted(&self) -> Vec<String> {
+        let Found::Row(row) = &self.found else { return Vec::new() };
+        let of = |name| match name {
+            "flush_ipis" => row.cell.flush_ipis,
+            "sync_ipis" => row.cell.sync_ipis,
+            _ => row.cell.vectors,
+        };
+        let wrong = self.cell.counts.iter().filter(|(name, n)| of(name) != *n);
+        wrong.map(|(name, n)| format!("{name} {}, expected {n}", of(name))).collect()
+    }
+
     /// Whether it is not what it was to be.
     pub(crate) fn is_unexpected(&self) -> bool {
-        self.verdict().is_none() || self.cell.expected.is_some_and(|e| Some(e) != self.verdict())
+        self.verdict().is_none()
+            || !self.miscounted().is_empty()
+            || self.cell.expected.is_some_and(|e| Some(e) != self.verdict())
     }
 
     fn heading(&self) -> String {
@@ -61,6 +75,12 @@ impl Played {
         for (i, text) in scenario.steps.iter().enumerate() {
             out += &format!("      {:2}  {text:width$}  {}\n", i + 1, in_words(row.cell.steps[i]));
         }
+        if !self.cell.counts.is_empty() {
+            let (wrong, right) = (self.miscounted(), &self.cell.counts);
+            let right: Vec<String> = right.iter().map(|(name, n)| format!("{name} {n}")).collect();
+            let words = if wrong.is_empty() { format!("{}, as expected", right.join(", ")) } else { wrong.join("; ") };
+            out += &paragraph(10, &words);
+        }
         if row.verdict == Verdict::Unsafe {
             out += &paragraph(10, &format!("{}.", violation::in_words(row)));
         }
@@ -70,7 +90,9 @@ impl Played {
     /// The steps with what happened, without anything that two cells may differ in though the same happened.
     fn course(&self) -> Vec<(StepOutcome, u8)> {
         match &self.found {
-            Found::Row(row) => row.cell.steps.iter().filter_map(|w| StepRecord::unpack(*w)).map(|r| (r.outcome, r.doing)).collect(),
+            Found::Row(row) => {
+                row.cell.steps.iter().filter_map(|w| StepRecord::unpack(*w)).map(|r| (r.outcome, r.doing)).collect()
+            }
             Found::Fell(_) => Vec::new(),
         }
     }
@@ -79,7 +101,8 @@ impl Played {
 /// One step's end.
 fn in_words(word: u64) -> String {
     let Some(record) = StepRecord::unpack(word) else { return format!("wrote {word:#x}, which means nothing") };
-    let at = record.at.and_then(Point::from_number).map_or("before its first point".into(), |p| format!("at {}", p.name()));
+    let at =
+        record.at.and_then(Point::from_number).map_or("before its first point".into(), |p| format!("at {}", p.name()));
     match record.outcome {
         StepOutcome::Blocked => {
             let doing = Doing::from_number(record.doing.into()).map_or("waits", Doing::in_words);
