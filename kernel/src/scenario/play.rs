@@ -58,7 +58,8 @@ impl<A: Arch> Cast<'_, A> {
     /// Where an actor acts.
     fn at(&self) -> VirtAddr {
         let op = A::machine().operation.load(Ordering::Relaxed);
-        self.range.start.add(op * self.step % (self.range.end.0 - self.range.start.0))
+        let offset = op * self.step + self.script.page * PAGE_SIZE;
+        self.range.start.add(offset % (self.range.end.0 - self.range.start.0))
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Script {
     pub before: u64,
     /// Pages that each walk asks for.
     pub pages: u64,
+    /// Which page of the range the actors act on, or begin at.
+    pub page: u64,
 }
 
 /// A script that makes no sense.
@@ -130,7 +132,7 @@ impl Script {
     /// Reads the word of the command line.
     pub fn parse(word: &str) -> Result<Script, ScriptError> {
         let mut parts = word.split('/');
-        let mut script = Script { actors: ArrayVec::new(), steps: ArrayVec::new(), before: 0, pages: 1 };
+        let mut script = Script { actors: ArrayVec::new(), steps: ArrayVec::new(), before: 0, pages: 1, page: 0 };
         for name in parts.next().unwrap_or_default().split('+') {
             let actor = Actor::named(name).ok_or(ScriptError::Actor)?;
             if script.actors.contains(&actor) || (actor.role == Role::Updater) != script.actors.is_empty() {
@@ -152,6 +154,7 @@ impl Script {
             match option.split_once(':') {
                 Some(("before", n)) => script.before = number(n)?,
                 Some(("pages", n)) => script.pages = number(n)?,
+                Some(("page", n)) => script.page = number(n)?,
                 _ => return Err(ScriptError::Option),
             }
         }
@@ -186,6 +189,9 @@ impl fmt::Display for Script {
         }
         if self.pages != 1 {
             write!(f, "/pages:{}", self.pages)?;
+        }
+        if self.page != 0 {
+            write!(f, "/page:{}", self.page)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use super::{HERE, OpError, Scene, Target, mm_with_pages_away};
+use super::{HERE, OpError, Scene, Target};
 use crate::addr::PMD_SIZE;
 use crate::arch::Arch;
 use crate::mm::address_space::{Backing, Mm};
@@ -23,7 +23,7 @@ pub struct ForkScene<A: Arch> {
 impl<A: Arch> ForkScene<A> {
     /// The parent, with all pages.
     pub fn new(cpu: &'static Cpu<A>) -> Result<ForkScene<A>, OpError> {
-        let mm = mm_with_pages_away(cpu)?;
+        let mm = Mm::new(cpu, 0)?;
         switch::load(cpu, &mm);
         mm.map(HERE..HERE.add(PMD_SIZE), Perm::WRITE, Backing::Anon)?;
         Ok(ForkScene { mm, child: None })

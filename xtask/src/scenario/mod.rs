@@ -245,7 +245,7 @@ fn all_files() -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> =
         entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().context("cannot read scenarios/")?;
     files.retain(|path| path.extension().is_some_and(|e| e == "scenario"));
-    files.sort();
+    files.sort_by_key(|path| name_of(path));
     Ok(files)
 }
 

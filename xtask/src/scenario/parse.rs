@@ -159,6 +159,7 @@ const KEYS: &[Named] = &[
     ("inject", ""),
     ("before", ""),
     ("pages", ""),
+    ("page", ""),
     ("engine", ""),
     ("steps", ""),
     ("expect safe", ""),
@@ -179,6 +180,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
     let mut without = Vec::new();
     let mut inject = Vec::new();
     let mut numbers = (0, 1);
+    let mut page = 0;
     let mut steps: Vec<(Step, String)> = Vec::new();
     let mut expectations = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
@@ -217,6 +219,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
             "guards" => without = guards(&value)?,
             "inject" => inject = faults(&value)?,
             "before" => numbers.0 = value.number(64)?,
+            "page" => page = value.number(511)?,
             "pages" => numbers.1 = value.number(MAX_PAGES)?.max(1),
             "engine" => shown = Some(engine(&value)?),
             "steps" if actors.is_empty() => return key.mistake("\"actors:\" must come before \"steps:\""),
@@ -254,6 +257,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Result<Scenario, Mistake> {
         steps: steps.iter().map(|(step, _)| *step).collect(),
         before: numbers.0,
         pages: numbers.1,
+        page,
     };
     Ok(Scenario {
         name: name.into(),
