@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arch_sim::matrix::{self, Bounds, Round};
 use arch_sim::model::check::Limits;
-use arch_sim::model::scenario::{Operation, Walker};
+use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
 use clap::{Args, Parser, ValueEnum};
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 /// Explores the strategies' decisions in a model of everything around them, exhaustively within bounds
 #[derive(Parser)]
@@ -35,7 +36,7 @@ struct Cells {
     /// Operations: collapse, collapse-in-batch, unshare-last, unshare-three; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     operation: Vec<String>,
-    /// Walkers: loaded, nmi, foreign, rcu; all if not given
+    /// Walkers: gup, nmi, nmi-other, foreign, rcu; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     walker: Vec<String>,
 }
@@ -100,7 +101,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
-    let walkers = Walker::ALL.map(|w| (w.name(), w));
+    let walkers = WalkerClass::ALL.map(|w| (walker_name(w), w));
     let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),

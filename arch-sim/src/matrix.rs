@@ -1,16 +1,17 @@
 //! The matrix: every strategy on every transport, under every operation and every class of walker, explored and compared with what
 //! is expected.
 //!
-//! For walks of the loaded mm what is expected is what the strategy promises; for the other classes it is in [`crate::expect`], with reasons.
+//! What is expected is what the strategy promises; where the promise speaks of the kernel's workloads only, `expect` has the rest, with reasons.
 
 use std::fmt::Write;
 
 use kernel::record::cell::Verdict as Outcome;
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 use crate::expect::expected;
 use crate::model::check::{Exploration, Limits, explore};
-use crate::model::scenario::{Operation, Removed, Scenario, Walker};
+use crate::model::scenario::{Operation, Removed, Scenario, walker_name};
 use crate::model::strategies::{Listed, listed};
 use crate::model::words;
 
@@ -35,7 +36,7 @@ pub struct Bounds {
     /// Which operations.
     pub operations: Vec<Operation>,
     /// Which walkers.
-    pub walkers: Vec<Walker>,
+    pub walkers: Vec<WalkerClass>,
     /// When to stop each exploration.
     pub limits: Limits,
 }
@@ -53,7 +54,7 @@ impl Default for Bounds {
                 Operation::UnshareLast,
                 Operation::UnshareThree,
             ],
-            walkers: Walker::ALL.to_vec(),
+            walkers: WalkerClass::ALL.to_vec(),
             limits: Limits::default(),
         }
     }
@@ -69,7 +70,7 @@ pub struct Verdict {
     /// What was done.
     pub operation: Operation,
     /// Who walked.
-    pub walker: Walker,
+    pub walker: WalkerClass,
     /// What was expected; none where nothing is.
     pub expected: Option<Outcome>,
     /// What was found: `Safe` only if everything within the bounds was explored, else `Void`.
@@ -91,7 +92,7 @@ impl Verdict {
             self.strategy,
             self.transport.name(),
             self.operation.name(),
-            self.walker.name(),
+            walker_name(self.walker),
             self.found.name()
         );
         if let Some(expected) = self.expected.filter(|expected| *expected != self.found) {
@@ -113,7 +114,7 @@ pub fn scenario(
     strategy: &Listed,
     transport: TransportId,
     operation: Operation,
-    walker: Walker,
+    walker: WalkerClass,
     round: Round,
 ) -> Scenario {
     Scenario {
@@ -125,8 +126,8 @@ pub fn scenario(
         tagged: transport == TransportId::Broadcast,
         hook: transport.flush_implies_interrupt(),
         publication: strategy.publication,
-        nested_restores: false,
-        published: strategy.published,
+        nested_restores: strategy.nested_restores,
+        published: [1, 2, u64::MAX],
         decide: strategy.decide,
         removed: Removed::NOTHING,
         eager_fills: true,
@@ -157,7 +158,7 @@ pub fn cell(
     strategy: &Listed,
     transport: TransportId,
     operation: Operation,
-    walker: Walker,
+    walker: WalkerClass,
     bounds: &Bounds,
 ) -> Verdict {
     let mut verdict = Verdict {
@@ -171,7 +172,7 @@ pub fn cell(
     };
     for round in &bounds.rounds {
         let scenario = scenario(strategy, transport, operation, walker, *round);
-        verdict.expected = expected(strategy, &scenario);
+        verdict.expected = Some(expected(strategy, &scenario));
         if verdict.expected == Some(Outcome::Refused) {
             verdict.found = Outcome::Refused;
             break;
@@ -204,7 +205,7 @@ fn letter(verdict: &Verdict) -> char {
 pub fn table(verdicts: &[Verdict], bounds: &Bounds) -> String {
     let mut text = String::new();
     for walker in &bounds.walkers {
-        let _ = write!(text, "walker {:<12}", walker.name());
+        let _ = write!(text, "walker {:<12}", walker_name(*walker));
         for transport in &bounds.transports {
             let _ = write!(text, " {:<width$}", transport.name(), width = (3 * bounds.operations.len()).max(9));
         }

@@ -3,17 +3,18 @@
 
 use arch_sim::matrix::{Round, scenario};
 use arch_sim::model::check::{Limits, explore};
-use arch_sim::model::scenario::{Operation, Removal, Removed, Scenario, Walker};
+use arch_sim::model::scenario::{Operation, Removal, Removed, Scenario};
 use arch_sim::model::state::Broken;
 use arch_sim::model::strategies::listed;
 use arch_sim::model::words;
 use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt};
+use kernel::workload::walker::WalkerClass;
 
 /// A control: where it shows, and as what.
 struct Control {
     transport: TransportId,
     operation: Operation,
-    walker: Walker,
+    walker: WalkerClass,
     tagged: bool,
     removed: Removal,
     broken: Broken,
@@ -21,7 +22,7 @@ struct Control {
 
 impl Control {
     fn on(transport: TransportId, operation: Operation, removed: Removal, broken: Broken) -> Control {
-        Control { transport, operation, walker: Walker::Loaded, tagged: transport == Broadcast, removed, broken }
+        Control { transport, operation, walker: WalkerClass::Gup, tagged: transport == Broadcast, removed, broken }
     }
 
     /// With the guard nothing is violated, in all states; without it this is.
@@ -124,7 +125,7 @@ fn a_table_is_freed_after_a_grace_period() {
     let control = Control::on(Broadcast, Operation::Free, Removal::GraceBeforeFree, Broken::FreedWhileHeld);
     control.must_show();
     let control = Control::on(Ipi, Operation::Free, Removal::GraceBeforeFree, Broken::FreedWhileHeld);
-    Control { walker: Walker::Rcu, ..control }.must_show();
+    Control { walker: WalkerClass::Rcu, ..control }.must_show();
 }
 
 #[test]

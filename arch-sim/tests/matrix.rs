@@ -2,12 +2,13 @@
 
 use arch_sim::matrix::{Bounds, Round, Verdict, cell, scenario, table};
 use arch_sim::model::check::{Limits, explore};
-use arch_sim::model::scenario::{Operation, Publication, Removal, Removed, Scenario, Walker};
+use arch_sim::model::scenario::{Operation, Publication, Removal, Removed, Scenario};
 use arch_sim::model::state::Broken;
 use arch_sim::model::strategies::{Listed, listed};
 use arch_sim::model::words;
 use kernel::record::cell::Verdict as Outcome;
 use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt};
+use kernel::workload::walker::WalkerClass;
 
 const TWO: Round = Round { cpus: 2, moves: true };
 const THREE: Round = Round { cpus: 3, moves: false };
@@ -16,38 +17,38 @@ fn strategy(name: &str) -> Listed {
     listed().into_iter().find(|s| s.name == name).expect("the kernel lists it")
 }
 
-fn found(name: &str, transport: TransportId, operation: Operation, walker: Walker) -> Verdict {
+fn found(name: &str, transport: TransportId, operation: Operation, walker: WalkerClass) -> Verdict {
     let bounds = Bounds { rounds: vec![TWO, THREE], ..Bounds::default() };
     cell(&strategy(name), transport, operation, walker, &bounds)
 }
 
-fn is(name: &str, transport: TransportId, operation: Operation, walker: Walker, outcome: Outcome) {
+fn is(name: &str, transport: TransportId, operation: Operation, walker: WalkerClass, outcome: Outcome) {
     let verdict = found(name, transport, operation, walker);
     assert_eq!(verdict.found, outcome, "{}", verdict.report());
 }
 
 #[test]
 fn without_a_sync_a_broadcast_is_unsafe_and_an_interrupt_is_not() {
-    is("none", Ipi, Operation::Collapse, Walker::Loaded, Outcome::Safe);
-    is("none", Broadcast, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
-    is("none", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
-    is("none", Mixed, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+    is("none", Ipi, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
+    is("none", Broadcast, Operation::Collapse, WalkerClass::Gup, Outcome::Unsafe);
+    is("none", Paravirt, Operation::Collapse, WalkerClass::Gup, Outcome::Unsafe);
+    is("none", Mixed, Operation::Collapse, WalkerClass::Gup, Outcome::Unsafe);
 }
 
 #[test]
 fn an_interrupt_to_everybody_is_right_for_whoever_masks_interrupts() {
     for transport in TransportId::ALL {
-        is("sync-all", transport, Operation::Collapse, Walker::Foreign, Outcome::Safe);
+        is("sync-all", transport, Operation::Collapse, WalkerClass::Foreign, Outcome::Safe);
     }
-    is("sync-all", Broadcast, Operation::UnshareLast, Walker::Loaded, Outcome::Safe);
-    is("sync-all", Ipi, Operation::Collapse, Walker::Rcu, Outcome::Unsafe);
+    is("sync-all", Broadcast, Operation::UnshareLast, WalkerClass::Gup, Outcome::Safe);
+    is("sync-all", Ipi, Operation::Collapse, WalkerClass::Rcu, Outcome::Unsafe);
 }
 
 #[test]
 fn the_hook_is_right_where_it_is_true_of_every_flush() {
     let with_hook = |transport, hook| {
         let posted = strategy("static-hook");
-        let scenario = scenario(&posted, transport, Operation::Collapse, Walker::Loaded, TWO);
+        let scenario = scenario(&posted, transport, Operation::Collapse, WalkerClass::Gup, TWO);
         explore(&Scenario { hook, ..scenario }, Limits::default())
     };
     assert!(with_hook(Ipi, true).exhausted);
@@ -57,31 +58,31 @@ fn the_hook_is_right_where_it_is_true_of_every_flush() {
         assert_eq!(broken, Some(Broken::ReusedWhileHeld), "a hook that lies about {}", transport.name());
     }
     // It speaks of the mask, and a walk of an mm that is not loaded is outside it.
-    is("static-hook", Ipi, Operation::Collapse, Walker::Foreign, Outcome::Unsafe);
+    is("static-hook", Ipi, Operation::Collapse, WalkerClass::Foreign, Outcome::Unsafe);
 }
 
 #[test]
 fn the_bit_of_v3_outlives_the_flush_that_it_is_about() {
-    is("gather-flag", Mixed, Operation::Collapse, Walker::Loaded, Outcome::Safe);
-    is("gather-flag", Mixed, Operation::CollapseInBatch, Walker::Loaded, Outcome::Unsafe);
-    is("gather-flag", Mixed, Operation::UnshareThree, Walker::Loaded, Outcome::Unsafe);
-    is("gather-flag", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
+    is("gather-flag", Mixed, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
+    is("gather-flag", Mixed, Operation::CollapseInBatch, WalkerClass::Gup, Outcome::Unsafe);
+    is("gather-flag", Mixed, Operation::UnshareThree, WalkerClass::Gup, Outcome::Unsafe);
+    is("gather-flag", Paravirt, Operation::Collapse, WalkerClass::Gup, Outcome::Unsafe);
 }
 
 #[test]
 fn v4_forgets_frozen_cpus_and_earlier_sharers() {
-    is("targeted-v4", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Unsafe);
-    is("targeted-v4", Broadcast, Operation::Collapse, Walker::Loaded, Outcome::Safe);
-    is("targeted-v4", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Unsafe);
-    is("targeted", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Safe);
-    is("targeted", Paravirt, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+    is("targeted-v4", Paravirt, Operation::Collapse, WalkerClass::Gup, Outcome::Unsafe);
+    is("targeted-v4", Broadcast, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
+    is("targeted-v4", Broadcast, Operation::UnshareThree, WalkerClass::Gup, Outcome::Unsafe);
+    is("targeted", Broadcast, Operation::UnshareThree, WalkerClass::Gup, Outcome::Safe);
+    is("targeted", Paravirt, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
 }
 
 /// The read barrier of v4 does not order the store that clears the entry before the loads of what is published. An exchange in its place hides that.
 #[test]
 fn the_read_barrier_of_v4_orders_nothing() {
     let outcome = |name, removed: &[Removal]| {
-        let scenario = scenario(&strategy(name), Broadcast, Operation::Collapse, Walker::Loaded, TWO);
+        let scenario = scenario(&strategy(name), Broadcast, Operation::Collapse, WalkerClass::Gup, TWO);
         let exploration = explore(&Scenario { removed: Removed::these(removed), ..scenario }, Limits::default());
         assert!(exploration.exhausted || exploration.counterexample.is_some());
         exploration.counterexample.map(|c| c.broken)
@@ -98,7 +99,7 @@ fn the_read_barrier_of_v4_orders_nothing() {
 
 #[test]
 fn a_publication_needs_its_barrier() {
-    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, Walker::Loaded, TWO);
+    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, WalkerClass::Gup, TWO);
     let plain = explore(&Scenario { publication: Publication::Store, ..base }, Limits::default());
     assert_eq!(plain.counterexample.map(|c| c.broken), Some(Broken::ReusedWhileHeld));
     for publication in [Publication::StoreFence, Publication::Exchange] {
@@ -109,29 +110,49 @@ fn a_publication_needs_its_barrier() {
 /// A walk from an NMI that clears the slot hides the walk that it interrupted; one that puts back what was shown does not.
 #[test]
 fn an_nmi_must_put_back_what_the_walk_below_it_shows() {
-    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, Walker::Nmi, TWO);
-    let clears = explore(&base, Limits::default());
+    let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, WalkerClass::Nmi, TWO);
+    assert!(explore(&base, Limits::default()).exhausted);
+    let clears = explore(&Scenario { nested_restores: false, ..base }, Limits::default());
     assert_eq!(clears.counterexample.map(|c| c.broken), Some(Broken::ReusedWhileHeld));
-    assert!(explore(&Scenario { nested_restores: true, ..base }, Limits::default()).exhausted);
-    is("coverage", Broadcast, Operation::Collapse, Walker::Nmi, Outcome::Safe);
+    let other = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, WalkerClass::NmiOther, TWO);
+    assert!(explore(&other, Limits::default()).exhausted);
+    is("targeted-v4", Broadcast, Operation::Collapse, WalkerClass::Nmi, Outcome::Unsafe);
+    is("coverage", Broadcast, Operation::Collapse, WalkerClass::Nmi, Outcome::Safe);
 }
 
 #[test]
 fn ours_is_safe_for_loaded_mms_and_says_nothing_of_others() {
     for transport in TransportId::ALL {
-        is("coverage", transport, Operation::Collapse, Walker::Loaded, Outcome::Safe);
+        is("coverage", transport, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
     }
-    is("coverage", Broadcast, Operation::UnshareThree, Walker::Loaded, Outcome::Safe);
-    is("coverage", Broadcast, Operation::Collapse, Walker::Foreign, Outcome::Unsafe);
+    is("coverage", Broadcast, Operation::UnshareThree, WalkerClass::Gup, Outcome::Safe);
 }
 
 #[test]
 fn only_a_grace_period_waits_for_readers_with_interrupts_enabled() {
     for name in ["rcu", "fresh-table"] {
-        is(name, Broadcast, Operation::Collapse, Walker::Rcu, Outcome::Safe);
-        is(name, Ipi, Operation::UnshareLast, Walker::Rcu, Outcome::Safe);
+        is(name, Broadcast, Operation::Collapse, WalkerClass::Rcu, Outcome::Safe);
+        is(name, Ipi, Operation::UnshareLast, WalkerClass::Rcu, Outcome::Safe);
     }
-    is("coverage", Ipi, Operation::Collapse, Walker::Rcu, Outcome::Unsafe);
+}
+
+/// A strategy that refuses a class of walkers would be unsafe there.
+#[test]
+fn what_is_refused_would_be_unsafe() {
+    for (name, walker) in [
+        ("coverage", WalkerClass::Foreign),
+        ("coverage", WalkerClass::NmiOther),
+        ("coverage", WalkerClass::Rcu),
+        ("mask-targeted", WalkerClass::Foreign),
+        ("acked-generation", WalkerClass::Foreign),
+        ("targeted", WalkerClass::Rcu),
+    ] {
+        is(name, Broadcast, Operation::Collapse, walker, Outcome::Refused);
+        let exploration =
+            explore(&scenario(&strategy(name), Broadcast, Operation::Collapse, walker, TWO), Limits::default());
+        let broken = exploration.counterexample.map(|c| c.broken);
+        assert_eq!(broken, Some(Broken::ReusedWhileHeld), "{name}, {walker:?}");
+    }
 }
 
 /// Caches that are filled at once, and caches that are filled at any moment, come to the same verdict: the first is the worst case of the second.
@@ -145,7 +166,7 @@ fn fills_at_any_moment_show_nothing_that_eager_ones_do_not() {
         ("targeted", Mixed, Operation::Collapse),
     ] {
         for removed in [&[][..], &[Removal::AllLevels], &[Removal::Completion], &[Removal::LazyReached]] {
-            let base = scenario(&strategy(name), transport, operation, Walker::Loaded, TWO);
+            let base = scenario(&strategy(name), transport, operation, WalkerClass::Gup, TWO);
             let eager = Scenario { removed: Removed::these(removed), ..base };
             let any = explore(&Scenario { eager_fills: false, ..eager }, Limits::default());
             let eager = explore(&eager, Limits::default());
@@ -158,7 +179,7 @@ fn fills_at_any_moment_show_nothing_that_eager_ones_do_not() {
 
 #[test]
 fn the_same_exploration_is_the_same_to_the_last_state() {
-    let scenario = scenario(&strategy("none"), Broadcast, Operation::UnshareLast, Walker::Loaded, TWO);
+    let scenario = scenario(&strategy("none"), Broadcast, Operation::UnshareLast, WalkerClass::Gup, TWO);
     let (first, second) = (explore(&scenario, Limits::default()), explore(&scenario, Limits::default()));
     assert_eq!((first.states, first.generated, first.depth), (second.states, second.generated, second.depth));
     let text = |e: &arch_sim::model::check::Exploration| {
@@ -170,7 +191,7 @@ fn the_same_exploration_is_the_same_to_the_last_state() {
 /// The shortest way to the bug, step by step: nothing shorter exists, and no step of it is about something else.
 #[test]
 fn the_counterexample_of_no_sync_on_broadcast_is_the_textbook_one() {
-    let verdict = found("none", Broadcast, Operation::Collapse, Walker::Loaded);
+    let verdict = found("none", Broadcast, Operation::Collapse, WalkerClass::Gup);
     let report = verdict.report();
     for part in
         ["begins a walk", "holds the table", "clears the entry", "broadcasts", "no sync", "uses the table again"]
@@ -184,7 +205,7 @@ fn the_counterexample_of_no_sync_on_broadcast_is_the_textbook_one() {
 fn an_exploration_that_was_cut_short_is_not_called_safe() {
     let limits = Limits { states: 500, ..Limits::default() };
     let bounds = Bounds { rounds: vec![TWO], limits, ..Bounds::default() };
-    let verdict = cell(&strategy("sync-all"), Ipi, Operation::UnshareThree, Walker::Loaded, &bounds);
+    let verdict = cell(&strategy("sync-all"), Ipi, Operation::UnshareThree, WalkerClass::Gup, &bounds);
     assert_eq!(verdict.found, Outcome::Void);
     assert!(!verdict.is_as_expected());
 }
@@ -196,7 +217,7 @@ fn the_table_fits_and_marks_what_is_unexpected() {
         strategy,
         transport: Ipi,
         operation: Operation::Collapse,
-        walker: Walker::Loaded,
+        walker: WalkerClass::Gup,
         expected: Some(Outcome::Safe),
         found,
         explorations: Vec::new(),

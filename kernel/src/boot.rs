@@ -27,7 +27,7 @@ use crate::smp::mask::CpuMask;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::Suite;
-use crate::workload::cell;
+use crate::workload::{bench, cell};
 
 /// A range of usable RAM: nothing of the image, the firmware or the devicetree lies in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -261,19 +261,20 @@ extern "C" fn operate<A: Arch>() -> ! {
         Err(error) => refuse(shared, exit, &format!("{error}")),
     };
     guard::remove(suite.guards);
-    let rows = match rows::<A>(suite.cells().count()) {
+    let rows = match rows::<A>(suite.rows()) {
         Ok(rows) => rows,
         Err(message) => refuse(shared, exit, &message),
     };
     shared.set_state(RunState::Running);
     cpu.status.doing.store(Doing::Operation as u32, Ordering::Relaxed);
-    let result = cell::run_all(cpu, &suite, |index, row| {
+    let done = |index, row: CellRow| {
         // SAFETY: `rows` has room for every cell; the runner reads row `index` only after the count below says that it is complete.
         unsafe { rows.add(index).write(row) };
         // Release: pairs with the runner's acquire of the count.
         shared.cells_done.store(index as u32 + 1, Ordering::Release);
         log_row(index, &row);
-    });
+    };
+    let result = if suite.bench { bench::run_all(cpu, &suite, done) } else { cell::run_all(cpu, &suite, done) };
     if let Err(error) = result {
         panic!("{error}");
     }

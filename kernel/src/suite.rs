@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`crate::guard`] to take away), `scenario` (a [`Script`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `scenario` (a [`Script`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -14,7 +14,7 @@ use crate::sync;
 use crate::tlb::transport::{self, TransportId};
 use crate::workload::cell::Cell;
 use crate::workload::walker::WalkerClass;
-use crate::workload::{self, WorkloadId};
+use crate::workload::{self, WorkloadId, bench};
 
 /// A name of the command line, and what it stands for in one line.
 pub type Named = (&'static str, &'static str);
@@ -100,6 +100,8 @@ pub struct Suite {
     pub guards: u64,
     /// What to play in mode `scripted`.
     pub script: Option<Script>,
+    /// Measure walks ([`crate::workload::bench`]) instead of running cells.
+    pub bench: bool,
     cpus: u64,
 }
 
@@ -156,6 +158,7 @@ impl Suite {
             inject_trylock: 4,
             guards: 0,
             script: None,
+            bench: false,
             cpus: cpus as u64,
         };
         let mut hook = None;
@@ -215,6 +218,10 @@ impl Suite {
                     suite.script = Some(Script::parse(value)?);
                     suite.modes = alloc::vec![Mode::Scripted];
                 }
+                "bench" => match value {
+                    "walk" => suite.bench = true,
+                    _ => return Err(SuiteError::Name { key: "bench", name: value.to_string() }),
+                },
                 // The console's own.
                 "log" => {}
                 _ => return Err(SuiteError::Word(word.to_string())),
@@ -234,6 +241,11 @@ impl Suite {
                 self.modes.iter().map(move |mode| Cell { strategy: *strategy, workload: *workload, mode: *mode })
             })
         })
+    }
+
+    /// How many rows come out.
+    pub fn rows(&self) -> usize {
+        if self.bench { self.strategies.len() * bench::PAGES.len() } else { self.cells().count() }
     }
 
     /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where CPUs run freely.

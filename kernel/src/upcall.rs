@@ -14,7 +14,7 @@ pub fn call<A: Arch>() {
     call::serve(A::this_cpu());
 }
 
-/// The NMI doorbell rang ([`crate::arch::Doorbell::Nmi`]). May interrupt any code of this CPU, [`call`] included.
+/// The NMI doorbell rang ([`crate::arch::Doorbell::Nmi`]). May interrupt any code of this CPU, [`call()`] included.
 pub fn nmi<A: Arch>() {
     nmi::enter(A::this_cpu());
 }

@@ -15,8 +15,9 @@ impl Strategy for AnyMm {
     const NAME: &'static str = "any-mm";
     const ABOUT: &'static str = "interrupt the CPUs that have any mm loaded and in use";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // What a CPU has loaded says nothing about walks of other mms.
+        if setting.walker.walks_loaded_mm_only() { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

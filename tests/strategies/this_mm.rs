@@ -13,8 +13,9 @@ impl Strategy for ThisMm {
     const NAME: &'static str = "this-mm";
     const ABOUT: &'static str = "interrupt the CPUs that have this mm loaded and in use";
 
-    fn promises(_setting: Setting) -> Verdict {
-        Verdict::Safe
+    fn promises(setting: Setting) -> Verdict {
+        // What a CPU has loaded says nothing about walks of other mms.
+        if setting.walker.walks_loaded_mm_only() { Verdict::Safe } else { Verdict::Refused }
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

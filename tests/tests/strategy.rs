@@ -51,7 +51,7 @@ fn targets<S: Strategy>(loaded: &[LoadedMm], acknowledged: &[u16]) -> Vec<u16> {
     let view = Shown { loaded: loaded.to_vec() };
     let coverage = Coverage::claimed_by_a_model(mask(acknowledged), acknowledged.len() as u32 - 1);
     let party = Party { mm: 1, mask: view.online(), coverage };
-    let ask = Ask { party, left_behind: &CpuMask::EMPTY, generation: 1, gather_interrupted: false };
+    let ask = Ask { party, left_behind: &CpuMask::EMPTY, left_before: false, generation: 1, gather_interrupted: false };
     match S::decide(&view, &ask) {
         Decision::Elide(_) => Vec::new(),
         Decision::Interrupt(targets) => targets.iter().map(|cpu| cpu.0).collect(),

@@ -41,6 +41,11 @@ pub(crate) fn bad_input(sentence: impl Into<String>) -> anyhow::Error {
     BadInput(sentence.into()).into()
 }
 
+/// The sentence of a longer report.
+pub(crate) fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 /// Prints the error, if any, and gives the status that `--help` promises.
 pub(crate) fn exit_code(result: anyhow::Result<Outcome>) -> ExitCode {
     let error = match result {

@@ -38,6 +38,28 @@ pub(crate) struct Report {
     pub(crate) log: Vec<String>,
 }
 
+/// The kernel failed by itself: it panicked, stopped making progress, or reset the machine.
+#[derive(Debug)]
+pub(crate) struct KernelFault {
+    sentence: String,
+    details: String,
+}
+
+impl KernelFault {
+    /// What happened, without the backtrace.
+    pub(crate) fn sentence(self) -> String {
+        self.sentence
+    }
+}
+
+impl std::fmt::Display for KernelFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.sentence, self.details)
+    }
+}
+
+impl std::error::Error for KernelFault {}
+
 /// A guest that runs.
 pub(crate) struct Guest {
     launch: Launch,
@@ -94,10 +116,21 @@ impl Guest {
 
     /// Waits for the guest's end and hands on its rows as they come; a guest without progress for `patience` is ended.
     pub(crate) fn supervise(
+        self,
+        patience: Option<Duration>,
+        stop: &dyn Fn() -> bool,
+        on_row: &mut dyn FnMut(CellRow),
+    ) -> anyhow::Result<Report> {
+        self.supervise_and(patience, stop, on_row, &mut |_| {})
+    }
+
+    /// The same; however the guest ended, `at_end` sees its memory.
+    pub(crate) fn supervise_and(
         mut self,
         patience: Option<Duration>,
         stop: &dyn Fn() -> bool,
         on_row: &mut dyn FnMut(CellRow),
+        at_end: &mut dyn FnMut(&GuestMemory),
     ) -> anyhow::Result<Report> {
         let mut seen = Standing::default();
         let mut rows = 0;
@@ -131,6 +164,7 @@ impl Guest {
             std::thread::sleep(POLL);
         };
         let took = self.begin.elapsed();
+        at_end(&self.memory);
         let ending = match (status, given_up) {
             (Some(status), _) => conclude(self.launch.arch, status, &seen),
             (None, Some(GivenUp::Hang(limit))) => Err(Ending::Hang(limit)),
@@ -216,7 +250,10 @@ impl Guest {
             details.extend(tail.iter().map(|l| format!("  {l}")));
         }
         let details: String = details.iter().map(|line| format!("\n  {line}")).collect();
-        anyhow::anyhow!("{sentence}{details}")
+        match ending {
+            Ending::Panicked | Ending::Hang(_) | Ending::Silent => KernelFault { sentence, details }.into(),
+            _ => anyhow::anyhow!("{sentence}{details}"),
+        }
     }
 }
 

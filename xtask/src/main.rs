@@ -2,6 +2,7 @@
 //! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
+mod bench;
 mod build;
 mod child;
 mod ci;
@@ -11,13 +12,17 @@ mod error;
 mod experiment;
 mod guest;
 mod hang;
+mod hunt;
 mod image;
 mod linux;
 mod list;
 mod matrix;
+mod mutate;
 mod names;
 mod output;
 mod panic_report;
+mod parity;
+mod probe;
 mod progress;
 mod qemu;
 mod report;
@@ -25,9 +30,11 @@ mod results_file;
 mod rows;
 mod run;
 mod scenario;
+mod seeds;
 mod setup;
 mod shared_memory;
 mod sim;
+mod soak;
 mod structured_log;
 mod suite;
 mod table;
@@ -58,6 +65,11 @@ enum Command {
     Test(test::Test),
     Sim(sim::Sim),
     Ci(ci::Ci),
+    Mutate(mutate::Mutate),
+    Hunt(Box<hunt::Hunt>),
+    Parity(parity::Parity),
+    Bench(bench::Bench),
+    Soak(soak::Soak),
 }
 
 fn main() -> std::process::ExitCode {
@@ -72,6 +84,11 @@ fn main() -> std::process::ExitCode {
         Command::Test(command) => command.run(),
         Command::Sim(command) => command.run(),
         Command::Ci(command) => command.run(),
+        Command::Mutate(command) => command.run(),
+        Command::Hunt(command) => command.run(),
+        Command::Parity(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Soak(command) => command.run(),
     };
     error::exit_code(result)
 }

@@ -49,11 +49,18 @@ pub(crate) struct Cells(ProgressBar);
 impl Cells {
     /// Of `total` cells none is done.
     pub(crate) fn begin(total: u64) -> Cells {
+        Cells::of(total, "cells")
+    }
+
+    /// The same for something else than cells: `what`, in the plural.
+    pub(crate) fn of(total: u64, what: &str) -> Cells {
         let bar = ProgressBar::new(if std::io::stderr().is_terminal() { total } else { 0 });
         if !std::io::stderr().is_terminal() {
             return Cells(ProgressBar::hidden());
         }
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} cells, {elapsed} {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {what}, {{elapsed}} {{msg}}"))
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));

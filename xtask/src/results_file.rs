@@ -8,9 +8,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde::Serialize;
 
 use crate::error::bad_input;
-use crate::rows::{Row, Setting, Summary};
+use crate::rows::{Row, Setting};
 
 /// A results file that is being written.
 pub(crate) struct ResultsFile {
@@ -58,6 +59,18 @@ impl ResultsFile {
         Ok(())
     }
 
+    /// Adds an object of another kind.
+    pub(crate) fn add_object(&mut self, object: &impl Serialize) -> anyhow::Result<()> {
+        let line = serde_json::to_string(object).context("a result cannot be written as JSON")?;
+        if self.error.is_none() {
+            match self.write_line(line) {
+                Ok(()) => self.rows += 1,
+                Err(error) => self.error = Some(error),
+            }
+        }
+        Ok(())
+    }
+
     fn write_line(&mut self, mut line: String) -> std::io::Result<()> {
         line.push('\n');
         let written = self.file.write_all(line.as_bytes());
@@ -71,7 +84,7 @@ impl ResultsFile {
     }
 
     /// Ends the file with its summary, and puts it in its place.
-    pub(crate) fn finish(mut self, summary: &Summary<'_>) -> anyhow::Result<()> {
+    pub(crate) fn finish(mut self, summary: &impl Serialize) -> anyhow::Result<()> {
         let line = serde_json::to_string(summary).context("the summary cannot be written as JSON")?;
         if self.error.is_none() {
             self.error = self.write_line(line).and_then(|()| self.sync()).err();
@@ -109,6 +122,7 @@ impl ResultsFile {
 mod tests {
     use super::*;
     use crate::arch::Arch;
+    use crate::rows::Summary;
     use crate::rows::tests::{cell, setting};
     use kernel::suite::Mode;
 

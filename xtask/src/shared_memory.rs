@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, bail, ensure};
 use kernel::record::cell::{CellRow, Violation};
+use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{BACKTRACE_DEPTH, CpuStatus, Doing, MAGIC, MESSAGE_BYTES, RunState, Shared, VERSION};
 
@@ -151,6 +152,20 @@ impl GuestMemory {
         self.ring(self.root + offset_of!(Shared, defmt) as u64)
     }
 
+    /// What each CPU's ring of events still holds, oldest first.
+    pub(crate) fn events(&self) -> anyhow::Result<Vec<Vec<Event>>> {
+        let head = self.read(self.root, offset_of!(Shared, message))?;
+        let (cpus, at) = (u32::read(&head, offset_of!(Shared, cpus)), u64::read(&head, offset_of!(Shared, rings_at)));
+        if at == 0 {
+            return Ok(Vec::new());
+        }
+        let one = |cpu: u64| {
+            let ring = self.ring(at + cpu * size_of::<RingHeader>() as u64)?;
+            Ok(ring.bytes.chunks_exact(EVENT_BYTES).map(|bytes| Event::read(bytes, 0)).collect())
+        };
+        (0..u64::from(cpus.min(4096))).map(one).collect()
+    }
+
     fn ring(&self, header: u64) -> anyhow::Result<RingContents> {
         let header = self.read(header, size_of::<RingHeader>())?;
         let at = u64::read(&header, offset_of!(RingHeader, at));
@@ -201,6 +216,7 @@ record!(CellRow {
     redundant_sync_ipis missing_syncs tlbi vectors instructions walks pages violations_ghost violations_value
     predicted_flush predicted_sync predicted_elided steps first
 });
+record!(Event { time kind cpu mm a b });
 record!(Violation { kind walker updater level mm pfn address walk op times });
 
 impl<const N: usize> Record for [u64; N] {
@@ -321,6 +337,23 @@ mod tests {
         memory.put(BASE + 0x8000, b"ijkdefgh");
         let ring = memory.memory().structured_log().unwrap();
         assert_eq!(ring, RingContents { bytes: b"defghijk".to_vec(), lost: 3 });
+    }
+
+    #[test]
+    fn each_cpu_has_its_events() {
+        let memory = Forged::new();
+        field!(memory, ROOT, Shared, cpus, 2u32);
+        field!(memory, ROOT, Shared, rings_at, (BASE + 0x8000));
+        let second = BASE + 0x8000 + size_of::<RingHeader>() as u64;
+        field!(memory, second, RingHeader, at, (BASE + 0x9000));
+        field!(memory, second, RingHeader, capacity, 64u64);
+        field!(memory, second, RingHeader, written, 32u64);
+        field!(memory, (BASE + 0x9000), Event, time, 77u64);
+        field!(memory, (BASE + 0x9000), Event, kind, 3u16);
+        field!(memory, (BASE + 0x9000), Event, cpu, 1u16);
+        field!(memory, (BASE + 0x9000), Event, a, 0x4000u64);
+        let event = Event { time: 77, kind: 3, cpu: 1, mm: 0, a: 0x4000, b: 0 };
+        assert_eq!(memory.memory().events().unwrap(), [vec![], vec![event]]);
     }
 
     #[test]

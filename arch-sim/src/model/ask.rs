@@ -128,6 +128,7 @@ fn ask(scenario: &Scenario, state: &State) -> (Answer, Option<Question>) {
         let ask = Ask {
             party: Party { mm, mask, coverage },
             left_behind: &left_behind,
+            left_before: common.leaver() > 1,
             generation: common.unlinks().into(),
             gather_interrupted: common.interrupted() == 1,
         };

@@ -275,7 +275,7 @@ fn judge_walks(scenario: &Scenario, state: &mut State, what: Broken) {
     for i in 1..scenario.cpus as usize {
         let cpu = state.cpus[i];
         let outer = cpu.walk() == walk::HOLDING && concerns(cpu.walk_mm());
-        let nested = cpu.nested() == walk::HOLDING && concerns(cpu.current());
+        let nested = cpu.nested() == walk::HOLDING && concerns(cpu.nested_mm());
         if outer || nested {
             break_it(state, what, i);
         }

@@ -44,7 +44,7 @@ impl Model for Machine {
     /// Each CPU has nothing loaded, or any mm.
     fn init_states(&self) -> Vec<State> {
         let scenario = &self.0;
-        let choices = u32::from(scenario.operation.mms() + 1);
+        let choices = u32::from(scenario.mms() + 1);
         (0..choices.pow(scenario.cpus.into())).map(|choice| initial(scenario, choice)).collect()
     }
 
@@ -64,7 +64,7 @@ impl Model for Machine {
 /// A state before the operation: the digits of `loaded`, one per CPU, are the mms that are loaded, 0 for none.
 fn initial(scenario: &Scenario, mut loaded: u32) -> State {
     let mut cpus = [CpuState::default(); MAX_CPUS];
-    let choices = u32::from(scenario.operation.mms() + 1);
+    let choices = u32::from(scenario.mms() + 1);
     for cpu in &mut cpus[..scenario.cpus as usize] {
         let mm = (loaded % choices) as u8;
         loaded /= choices;
@@ -76,7 +76,7 @@ fn initial(scenario: &Scenario, mut loaded: u32) -> State {
         }
     }
     let mut common = Common::default();
-    common.set_linked((1 << scenario.operation.mms()) - 1);
+    common.set_linked((1 << scenario.operation.sharers()) - 1);
     common.set_leaver(1);
     let mut state = State { cpus, common, answers: 0 };
     if scenario.eager_fills {

@@ -2,14 +2,15 @@
 
 use kernel::sync::{Ask, Decision, Setting, View};
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 /// Number of an mm in the model, from 1 on.
 pub type MmNumber = u8;
 
 /// The most CPUs that a state has room for.
 pub const MAX_CPUS: usize = 4;
-/// The most mms.
-pub const MAX_MMS: usize = 3;
+/// In a slot: more than one mm.
+pub(crate) const ANY: u8 = 3;
 
 /// What is done to the one table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -54,39 +55,11 @@ impl Operation {
         self.leavers() > 1
     }
 
-    /// The mms that walkers may load, are 1 to this.
-    pub const fn mms(self) -> MmNumber {
+    /// The mms that link the table and that walkers load are 1 to this; an exclusive survivor is not among them where two leave.
+    pub const fn sharers(self) -> MmNumber {
         match self {
             Operation::UnshareLast | Operation::UnshareThree => 2,
             _ => 1,
-        }
-    }
-}
-
-/// Which walks other CPUs make, in any number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Walker {
-    /// Of the mm that the CPU has loaded, interrupts masked.
-    Loaded,
-    /// The same, and from an NMI, also inside another walk.
-    Nmi,
-    /// Of any mm, whatever is loaded, interrupts masked.
-    Foreign,
-    /// Of any mm, under RCU with interrupts enabled, and without looking at the parent again.
-    Rcu,
-}
-
-impl Walker {
-    /// All of them.
-    pub const ALL: [Walker; 4] = [Walker::Loaded, Walker::Nmi, Walker::Foreign, Walker::Rcu];
-
-    /// As in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Walker::Loaded => "loaded",
-            Walker::Nmi => "nmi",
-            Walker::Foreign => "foreign",
-            Walker::Rcu => "rcu",
         }
     }
 }
@@ -174,7 +147,7 @@ pub struct Scenario {
     /// How flushes travel.
     pub transport: TransportId,
     /// Who walks.
-    pub walker: Walker,
+    pub walker: WalkerClass,
     /// Translations are tagged, and survive a switch.
     pub tagged: bool,
     /// The value of the static hook.
@@ -183,8 +156,8 @@ pub struct Scenario {
     pub publication: Publication,
     /// A walk from an NMI, when it ends, shows again what the walk that it interrupted has shown.
     pub nested_restores: bool,
-    /// What a walk of mm 1, 2, 3 puts into its slot.
-    pub published: [u64; MAX_MMS],
+    /// What a slot says where the model says 1, 2 (an mm), 3 (more than one).
+    pub published: [u64; 3],
     /// The strategy's own code.
     pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
     /// What is taken away.
@@ -196,6 +169,18 @@ pub struct Scenario {
 impl Scenario {
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
-        Setting { transport: self.transport, hook: self.hook, chain: self.operation.is_chain() }
+        Setting { transport: self.transport, hook: self.hook, chain: self.operation.is_chain(), walker: self.walker }
     }
+
+    /// The mms that CPUs may load are 1 to this: those that link the table, and another one where a walk of an mm that is not loaded shall interrupt one of
+    /// an mm that is.
+    pub const fn mms(&self) -> MmNumber {
+        let sharers = self.operation.sharers();
+        if matches!(self.walker, WalkerClass::NmiOther) && sharers < 2 { 2 } else { sharers }
+    }
+}
+
+/// The name of a class of walkers.
+pub const fn walker_name(walker: WalkerClass) -> &'static str {
+    WalkerClass::NAMES[walker as usize].0
 }

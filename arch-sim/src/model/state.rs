@@ -65,7 +65,7 @@ packed! {
         leaves / set_leaves: 3 at 34;
         /// By mm: the entry that points at the table is cached.
         tables / set_tables: 3 at 37;
-        /// What memory says it has published: an mm, or 0.
+        /// What memory says it has published: an mm, 0, or [`super::scenario::ANY`].
         slot / set_slot: 2 at 40;
         /// By mm: it is in the mask.
         mask / set_mask: 3 at 42;
@@ -93,6 +93,8 @@ packed! {
         seen_unlinks / set_seen_unlinks: 2 at 55;
         /// It was in the mask already of the mm that it is loading: it may have old translations of it.
         had_tags / set_had_tags: 1 at 57;
+        /// The mm that the walk from an NMI walks.
+        nested_mm / set_nested_mm: 2 at 58;
     }
 }
 

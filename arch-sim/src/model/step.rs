@@ -1,8 +1,9 @@
 //! The steps of the model, and which of them are possible in a state.
 
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
-use super::scenario::{MmNumber, Operation, Publication, Removal, Scenario, Walker};
+use super::scenario::{MmNumber, Operation, Publication, Removal, Scenario};
 use super::state::{Stage, State, switching, walk};
 use super::{initiator, mmu, walker};
 
@@ -23,8 +24,8 @@ pub enum Step {
     WalkOn(u8),
     /// The walk ends.
     WalkEnd(u8),
-    /// An NMI begins a walk of the loaded mm.
-    NmiBegin(u8),
+    /// An NMI begins a walk of this mm.
+    NmiBegin(u8, MmNumber),
     /// That walk goes on.
     NmiOn(u8),
     /// It ends.
@@ -114,8 +115,17 @@ fn of_walker(scenario: &Scenario, state: &State, i: u8, steps: &mut Vec<Step>) {
     }
     let lazy = cpu.lazy() == 1;
     let between = cpu.switch() == switching::NONE;
-    if scenario.walker == Walker::Nmi && between && !lazy && cpu.current() != 0 && cpu.can_store() {
-        steps.push(Step::NmiBegin(i));
+    if between && !lazy && cpu.can_store() {
+        for mm in 1..=scenario.mms() {
+            let may = match scenario.walker {
+                WalkerClass::Nmi => cpu.current() == mm,
+                WalkerClass::NmiOther => cpu.current() != mm,
+                _ => false,
+            };
+            if may {
+                steps.push(Step::NmiBegin(i, mm));
+            }
+        }
     }
     if cpu.takes_interrupts() {
         if cpu.flush_ipi() == 1 {
@@ -153,10 +163,10 @@ fn of_walker(scenario: &Scenario, state: &State, i: u8, steps: &mut Vec<Step>) {
     if lazy {
         steps.push(Step::LeaveLazy(i));
     } else {
-        for mm in 1..=scenario.operation.mms() {
+        for mm in 1..=scenario.mms() {
             let may = match scenario.walker {
-                Walker::Loaded | Walker::Nmi => cpu.current() == mm,
-                Walker::Foreign | Walker::Rcu => true,
+                WalkerClass::Gup | WalkerClass::Nmi | WalkerClass::NmiOther => cpu.current() == mm,
+                WalkerClass::Foreign | WalkerClass::Rcu => true,
             };
             if may && cpu.can_store() {
                 steps.push(Step::WalkBegin(i, mm));
@@ -167,7 +177,7 @@ fn of_walker(scenario: &Scenario, state: &State, i: u8, steps: &mut Vec<Step>) {
         }
     }
     if cpu.can_store() && scenario.moves {
-        for mm in 0..=scenario.operation.mms() {
+        for mm in 0..=scenario.mms() {
             if mm != cpu.current() {
                 steps.push(Step::SwitchBegin(i, mm));
             }
@@ -191,7 +201,7 @@ pub(crate) fn take(scenario: &Scenario, before: &State, step: Step) -> State {
         Step::WalkBegin(i, mm) => walker::begin(scenario, &mut state.cpus[i as usize], mm),
         Step::WalkOn(i) => walker::go_on(state, i),
         Step::WalkEnd(i) => walker::end(scenario, &mut state.cpus[i as usize]),
-        Step::NmiBegin(i) => walker::nmi_begin(scenario, &mut state.cpus[i as usize]),
+        Step::NmiBegin(i, mm) => walker::nmi_begin(scenario, &mut state.cpus[i as usize], mm),
         Step::NmiOn(i) => walker::nmi_go_on(scenario, state, i),
         Step::NmiEnd(i) => walker::nmi_end(scenario, &mut state.cpus[i as usize]),
         Step::SwitchBegin(i, mm) => walker::switch_begin(&mut state.cpus[i as usize], mm),

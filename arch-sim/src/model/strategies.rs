@@ -4,7 +4,7 @@ use kernel::record::cell::Verdict;
 use kernel::sync::{self, Ask, Decision, Setting, View};
 
 use super::nowhere::Nowhere;
-use super::scenario::{MAX_MMS, Publication};
+use super::scenario::Publication;
 
 /// One strategy of the kernel's list.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +17,8 @@ pub struct Listed {
     pub promises: fn(Setting) -> Verdict,
     /// How its walks show themselves.
     pub publication: Publication,
-    /// What a walk of mm 1, 2, 3 shows.
-    pub published: [u64; MAX_MMS],
+    /// A walk from an NMI shows both walks, and when it ends the one below again.
+    pub nested_restores: bool,
 }
 
 /// How the walks of the strategy of this name show themselves.
@@ -30,6 +30,11 @@ fn publication(name: &str) -> Publication {
     }
 }
 
+/// Whether its walks keep what the walk below them shows.
+fn restores(name: &str) -> bool {
+    matches!(name, "targeted" | "targeted-xchg")
+}
+
 /// All strategies, in the kernel's order.
 pub fn listed() -> Vec<Listed> {
     sync::all::<Nowhere>()
@@ -39,7 +44,7 @@ pub fn listed() -> Vec<Listed> {
             decide: entry.decide,
             promises: entry.promises,
             publication: publication(entry.name),
-            published: [1, 2, 3],
+            nested_restores: restores(entry.name),
         })
         .collect()
 }

@@ -1,13 +1,14 @@
 //! A CPU that walks, switches, idles and takes interrupts: the steps of `kernel::mm::walk` and `kernel::tlb::switch`, one shared access each.
 
+use kernel::workload::walker::WalkerClass;
+
 use super::mmu;
-use super::scenario::{MmNumber, Publication, Removal, Scenario};
+use super::scenario::{ANY, MmNumber, Publication, Removal, Scenario};
 use super::state::{CpuState, SWITCHING, State, switching, walk, word};
 use super::step::present;
-use crate::model::scenario::Walker;
 
-/// Publishes a walk of `mm`; returns where the walk is then. The walk masks interrupts in the same step, which nobody can see.
-fn publish(scenario: &Scenario, cpu: &mut CpuState, mm: MmNumber) -> u8 {
+/// Publishes a walk by showing `mm`; returns where the walk is then. The walk masks interrupts in the same step, which nobody can see.
+fn publish(scenario: &Scenario, cpu: &mut CpuState, mm: u8) -> u8 {
     match scenario.publication {
         Publication::None => walk::READING,
         Publication::Store => {
@@ -34,7 +35,7 @@ fn unpublish(scenario: &Scenario, cpu: &mut CpuState) {
 
 /// A walk of `mm` begins.
 pub(crate) fn begin(scenario: &Scenario, cpu: &mut CpuState, mm: MmNumber) {
-    let rcu = scenario.walker == Walker::Rcu;
+    let rcu = scenario.walker == WalkerClass::Rcu;
     let at = if rcu { walk::READING } else { publish(scenario, cpu, mm) };
     cpu.set_rcu(rcu as u8);
     cpu.set_walk_mm(mm);
@@ -67,11 +68,17 @@ pub(crate) fn end(scenario: &Scenario, cpu: &mut CpuState) {
     cpu.set_rcu(0);
 }
 
-/// An NMI begins a walk of the mm that is loaded.
-pub(crate) fn nmi_begin(scenario: &Scenario, cpu: &mut CpuState) {
-    let mm = cpu.current();
-    let at = publish(scenario, cpu, mm);
+/// What the slot of `cpu` says because of the walk that an NMI has interrupted.
+fn outer(scenario: &Scenario, cpu: CpuState) -> u8 {
+    if scenario.nested_restores && cpu.rcu() == 0 { cpu.walk_shown() } else { 0 }
+}
+
+/// An NMI begins a walk of `mm`.
+pub(crate) fn nmi_begin(scenario: &Scenario, cpu: &mut CpuState, mm: MmNumber) {
+    let below = outer(scenario, *cpu);
+    let at = publish(scenario, cpu, if below == 0 || below == mm { mm } else { ANY });
     cpu.set_nested(at);
+    cpu.set_nested_mm(mm);
 }
 
 /// The NMI's walk passes its barrier, or reads the entry.
@@ -80,7 +87,7 @@ pub(crate) fn nmi_go_on(scenario: &Scenario, state: &mut State, i: u8) {
     if cpu.nested() == walk::PUBLISHED {
         cpu.fence();
         cpu.set_nested(walk::READING);
-    } else if state.common.links(cpu.current()) {
+    } else if state.common.links(cpu.nested_mm()) {
         cpu.set_nested(walk::HOLDING);
     } else {
         nmi_end(scenario, cpu);
@@ -95,9 +102,10 @@ pub(crate) fn nmi_end(scenario: &Scenario, cpu: &mut CpuState) {
             cpu.write_back();
         }
         // What the walk showed that the NMI interrupted; without that, nothing.
-        let outer = if scenario.nested_restores && cpu.rcu() == 0 { cpu.walk_shown() } else { 0 };
-        cpu.store(word::SLOT, outer);
+        let below = outer(scenario, *cpu);
+        cpu.store(word::SLOT, below);
     }
+    cpu.set_nested_mm(0);
     cpu.set_nested(walk::NONE);
 }
 

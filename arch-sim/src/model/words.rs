@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use kernel::workload::walker::WalkerClass;
+
 use super::check::{Counterexample, Exploration};
-use super::scenario::{MmNumber, Operation, Publication, Scenario, Walker};
+use super::scenario::{ANY, MmNumber, Operation, Publication, Scenario};
 use super::state::{SWITCHING, Stage, State, switching, walk};
 use super::step::Step;
 
@@ -27,7 +29,7 @@ fn step(scenario: &Scenario, before: &State, step: Step, after: &State) -> Strin
         }
         Step::WalkBegin(i, of) => {
             let how = match (scenario.walker, scenario.publication) {
-                (Walker::Rcu, _) => "enters an RCU section, interrupts enabled, for a walk of",
+                (WalkerClass::Rcu, _) => "enters an RCU section, interrupts enabled, for a walk of",
                 (_, Publication::None) => "masks interrupts and begins a walk of",
                 (_, Publication::Store | Publication::StoreFence) => {
                     "masks interrupts, publishes (in its store buffer) and begins a walk of"
@@ -42,10 +44,10 @@ fn step(scenario: &Scenario, before: &State, step: Step, after: &State) -> Strin
         }
         Step::WalkOn(i) => format!("cpu{i} reads the entry of mm {} and holds the table", mm(cpu(i).walk_mm())),
         Step::WalkEnd(i) => format!("cpu{i} ends its walk"),
-        Step::NmiBegin(i) => format!("cpu{i} takes an NMI, which begins a walk of mm {}", mm(cpu(i).current())),
+        Step::NmiBegin(i, of) => format!("cpu{i} takes an NMI, which begins a walk of mm {}", mm(of)),
         Step::NmiOn(i) if cpu(i).nested() == walk::PUBLISHED => format!("cpu{i}'s NMI passes its full barrier"),
         Step::NmiOn(i) if after.cpus[i as usize].nested() == walk::HOLDING => {
-            format!("cpu{i}'s NMI reads the entry of mm {} and holds the table", mm(cpu(i).current()))
+            format!("cpu{i}'s NMI reads the entry of mm {} and holds the table", mm(cpu(i).nested_mm()))
         }
         Step::NmiOn(i) => format!("cpu{i}'s NMI finds the entry cleared and returns"),
         Step::NmiEnd(i) => format!("cpu{i}'s NMI ends its walk and returns"),
@@ -78,7 +80,11 @@ fn loaded(value: u8) -> String {
 }
 
 fn published(value: u8) -> String {
-    if value == 0 { "no walk".into() } else { format!("a walk of mm {}", mm(value)) }
+    match value {
+        0 => "no walk".into(),
+        ANY => "walks of more than one mm".into(),
+        number => format!("a walk of mm {}", mm(number)),
+    }
 }
 
 fn switch(before: &State, after: &State, i: u8) -> String {
@@ -204,7 +210,7 @@ pub fn summary(exploration: &Exploration) -> String {
         "{} CPUs{}, {} mms, {} tags: {} states ({} generated, {:.2} M/s), depth {}, {outcome}",
         scenario.cpus,
         if scenario.moves { "" } else { " that load nothing else" },
-        scenario.operation.mms(),
+        scenario.mms(),
         if scenario.tagged { "with" } else { "without" },
         exploration.states,
         exploration.generated,

@@ -70,12 +70,14 @@ fn collapse_into<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, huge: 
     let drained = flushed.drain(cpu);
     ghost::point(cpu);
     let old = drained.table();
-    if let Err(error) = freeze_all::<A>(old, va) {
-        drained.relink(cpu, &mut pmd.lock());
-        return Err(error);
-    }
+    let pages = match freeze_all::<A>(old, va) {
+        Ok(pages) => pages,
+        Err(error) => {
+            drained.relink(cpu, &mut pmd.lock());
+            return Err(error);
+        }
+    };
     pause!(cpu, AfterFreeze);
-    let pages: [Pfn; ENTRIES] = core::array::from_fn(|i| leaf::<A>(old, i));
     let spare = match drained.reuse(cpu) {
         Ok(spare) => spare,
         Err((drained, error)) => {
@@ -105,8 +107,9 @@ fn leaf<A: Arch>(table: Table<A>, index: usize) -> Pfn {
     }
 }
 
-/// Freezes all pages, or none.
-fn freeze_all<A: Arch>(table: Table<A>, va: VirtAddr) -> Result<(), CollapseError> {
+/// Freezes all pages of a full table and returns them, or none.
+fn freeze_all<A: Arch>(table: Table<A>, va: VirtAddr) -> Result<[Pfn; ENTRIES], CollapseError> {
+    let mut pages = [Pfn(0); ENTRIES];
     for i in 0..ENTRIES {
         let pfn = leaf::<A>(table, i);
         let frame = A::machine().frames.get(pfn);
@@ -117,13 +120,12 @@ fn freeze_all<A: Arch>(table: Table<A>, va: VirtAddr) -> Result<(), CollapseErro
             true
         };
         if !frozen {
-            for j in 0..i {
-                A::machine().frames.get(leaf::<A>(table, j)).thaw(1);
-            }
+            thaw::<A>(&pages[..i]);
             return Err(CollapseError::InUse(va.add(i as u64 * PAGE_SIZE)));
         }
+        pages[i] = pfn;
     }
-    Ok(())
+    Ok(pages)
 }
 
 fn thaw<A: Arch>(pages: &[Pfn]) {

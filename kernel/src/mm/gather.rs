@@ -24,6 +24,7 @@ use crate::mm::page;
 use crate::mm::share;
 use crate::mm::state::{self, Unlinked};
 use crate::mm::table::{self, Table};
+use crate::oracle::ghost;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::tlb::coverage::Coverage;
@@ -254,6 +255,8 @@ impl<'m, A: Arch> Gather<'m, A> {
     /// Flushes the rest and ends.
     pub fn finish(mut self) {
         debug_assert!(self.unshared.is_empty());
+        // Cleared and not flushed: what another gather of this mm must not overlook.
+        ghost::point(self.cpu);
         // Acquire: pairs with `new`.
         if self.mm.gathers.load(Ordering::Acquire) > 1 && guard!(NestedGather) {
             self.everything = true;

@@ -217,6 +217,7 @@ fn ptes<A: Arch, const PIN: bool>(
             return done;
         }
         let Some(frame) = frames.lookup(page.pfn()) else { return done };
+        ghost::point(cpu);
         // Inside a 2 MiB page that is mapped by PTEs the head has the references.
         let (head, frame) = if frame.is_tail() {
             let head = Pfn(page.pfn().0 & !511);

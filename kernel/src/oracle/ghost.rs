@@ -134,7 +134,7 @@ pub fn point<A: Arch>(cpu: &Cpu<A>) {
 fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     let chance = cpu.chance.next();
     let rounds = match chance % 64 {
-        0..3 => 1 << (chance >> 6 & 7),
+        0..3 => 8 << (chance >> 6 & 3) << (chance >> 8 & 1),
         3..16 => 1,
         _ => 0,
     };

@@ -88,6 +88,20 @@ pub(crate) fn judge_sync<A: Arch>(cpu: &Cpu<A>, table: Table<A>, unlinkers: &[u3
     }
 }
 
+/// `cpu` has had references to `pages`, which a walk from `start` returned, for a while: they must still be what they were.
+pub fn on_put<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
+    if cfg!(feature = "checking") {
+        value::judge_walk(cpu, mm, start, pages);
+    }
+}
+
+/// A CPU dropped the page at `va` of its mm, and reads there what it had written before.
+pub fn on_outlived_drop<A: Arch>(cpu: &'static Cpu<A>, va: VirtAddr) {
+    if cfg!(feature = "checking") {
+        report(cpu, ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va));
+    }
+}
+
 /// A CPU read `observed` at `va` of `mm` through its TLB.
 pub fn on_user_read<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
     if cfg!(feature = "checking") {

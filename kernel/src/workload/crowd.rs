@@ -14,6 +14,7 @@ use crate::mm::address_space::Mm;
 use crate::mm::fault;
 use crate::mm::page;
 use crate::mm::rcu_walk;
+use crate::mm::unmap::dontneed;
 use crate::oracle;
 use crate::record::shared::Doing;
 use crate::smp::call::call_many;
@@ -24,6 +25,9 @@ use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::Mode;
 use crate::tlb::switch;
+
+/// Pages at the end of a range where walkers and those who drop pages meet.
+const MEETING_PLACE: u64 = 8;
 
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
 pub struct Crowd<'a, A: Arch> {
@@ -38,6 +42,7 @@ pub struct Crowd<'a, A: Arch> {
     range: Range<VirtAddr>,
     step: u64,
     anon: bool,
+    drops: bool,
     window: AtomicBool,
     stop: AtomicBool,
     /// Which round of preparations the others shall follow.
@@ -60,6 +65,7 @@ impl<'a, A: Arch> Crowd<'a, A> {
             range: target.range.clone(),
             step: target.step,
             anon: target.anon,
+            drops: target.drops,
             window: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             round: AtomicU64::new(0),
@@ -156,8 +162,14 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 let op = A::machine().operation.load(Ordering::Relaxed);
                 return (self.range.start.add(op * self.step % size), pages);
             }
-            let first = cpu.chance.next() % (size / PAGE_SIZE);
-            return (self.range.start.add(first * PAGE_SIZE), pages.min((size / PAGE_SIZE - first) as usize));
+            let count = size / PAGE_SIZE;
+            // Where others drop pages too, half of everything is about the last few, which the operation reaches last, so that they meet.
+            let first = if self.drops && cpu.chance.one_in(2) {
+                count - 1 - cpu.chance.next() % count.min(MEETING_PLACE)
+            } else {
+                cpu.chance.next() % count
+            };
+            return (self.range.start.add(first * PAGE_SIZE), pages.min((count - first) as usize));
         }
         (AWAY, AWAY_PAGES)
     }
@@ -198,6 +210,8 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     }
     wait.done();
     nmi::drop_deferred(cpu);
+    // What this CPU retired is freed before the cell's balance is drawn.
+    rcu::barrier(cpu);
 }
 
 /// The walk that was asked for by NMI: `argument` is the crowd.
@@ -226,6 +240,13 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     let mm = if crowd.walker == WalkerClass::NmiOther { crowd.mm } else { crowd.walked };
     let mut pages = [Pfn(0); AWAY_PAGES];
     let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, mm, start, false, &mut pages[..count]);
+    if crowd.mode == Mode::Contend && got > 0 && cpu.chance.one_in(16) {
+        // The references are kept for a while, in which nobody may give the pages to somebody else.
+        for _ in 0..1 + cpu.chance.next() % 8 {
+            A::relax();
+        }
+        oracle::on_put(cpu, mm, start, &pages[..got]);
+    }
     for pfn in &pages[..got] {
         page::put_walked(cpu, *pfn);
     }
@@ -233,7 +254,7 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
 
 /// Mostly walks; now and then the slow path, and a look through the TLB.
 fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
-    if crowd.walker.nests() && A::machine().cpus.len() > 2 && cpu.chance.one_in(2) {
+    if crowd.walker.nests() && A::machine().cpus.len() > 2 {
         crowd.ask_for_nmi_walk(cpu);
     }
     if !crowd.walker.walks_loaded_mm_only() {
@@ -248,12 +269,29 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
                 page::put_walked(cpu, pages[0]);
             }
         }
+        4..6 if crowd.drops => drop_and_look(cpu, crowd),
         1..4 if crowd.anon => {
             let (start, _) = crowd.walk_at(cpu);
             read_through_tlb(cpu, crowd.mm, start.align_down(Level::Pte));
         }
         _ => walk(cpu, crowd),
     }
+}
+
+/// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when
+/// its own began, must have come before its drop returned. Then it faults both in again: each gets the frame that the other had, while the table is the same.
+fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+    let (start, _) = crowd.walk_at(cpu);
+    let end = VirtAddr(crowd.range.end.0.min(start.0 + 2 * PAGE_SIZE));
+    // The first word is the tag. Nobody else writes the same.
+    let (word, mark) = (start.add(8), cpu.chance.next() | 1);
+    let written = A::write_user(word, mark).is_ok();
+    let dropped = dontneed(cpu, crowd.mm, start..end).is_ok();
+    if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
+        oracle::on_outlived_drop(cpu, start);
+    }
+    // Short of memory it stays as it is: the next operation populates the range.
+    let _ = fault::populate(cpu, crowd.mm, start..end);
 }
 
 /// Reads a page's tag at its user address; nothing may be mapped there.

@@ -4,6 +4,7 @@
 //! which is: between the two snapshots of the ledger there is nothing but the operation.
 
 pub mod anon;
+pub mod bench;
 pub mod cell;
 pub mod crowd;
 pub mod file;
@@ -139,6 +140,8 @@ pub struct Target<A: Arch> {
     pub step: u64,
     /// Its pages are anonymous, so that what a TLB shows can be judged.
     pub anon: bool,
+    /// In mode `contend` the other CPUs drop pages of it as well.
+    pub drops: bool,
 }
 
 /// A workload set up for one cell.

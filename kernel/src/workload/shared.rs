@@ -86,7 +86,7 @@ fn before_gibs() -> Range<VirtAddr> {
 impl<A: Arch> Scene<A> for Shared<A> {
     fn target(&self) -> Target<A> {
         let mm = self.leaver.as_ref().unwrap_or(&self.stayers[0]).clone();
-        Target { mm, range: GIBS..GIBS.add(self.gibs() * PUD_SIZE), step: PUD_SIZE, anon: false }
+        Target { mm, range: GIBS..GIBS.add(self.gibs() * PUD_SIZE), step: PUD_SIZE, anon: false, drops: false }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError> {

@@ -1,0 +1,307 @@
+//! `cargo xtask bench`: what operations and walks cost in instructions, and what moved since the last results that were kept.
+
+mod kept;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use kernel::suite::Mode;
+use kernel::workload::walker::WalkerClass;
+use serde::Serialize;
+
+use crate::arch::{self, Arch, ArchChoice};
+use crate::build::{Kind, repository};
+use crate::error::Outcome;
+use crate::linux::Reference;
+use crate::names;
+use crate::output;
+use crate::probe::{self, Bench as Machines, Probe};
+use crate::results_file::ResultsFile;
+use crate::rows::{Row, SCHEMA};
+use crate::suite::{Engine, Hook, Suite};
+use crate::table::{count, grouped};
+
+use kept::Kept;
+
+/// Versions of Linux that operations are compared with.
+const LINUX: [&str; 2] = ["6.12", "7.3"];
+/// The strategy that walks are compared with.
+const YARDSTICK: &str = "sync-all";
+/// What a walk is to cost: the first page, and each further one.
+const AIM: (u64, u64) = (120, 25);
+/// CPUs of each machine; all but one are idle.
+const CPUS: u32 = 4;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum What {
+    /// Instructions of one operation of each workload, against Linux
+    Ops,
+    /// Instructions of one get_user_pages_fast, against sync-all
+    Walk,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Ops => "ops",
+            What::Walk => "walk",
+        }
+    }
+}
+
+/// Counts instructions of operations or of walks in the plain image, and says what moved since the results in bench/results.json
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// What to measure
+    what: What,
+    /// x86_64, aarch64 or all
+    #[arg(long, value_name = "ARCH", default_value = "all")]
+    arch: String,
+    /// Strategies, or all; sync-all for ops and all for walks if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    strategy: Vec<String>,
+    /// Operations of each cell, or walks
+    #[arg(long, value_name = "K", default_value_t = 64)]
+    ops: u64,
+    /// Writes one JSON object a line, and a summary last
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    /// Keeps the results in bench/results.json
+    #[arg(long)]
+    save: bool,
+}
+
+/// One measured number.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Measured {
+    schema: u32,
+    bench: &'static str,
+    #[serde(serialize_with = "by_name")]
+    arch: Arch,
+    strategy: &'static str,
+    /// The workload, or how many pages a walk asked for.
+    subject: String,
+    instructions: f64,
+    /// Ratios, each to what its name says.
+    ratios: Vec<(String, f64)>,
+}
+
+fn by_name<S: serde::Serializer>(arch: &Arch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(arch.name())
+}
+
+/// The last object of a results file.
+#[derive(Serialize)]
+struct Summary {
+    schema: u32,
+    summary: bool,
+    rows: usize,
+    moved: usize,
+}
+
+impl Measured {
+    /// Under which name it is kept.
+    fn key(&self) -> String {
+        format!("{} {} {} {}", self.bench, self.arch.name(), self.strategy, self.subject)
+    }
+}
+
+impl Bench {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        let ArchChoice(archs) = arch::choose(&self.arch)?;
+        anyhow::ensure!(self.ops > 0, crate::error::bad_input("--ops 0 measures nothing; give at least 1"));
+        let given: Vec<String> = match (&self.strategy[..], self.what) {
+            ([], What::Ops) => vec![YARDSTICK.into()],
+            ([], What::Walk) => vec!["all".into()],
+            (given, _) => given.to_vec(),
+        };
+        let mut strategies = names::choose("strategy", &given, kernel::sync::NAMES)?;
+        if self.what == What::Walk && !strategies.contains(&YARDSTICK) {
+            strategies.insert(0, YARDSTICK);
+        }
+        let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
+        let machines = Machines::ready(&archs, Kind::Plain)?;
+        let probes: Vec<Probe> = archs.iter().map(|&arch| self.probe(arch, &strategies)).collect();
+        let work = |probe: &Probe, stop: &dyn Fn() -> bool| {
+            let outcome = machines.run(probe, stop)?;
+            outcome.fault.map_or(Ok(outcome.rows), |fault| Err(anyhow::anyhow!(fault)))
+        };
+        let rows: Vec<Row> =
+            probe::in_order(&probes, probe::at_once(), work, |_| false)?.into_iter().flatten().collect();
+        let measured = match self.what {
+            What::Ops => operations(&rows, &Reference::load()),
+            What::Walk => walks(&rows)?,
+        };
+        let path = repository().join("bench/results.json");
+        let mut kept = Kept::load(&path)?;
+        let moved = kept.moved(&measured.iter().map(|m| (m.key(), m.instructions)).collect::<Vec<_>>());
+        output::print(&(table(self.what, &archs, &measured) + &kept::text(&moved, kept.is_empty())))?;
+        if let Some(mut results) = results {
+            measured.iter().try_for_each(|m| results.add_object(m))?;
+            results.finish(&Summary { schema: SCHEMA, summary: true, rows: measured.len(), moved: moved.len() })?;
+        }
+        if self.save {
+            kept.keep(measured.iter().map(|m| (m.key(), m.instructions)));
+            kept.save(&path)?;
+            eprintln!("bench: kept in {}", shown(&path));
+        }
+        Ok(Outcome::Expected)
+    }
+
+    fn probe(&self, arch: Arch, strategies: &[&'static str]) -> Probe {
+        let suite = Suite {
+            strategies: strategies.to_vec(),
+            transport: None,
+            workloads: kernel::workload::NAMES.iter().map(|(name, _)| *name).collect(),
+            modes: vec![Mode::NAMES[Mode::Idle as usize].0],
+            walker: WalkerClass::NAMES[0].0,
+            ops: self.ops,
+            seed: 1,
+            hook: Hook::Auto,
+            engine: Engine::Icount,
+            inject: Vec::new(),
+            without: Vec::new(),
+            log: Some("error".into()),
+        };
+        let more = (self.what == What::Walk).then_some("bench=walk");
+        Probe { arch, cpus: CPUS, kind: Kind::Plain, suite, more }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(repository()).unwrap_or(path).display().to_string()
+}
+
+/// Instructions per operation, each against Linux.
+fn operations(rows: &[Row], linux: &Reference) -> Vec<Measured> {
+    let measured = |row: &Row| {
+        let instructions = row.per_op(row.cell.instructions).filter(|n| *n > 0.0)?;
+        let ratio = |kernel: &str| {
+            let theirs = linux.instructions_of(kernel, row.arch, row.workload)?;
+            Some((format!("Linux {kernel}"), instructions / theirs as f64))
+        };
+        Some(Measured {
+            schema: SCHEMA,
+            bench: What::Ops.name(),
+            arch: row.arch,
+            strategy: row.strategy,
+            subject: row.workload.into(),
+            instructions,
+            ratios: LINUX.into_iter().filter_map(ratio).collect(),
+        })
+    };
+    rows.iter().filter_map(measured).collect()
+}
+
+/// Instructions per walk, each against that of [`YARDSTICK`].
+fn walks(rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
+    let asked = |row: &Row| row.cell.pages / row.cell.walks.max(1);
+    let cost = |row: &Row| row.cell.instructions as f64 / row.cell.walks.max(1) as f64;
+    let mut all = Vec::new();
+    for row in rows {
+        let pages = asked(row);
+        anyhow::ensure!(
+            kernel::workload::bench::PAGES.contains(&(pages as usize)),
+            "a walk of {} under {} returned {pages} pages: it did not get what it asked for",
+            row.arch.name(),
+            row.strategy
+        );
+        let same = |r: &&Row| r.arch == row.arch && r.strategy == YARDSTICK && asked(r) == pages;
+        let yardstick = rows.iter().find(same).map(cost);
+        let aim = (AIM.0 + AIM.1 * (pages - 1)) as f64;
+        let to_yardstick = yardstick.map(|y| (YARDSTICK.to_owned(), cost(row) / y));
+        all.push(Measured {
+            schema: SCHEMA,
+            bench: What::Walk.name(),
+            arch: row.arch,
+            strategy: row.strategy,
+            subject: pages.to_string(),
+            instructions: cost(row),
+            ratios: to_yardstick.into_iter().chain([("aim".to_owned(), cost(row) / aim)]).collect(),
+        });
+    }
+    Ok(all)
+}
+
+fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
+    let mut out = String::new();
+    for &arch in archs {
+        out += &match what {
+            What::Ops => format!("{}: instructions per operation, other CPUs idle\n", arch.name()),
+            What::Walk => {
+                format!("{}: instructions per get_user_pages_fast of so many pages, other CPUs idle\n", arch.name())
+            }
+        };
+        let mine: Vec<&Measured> = measured.iter().filter(|m| m.arch == arch).collect();
+        let width = mine.iter().map(|m| m.subject.len()).max().unwrap_or(0);
+        for m in mine {
+            let ratios: Vec<String> = m.ratios.iter().map(|(name, ratio)| format!("{ratio:.3} of {name}")).collect();
+            let text = format!(
+                "  {:17} {:>width$} {:>10}   {}",
+                m.strategy,
+                m.subject,
+                if m.instructions.fract() == 0.0 { grouped(m.instructions as u64) } else { count(m.instructions) },
+                ratios.join(", ")
+            );
+            out += text.trim_end();
+            out.push('\n');
+        }
+        if what == What::Walk {
+            out += &linux_walks(arch);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// What a walk costs on Linux, measured under the same QEMU by what contains one: upper bounds. The first page is the difference of FUTEX_WAKE shared and private, which
+/// contains the futex key; each further one is of a vmsplice, which contains the pipe buffer.
+fn linux_walks(arch: Arch) -> String {
+    let of = match arch {
+        Arch::X86_64 => [("6.12", 644, 266), ("7.3", 563, 226)],
+        Arch::Aarch64 => [("6.12", 557, 208), ("7.3", 532, 192)],
+    };
+    let words = of.map(|(kernel, first, further)| format!("Linux {kernel} {first} and {further}"));
+    format!("  At most, for the first page and each further one: {}.\n", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::tests::cell;
+    use kernel::record::cell::CellRow;
+
+    fn walk(strategy: &str, pages: u64, instructions: u64) -> Row {
+        let number = kernel::sync::NAMES.iter().position(|(n, _)| *n == strategy).unwrap() as u16;
+        let record =
+            CellRow { walks: 64, pages: 64 * pages, instructions: 64 * instructions, ..cell(number, 0, Mode::Idle) };
+        Row::resolve(Arch::Aarch64, record).unwrap()
+    }
+
+    #[test]
+    fn walks_are_compared_with_those_of_sync_all() {
+        let rows = [walk("sync-all", 1, 100), walk("sync-all", 8, 200), walk("targeted", 8, 210)];
+        let measured = walks(&rows).unwrap();
+        assert_eq!(measured[2].ratios, [("sync-all".to_owned(), 1.05), ("aim".to_owned(), 210.0 / 295.0)]);
+        assert_eq!((measured[2].instructions, measured[2].key().as_str()), (210.0, "walk aarch64 targeted 8"));
+        let text = table(What::Walk, &[Arch::Aarch64], &measured);
+        assert!(text.contains("  targeted          8        210   1.050 of sync-all, 0.712 of aim\n"), "{text}");
+    }
+
+    #[test]
+    fn a_walk_that_got_less_is_an_error() {
+        assert!(walks(&[walk("sync-all", 7, 100)]).is_err());
+    }
+
+    #[test]
+    fn operations_are_compared_with_both_versions_of_linux() {
+        let record = CellRow { instructions: 64 * 54_550, ..cell(1, 0, Mode::Idle) };
+        let row = Row::resolve(Arch::X86_64, record).unwrap();
+        let measured = operations(&[row], &Reference::load());
+        let names: Vec<&str> = measured[0].ratios.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["Linux 6.12", "Linux 7.3"]);
+        assert!((measured[0].ratios[0].1 - 0.1).abs() < 0.001);
+    }
+}

@@ -1,0 +1,236 @@
+//! `cargo xtask soak`: random mixes of everything, with rotating seeds, for a while; it ends with a balance.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use kernel::record::cell::Verdict;
+use kernel::smp::cpu::Chance;
+use kernel::suite::{Mode, Named};
+use kernel::tlb::transport;
+use kernel::workload::walker::WalkerClass;
+
+use crate::arch::{self, Arch, ArchChoice};
+use crate::build::Kind;
+use crate::error::{self, Outcome};
+use crate::output;
+use crate::probe::{self, Bench, Outcome as Ran, Probe};
+use crate::progress::Cells;
+use crate::rows::Row;
+use crate::suite::{Engine, Hook, Suite};
+use crate::table::{grouped, paragraph};
+use crate::violation;
+
+/// Mixes that are drawn at once.
+const BATCH: u64 = 16;
+
+/// Runs random mixes of strategies, transports, workloads, walkers and faults for a while
+///
+/// The kernel itself refuses a cell after which a frame, a table or a reference is missing.
+#[derive(Args)]
+pub(crate) struct Soak {
+    /// x86_64, aarch64 or all
+    #[arg(long, value_name = "ARCH", default_value = "all")]
+    arch: String,
+    /// Goes on until so much time is over
+    #[arg(long, value_name = "M", default_value_t = 1)]
+    minutes: u64,
+    /// Ends after so many mixes instead
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    mixes: Option<u64>,
+    /// Number of the first mix: the same number is the same mix
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+}
+
+/// What all mixes did together.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Balance {
+    mixes: u64,
+    cells: usize,
+    ops: u64,
+    walks: u64,
+    pages: u64,
+    /// Cells in which something is wrong and was found.
+    found: usize,
+    /// Cells that a strategy refused.
+    refused: usize,
+    /// Cells too short for what is wrong in them to show.
+    unshown: usize,
+}
+
+impl Balance {
+    fn add(&mut self, rows: &[Row]) {
+        let of = |verdict: Verdict| rows.iter().filter(|r| r.verdict == verdict).count();
+        self.mixes += 1;
+        self.cells += rows.len();
+        self.ops += rows.iter().map(|r| r.cell.ops).sum::<u64>();
+        self.walks += rows.iter().map(|r| r.cell.walks).sum::<u64>();
+        self.pages += rows.iter().map(|r| r.cell.pages).sum::<u64>();
+        self.found += of(Verdict::Unsafe);
+        self.refused += of(Verdict::Refused);
+        self.unshown += of(Verdict::Void);
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{} mixes, {} cells, {} operations, {} walks that returned {} pages.\n\
+             {} cells found unsafe that are, {} refused, {} too short for what is wrong in them to show.\n",
+            self.mixes,
+            self.cells,
+            grouped(self.ops),
+            grouped(self.walks),
+            grouped(self.pages),
+            self.found,
+            self.refused,
+            self.unshown
+        )
+    }
+}
+
+impl Soak {
+    /// Does it.
+    pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        let ArchChoice(archs) = arch::choose(&self.arch)?;
+        let bench = Bench::ready(&archs, Kind::Checking)?;
+        let end = Instant::now() + Duration::from_secs(60 * self.minutes);
+        let mut balance = Balance::default();
+        let mut next = 0;
+        loop {
+            let count = self.mixes.map_or(BATCH, |mixes| BATCH.min(mixes - next));
+            let probes: Vec<Probe> = (next..next + count).map(|n| mix(&archs, self.seed.wrapping_add(n))).collect();
+            let bar = Cells::of(count, "mixes");
+            let over = || self.mixes.is_none() && Instant::now() >= end;
+            let work = |probe: &Probe, stop: &dyn Fn() -> bool| {
+                // Out of time: what was not begun is left out.
+                let ran = if over() { None } else { Some(bench.run(probe, stop)?) };
+                bar.one_more(place(probe));
+                Ok(ran)
+            };
+            let wrong = |ran: &Option<Ran>| ran.as_ref().is_some_and(|r| complaint(r).is_some());
+            let all = probe::in_order(&probes, probe::at_once(), work, wrong)?;
+            bar.end();
+            for (probe, ran) in probes.iter().zip(&all) {
+                let Some(ran) = ran else { continue };
+                balance.add(&ran.rows);
+                if let Some(complaint) = complaint(ran) {
+                    output::print(&(balance.text() + &failure(probe, &complaint)))?;
+                    return Ok(Outcome::Unexpected);
+                }
+            }
+            next += count;
+            if over() || self.mixes.is_some_and(|mixes| next >= mixes) {
+                break;
+            }
+        }
+        let closing = "As expected: every frame, table, reference and pin was given back, after each cell.\n";
+        output::print(&(balance.text() + closing))?;
+        Ok(Outcome::Expected)
+    }
+}
+
+/// Mix number `number`.
+fn mix(archs: &[Arch], number: u64) -> Probe {
+    let chance = Chance::new(0);
+    chance.seed(number, 0x50a4);
+    let below = |n: usize| (chance.next() % n as u64) as usize;
+    let one = |names: &[Named]| names[below(names.len())].0;
+    let some = |names: &'static [Named], count: usize| {
+        let mut chosen: Vec<&'static str> = (0..count).map(|_| names[below(names.len())].0).collect();
+        chosen.sort();
+        chosen.dedup();
+        chosen
+    };
+    let inject = match below(4) {
+        0 => vec![format!("batch:{}", 1 + below(4))],
+        1 => vec![format!("trylock:{}", 1 + below(4))],
+        2 => vec![format!("batch:{}", 2 + below(8)), format!("trylock:{}", 1 + below(8))],
+        _ => Vec::new(),
+    };
+    let mut modes = vec![Mode::NAMES[Mode::Contend as usize].0, Mode::NAMES[below(Mode::NAMES.len())].0];
+    modes.dedup();
+    let suite = Suite {
+        strategies: some(kernel::sync::NAMES, 3),
+        transport: Some(transport::NAMES[below(transport::NAMES.len())].0),
+        workloads: some(kernel::workload::NAMES, 5),
+        modes,
+        walker: if below(2) == 0 { WalkerClass::NAMES[0].0 } else { one(WalkerClass::NAMES) },
+        ops: 16,
+        seed: number,
+        hook: Hook::Auto,
+        engine: Engine::Icount,
+        inject,
+        without: Vec::new(),
+        log: Some("error".into()),
+    };
+    Probe { arch: archs[below(archs.len())], cpus: 2 + below(5) as u32, kind: Kind::Checking, suite, more: None }
+}
+
+fn place(probe: &Probe) -> String {
+    format!("{}, {}, {} CPUs", probe.arch.name(), probe.suite.transport.unwrap_or_default(), probe.cpus)
+}
+
+/// What is wrong with a mix. A control that did not fire in so few operations is not.
+fn complaint(ran: &Ran) -> Option<String> {
+    let wrong = |r: &&Row| r.is_unexpected() && (r.verdict != Verdict::Void || r.cell.miscounted != 0);
+    let of_row = ran.rows.iter().find(wrong).map(|row| {
+        let mut text = format!("{}: {}", violation::heading(row), violation::complaint(row));
+        if row.violation().is_some() {
+            text += &format!("; {}", violation::in_words(row));
+        }
+        text
+    });
+    of_row.or_else(|| ran.fault.as_deref().map(error::first_line))
+}
+
+fn failure(probe: &Probe, complaint: &str) -> String {
+    let line = probe.suite.command_line(probe.arch.native_transport());
+    paragraph(0, &format!("NOT as expected: mix {} ({}): {complaint}.", probe.suite.seed, place(probe)))
+        + &format!("The same again:\n  cargo xtask soak --mixes 1 --seed {}\n  ({line})\n", probe.suite.seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::tests::cell;
+    use kernel::record::cell::CellRow;
+
+    fn row(expected: Verdict, verdict: Verdict) -> Row {
+        let record =
+            CellRow { expected: expected as u8, verdict: verdict as u8, walks: 5, ..cell(0, 6, Mode::Contend) };
+        Row::resolve(Arch::X86_64, record).unwrap()
+    }
+
+    #[test]
+    fn the_same_number_is_the_same_mix_and_mixes_differ() {
+        let line = |n| {
+            let probe = mix(&Arch::ALL, n);
+            format!("{} {} {}", probe.arch.name(), probe.cpus, probe.suite.command_line("ipi"))
+        };
+        assert_eq!(line(7), line(7));
+        let all: std::collections::HashSet<String> = (0..64).map(line).collect();
+        assert_eq!(all.len(), 64);
+        for (transport, _) in transport::NAMES {
+            assert!(all.iter().any(|l| l.contains(&format!("transport={transport} "))), "{transport}");
+        }
+        for word in ["x86_64 ", "aarch64 ", "inject=batch:", "inject=trylock:", "walker=nmi "] {
+            assert!(all.iter().any(|l| l.contains(word)), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_control_that_is_too_short_is_no_complaint() {
+        let ran = |rows, fault: Option<&str>| Ran { rows, fault: fault.map(String::from), events: vec![] };
+        assert_eq!(complaint(&ran(vec![row(Verdict::Unsafe, Verdict::Void)], None)), None);
+        assert!(complaint(&ran(vec![row(Verdict::Safe, Verdict::Unsafe)], None)).unwrap().contains("expected safe"));
+        assert_eq!(complaint(&ran(vec![], Some("it panicked\n at x"))).unwrap(), "it panicked");
+    }
+
+    #[test]
+    fn the_balance_adds_up() {
+        let mut balance = Balance::default();
+        balance.add(&[row(Verdict::Unsafe, Verdict::Unsafe), row(Verdict::Unsafe, Verdict::Void)]);
+        balance.add(&[row(Verdict::Refused, Verdict::Refused)]);
+        let expected = Balance { mixes: 2, cells: 3, ops: 192, walks: 15, pages: 0, found: 1, refused: 1, unshown: 1 };
+        assert_eq!(balance, expected);
+    }
+}
