@@ -2,7 +2,8 @@
 
 use kernel::record::cell::Verdict;
 
-use super::parse::{Chosen, Expectation, Mistake, Scenario};
+use super::parse::{Chosen, Expectation, Scenario};
+use super::text::Mistake;
 use crate::arch::Arch;
 use crate::suite::{Hook, guard_mask};
 

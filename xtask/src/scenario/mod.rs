@@ -3,6 +3,9 @@
 mod cells;
 mod parse;
 mod report;
+#[cfg(test)]
+mod tests;
+mod text;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -275,7 +278,7 @@ fn find_files(given: &[String]) -> anyhow::Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn mistake(path: &Path, mistake: &parse::Mistake) -> anyhow::Error {
+fn mistake(path: &Path, mistake: &text::Mistake) -> anyhow::Error {
     bad_input(format!("{}:{}:{}: {}", path.display(), mistake.line, mistake.column, mistake.sentence))
 }
 
