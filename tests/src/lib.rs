@@ -1,1 +1,7 @@
-//! Tests live in `tests/`.
+//! What the tests in `tests/` share: a machine on the host that runs the unchanged core, the same under loom, and the models that results are compared with.
+
+pub mod audit;
+pub mod host;
+pub mod space_model;
+#[cfg(loom)]
+pub mod woven;

@@ -63,7 +63,7 @@ impl<A: Arch> File<A> {
     /// Forgets the part `range` of a mapping of `mm`.
     pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
         let mut contents = self.contents.lock();
-        let ours = |mapping: &Mapping<A>| mapping.mm.as_ptr() == mm as *const Mm<A>;
+        let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
         if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
             return;

@@ -106,7 +106,8 @@ impl<A: Arch> Frame<A> {
         }
     }
 
-    pub(crate) fn set_state(&self, state: FrameState) {
+    /// Says what the frame is. Whoever does owns it.
+    pub fn set_state(&self, state: FrameState) {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 

@@ -25,7 +25,7 @@ pub fn collapse_pte_mapped<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAd
     let region = region_at(&map, va).ok_or(CollapseError::NotEligible(va))?;
     let Backing::File(file, offset) = &region.backing else { return Err(CollapseError::NotEligible(va)) };
     let at = offset + (va.0 - region.range.start.0);
-    if va.add(PMD_SIZE) > region.range.end || at % PMD_SIZE != 0 {
+    if va.add(PMD_SIZE) > region.range.end || !at.is_multiple_of(PMD_SIZE) {
         return Err(CollapseError::NotEligible(va));
     }
     let huge = file.find(at).filter(|p| A::machine().frames.get(*p).order() == HUGE_ORDER);

@@ -12,6 +12,133 @@
 //! dropped instead of being brought to an end panics, since nobody else knows of the table.
 //!
 //! Many tables that are freed at once go through [`crate::mm::gather`], which keeps the same rule for all of them.
+//!
+//! # What does not compile
+//!
+//! Each wrong line stands beside the right one, so that nothing else is why it fails. Right:
+//!
+//! ```
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn reuse<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) -> Table<A> {
+//!     let flushed = unlinked.flush(cpu);
+//!     let drained = flushed.drain(cpu);
+//!     drained.reuse(cpu).unwrap_or_else(|_| panic!("no frame"))
+//! }
+//! fn free<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     unlinked.flush(cpu).retire(cpu);
+//! }
+//! ```
+//!
+//! Used again without a drain:
+//!
+//! ```compile_fail,E0599
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn reuse<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) -> Table<A> {
+//!     let flushed = unlinked.flush(cpu);
+//!     flushed.reuse(cpu).unwrap_or_else(|_| panic!("no frame"))
+//! }
+//! ```
+//!
+//! Drained, that is, a sync claimed, without a flush:
+//!
+//! ```compile_fail,E0599
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn reuse<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) -> Table<A> {
+//!     let drained = unlinked.drain(cpu);
+//!     drained.reuse(cpu).unwrap_or_else(|_| panic!("no frame"))
+//! }
+//! ```
+//!
+//! Retired without a flush:
+//!
+//! ```compile_fail,E0599
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn free<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     unlinked.retire(cpu);
+//! }
+//! ```
+//!
+//! Freed without a grace period, whatever was done before:
+//!
+//! ```compile_fail,E0603
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn free<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     let pfn = unlinked.table().pfn();
+//!     unlinked.flush(cpu).retire(cpu);
+//!     kernel::mm::table::free(cpu, pfn);
+//! }
+//! ```
+//!
+//! Used twice:
+//!
+//! ```compile_fail,E0382
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn free<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     let flushed = unlinked.flush(cpu);
+//!     flushed.retire(cpu);
+//!     flushed.retire(cpu);
+//! }
+//! ```
+//!
+//! Copied:
+//!
+//! ```compile_fail,E0599
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn free<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     unlinked.clone().flush(cpu).retire(cpu);
+//!     unlinked.flush(cpu).retire(cpu);
+//! }
+//! ```
+//!
+//! What a flush covered is read from the flush:
+//!
+//! ```
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn covered<A: Arch>(flushed: &Flushed<'_, A>) -> u32 {
+//!     flushed.coverage().interrupts()
+//! }
+//! ```
+//!
+//! It cannot be made up:
+//!
+//! ```compile_fail,E0624
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn covered() -> u32 {
+//!     kernel::tlb::coverage::Coverage::new(kernel::smp::mask::CpuMask::EMPTY, 0).interrupts()
+//! }
+//! ```
+//!
+//! An unlinked table keeps its mm, whose TLB entries are still to be flushed. Right:
+//!
+//! ```
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn end<A: Arch>(cpu: &'static Cpu<A>, mm: std::sync::Arc<Mm<A>>, take: for<'m> fn(&'m Mm<A>) -> Unlinked<'m, A>) {
+//!     let unlinked = take(&mm);
+//!     unlinked.flush(cpu).retire(cpu);
+//!     kernel::mm::exit::exit(cpu, mm);
+//! }
+//! ```
+//!
+//! The mm ends first:
+//!
+//! ```compile_fail,E0505
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! fn end<A: Arch>(cpu: &'static Cpu<A>, mm: std::sync::Arc<Mm<A>>, take: for<'m> fn(&'m Mm<A>) -> Unlinked<'m, A>) {
+//!     let unlinked = take(&mm);
+//!     kernel::mm::exit::exit(cpu, mm);
+//!     unlinked.flush(cpu).retire(cpu);
+//! }
+//! ```
+//!
+//! A value that is let go of is a warning when it is compiled (here an error), and a panic when it runs:
+//!
+//! ```compile_fail
+//! # use kernel::{arch::Arch, mm::address_space::Mm, mm::frame_alloc::OutOfFrames, mm::state::*, mm::table::*, smp::cpu::Cpu};
+//! #![deny(unused_must_use)]
+//! fn forget<A: Arch>(cpu: &'static Cpu<A>, unlinked: Unlinked<'_, A>) {
+//!     unlinked.flush(cpu);
+//! }
+//! ```
 
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;

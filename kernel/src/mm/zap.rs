@@ -12,6 +12,7 @@ use crate::mm::reclaim::{self, Emptied};
 use crate::mm::table::{self, Table};
 use crate::pause;
 use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
 
 /// What to do with a PTE table that the zap has emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +82,7 @@ fn zap_pmd<A: Arch>(
             Entry::Leaf { .. } => split(cpu, mm, pmd, range.start)?,
             Entry::Table(pte) => {
                 let pte = Table::at(pte.pfn());
-                let emptied = zap_ptes(cpu, mm, pmd, pte, range.clone(), whole, empty, gather);
+                let emptied = zap_ptes(cpu, mm, pmd, range.clone(), whole, empty, gather);
                 if whole && empty == EmptyTables::Reclaim && emptied == Emptied::Unknown {
                     reclaim::rescan_and_free(cpu, mm, pmd, pte, range.start, gather);
                 }
@@ -97,7 +98,6 @@ fn zap_ptes<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     pmd: Table<A>,
-    pte: Table<A>,
     range: Range<VirtAddr>,
     whole: bool,
     empty: EmptyTables,
@@ -106,8 +106,15 @@ fn zap_ptes<A: Arch>(
     let mut va = range.start;
     let mut sections = 0;
     while va < range.end {
-        sections += 1;
+        // Others with the map lock for reading may reclaim or retract the table: it stays a table until its lock is held, and this one while it is.
+        let read = rcu::read(cpu);
+        let Some(pte) = pmd.below(Level::Pmd, range.start) else { return Emptied::Freed };
         let mut guard = pte.lock();
+        if pmd.below(Level::Pmd, range.start) != Some(pte) {
+            continue;
+        }
+        drop(read);
+        sections += 1;
         let mut full = false;
         while va < range.end && !full {
             let raw = guard.clear(Level::Pte, va);
@@ -117,12 +124,15 @@ fn zap_ptes<A: Arch>(
             }
             va = va.add(PAGE_SIZE);
         }
-        if va >= range.end && sections == 1 && whole && empty == EmptyTables::Reclaim {
-            if let Some(unlinked) = reclaim::try_fast(cpu, mm, pmd, &guard, range.start) {
-                drop(guard);
-                gather.table(unlinked);
-                return Emptied::Freed;
-            }
+        if va >= range.end
+            && sections == 1
+            && whole
+            && empty == EmptyTables::Reclaim
+            && let Some(unlinked) = reclaim::try_fast(cpu, mm, pmd, &guard, range.start)
+        {
+            drop(guard);
+            gather.table(unlinked);
+            return Emptied::Freed;
         }
         drop(guard);
         pause!(cpu, AfterZap);

@@ -201,7 +201,8 @@ pub fn waits<A: Arch>(cpu: &Cpu<A>, doing: Doing) {
         }
         stage.end_step(StepOutcome::Blocked, doing as u8, A::instructions());
     }
-    await_turn(cpu, me, true);
+    // A walk that gives back a page's last reference waits here too, for the frame allocator; it has interrupts masked.
+    await_turn(cpu, me, A::irqs_enabled());
 }
 
 /// Waits until a step of this actor that lets it run is current. `calm`: the CPU is in no walk, so grace periods need not wait for it.

@@ -18,8 +18,11 @@ impl<A: Arch> spin::RelaxStrategy for Relax<A> {
     #[inline(always)]
     fn relax() {
         A::relax();
-        // Whoever waits for a lock is in no walk. It may be waited for by a holder who waits for a grace period.
-        rcu::quiescent(A::this_cpu());
+        // Whoever waits for a lock may be waited for by a holder who waits for a grace period. A walk that gives back a page's last reference waits here too,
+        // for the frame allocator, and is not over: it has interrupts masked.
+        if A::irqs_enabled() {
+            rcu::quiescent(A::this_cpu());
+        }
         scenario::waits(A::this_cpu(), Doing::WaitLock);
     }
 }

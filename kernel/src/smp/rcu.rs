@@ -109,7 +109,8 @@ pub fn enter_idle<A: Arch>(cpu: &Cpu<A>) {
 
 /// The CPU may read tables again.
 pub fn leave_idle<A: Arch>(cpu: &Cpu<A>) {
-    cpu.rcu.seen.store(A::machine().rcu.started.load(Ordering::Acquire), Ordering::Relaxed);
+    // Release: pairs with the load in `holding_up`, which may find this value instead of the one of `enter_idle`.
+    cpu.rcu.seen.store(A::machine().rcu.started.load(Ordering::Acquire), Ordering::Release);
     // Full: store `seen`, then read tables. Pairs with the fence in `start`.
     A::fence();
 }

@@ -72,8 +72,14 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
             A::fence();
             let generation = mm.flush_generation();
             if loaded.generation() < generation {
-                // SAFETY: the caller keeps the mm alive; interrupts are masked.
-                unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+                if A::ASIDS > 1 {
+                    // Loading a root drops nothing that is tagged.
+                    let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+                    cpu.ledger.invalidations.add(n.into());
+                } else {
+                    // SAFETY: the caller keeps the mm alive; interrupts are masked.
+                    unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+                }
                 loaded.set_generation(generation);
             }
         }
@@ -87,6 +93,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     pause!(cpu, AfterMaskInsert);
     // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`.
     A::fence();
+    catch_up(cpu);
     let generation = mm.flush_generation();
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
     unsafe { A::load_root(mm.root.addr(), mm.asid()) };
@@ -108,6 +115,11 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
     let enabled = A::irq_save();
     if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
         cpu.loaded.mm.store(SWITCHING, Ordering::Release);
+        if A::ASIDS > 1 {
+            // Full: see `catch_up`.
+            A::fence();
+            catch_up(cpu);
+        }
         // SAFETY: interrupts are masked.
         unsafe { A::load_kernel_root() };
         if A::ASIDS == 1 {
@@ -118,6 +130,21 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
         cpu.loaded.pointer.store(0, Ordering::Relaxed);
     }
     A::irq_restore(enabled);
+}
+
+/// Tagged translations outlive a switch. If flushes of the mm that is being unloaded were skipped here because it was lazy, they are made up for now: when it is
+/// loaded again nobody knows. The CPU shows [`SWITCHING`] and has had a full fence since, so a flush that is not seen here does not skip it. Pairs with `begin_flush`.
+fn catch_up<A: Arch>(cpu: &Cpu<A>) {
+    let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
+    if A::ASIDS == 1 || !cpu.loaded.is_lazy() || pointer.is_null() {
+        return;
+    }
+    // SAFETY: the mm named here is alive until this CPU has unloaded it, which it is doing just now.
+    let mm = unsafe { &*pointer };
+    if cpu.loaded.generation() < mm.flush_generation() {
+        let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+        cpu.ledger.invalidations.add(n.into());
+    }
 }
 
 /// Leaves the mask of the mm that was loaded; none of its translations is left here. Where translations are tagged, a CPU stays

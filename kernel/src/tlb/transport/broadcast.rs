@@ -23,9 +23,13 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
     if guard!(FlushBroadcast) {
         invalidate(cpu, mm, &what);
     }
-    if mm.mask.contains(cpu.id) && cpu.loaded.mm() == mm.id {
+    // Only if nothing is left out: a flush by interrupt that is under way (transport `mixed`) has not been here yet.
+    let enabled = A::irq_save();
+    let caught_up = cpu.loaded.generation() + 1 == generation;
+    if caught_up && mm.mask.contains(cpu.id) && cpu.loaded.mm() == mm.id {
         cpu.loaded.set_generation(generation);
     }
+    A::irq_restore(enabled);
     Coverage::new(CpuMask::only(cpu.id), 0)
 }
 

@@ -36,20 +36,46 @@ pub struct Vcpu {
     pub freezes: AtomicU64,
 }
 
+impl Vcpu {
+    /// The hypervisor takes the CPU away.
+    pub fn freeze(&self) {
+        self.state.store(FROZEN, Ordering::Release);
+    }
+
+    /// The hypervisor lets the CPU run again. Whether a flush was acknowledged for it, which it must make now.
+    pub fn resume(&self) -> bool {
+        // AcqRel: pairs with the exchanges in `owe`, before which the entries were changed.
+        self.state.swap(RUNNING, Ordering::AcqRel) == OWES
+    }
+
+    /// For a flush: whether the CPU is frozen, and owes it from now on.
+    pub fn owe(&self) -> bool {
+        // AcqRel: the entries were changed before; pairs with the exchange in `resume`, after which they are looked at.
+        match self.state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => true,
+            // It owes one already: once more, so that the exchange that ends it sees what this flush has changed.
+            Err(OWES) => self.state.compare_exchange(OWES, OWES, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
+            Err(_) => false,
+        }
+    }
+}
+
 /// See [`super::flush`].
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
-    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume::<A>(*id)).collect();
+    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume(mm, *id)).collect();
     pause!(cpu, AfterTargets);
     ipi::deliver(cpu, mm, flush, interrupted)
 }
 
 /// Whether the CPU is frozen, and now owes a flush.
-fn leave_to_resume<A: Arch>(id: crate::addr::CpuId) -> bool {
-    let state = &A::machine().cpu(id).vcpu.state;
-    // AcqRel: the entries were changed before; pairs with the exchange in `freeze_by_chance`, after which they are looked at.
-    let frozen = state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed);
-    frozen.is_ok() || state.load(Ordering::Relaxed) == OWES
+fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> bool {
+    let (vcpu, loaded) = (&A::machine().cpu(id).vcpu, &A::machine().cpu(id).loaded);
+    // What a CPU flushes on resume is what it has loaded; tagged translations of another mm would be left.
+    if A::ASIDS > 1 && loaded.mm() != mm.id {
+        return false;
+    }
+    vcpu.owe() && (A::ASIDS == 1 || loaded.mm() == mm.id)
 }
 
 /// A schedule point under `paravirt`: the CPU may be frozen here.
@@ -72,13 +98,12 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
 pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
     let vcpu = &cpu.vcpu;
     vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    vcpu.state.store(FROZEN, Ordering::Release);
+    vcpu.freeze();
 }
 
 /// The CPU runs again, and first invalidates what it owes.
 pub(crate) fn resume<A: Arch>(cpu: &Cpu<A>) {
-    // AcqRel: pairs with the exchange in `leave_to_resume`.
-    if cpu.vcpu.state.swap(RUNNING, Ordering::AcqRel) == OWES && guard!(FlushOnResume) {
+    if cpu.vcpu.resume() && guard!(FlushOnResume) {
         switch::flush_on_resume(cpu);
     }
 }

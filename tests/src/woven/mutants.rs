@@ -1,0 +1,77 @@
+//! Running a model as it is, and once more for each half of each ordering in it, taken away.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kernel::atomic::{Site, watch, watched, weaken};
+
+/// The files of the kernel whose orderings a model is about, relative to `kernel/src`.
+pub type Sites = &'static [&'static str];
+
+/// No model takes so long on an idle machine by far; loom stops there without a word, so it is asked.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Explores all interleavings of `model` with up to so many preemptions.
+///
+/// # Panics
+/// If one of them violates what the model asserts, or races.
+pub fn explore(preemptions: usize, model: fn()) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_duration = Some(LIMIT);
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 20_000;
+    let begin = std::time::Instant::now();
+    builder.check(model);
+    assert!(begin.elapsed() < LIMIT, "the model was not explored to the end");
+}
+
+/// Whether some interleaving is wrong.
+pub fn violated(preemptions: usize, model: fn()) -> bool {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(|| explore(preemptions, model))).is_err();
+    std::panic::set_hook(hook);
+    result
+}
+
+/// The line of the kernel at `site`, without its indentation.
+fn text(site: &Site) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(site.file);
+    let file = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let line = file.lines().nth(site.line as usize - 1).unwrap_or_default().trim();
+    format!("{}: {line} [{:?}]", site.file.trim_start_matches("kernel/src/"), site.half)
+}
+
+/// `model` is right; and for each half of each ordering that it meets in `files`, it is wrong without. `survivors` are those that it cannot show (file, text of
+/// the line and half), each with the reason; one that is shown after all, or met nowhere, is an error too.
+///
+/// # Panics
+/// If that is not so.
+pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &str)], model: fn()) {
+    watch();
+    explore(preemptions, model);
+    let sites: Vec<Site> =
+        watched().into_iter().filter(|s| files.iter().any(|f| s.file == format!("kernel/src/{f}"))).collect();
+    let (mut shown, mut wrong) = (BTreeSet::new(), Vec::new());
+    let mut unmet: BTreeSet<&str> = survivors.iter().map(|(site, _)| *site).collect();
+    for site in sites {
+        weaken(Some(site));
+        let fails = violated(preemptions, model);
+        weaken(None);
+        let text = text(&site);
+        let excused = survivors.iter().any(|(site, _)| *site == text);
+        unmet.remove(text.as_str());
+        match (fails, excused) {
+            (true, false) => drop(shown.insert(text)),
+            (false, true) => {}
+            (true, true) => wrong.push(format!("is shown, and excused: {text}")),
+            (false, false) => wrong.push(format!("could be weaker: {text}")),
+        }
+    }
+    wrong.extend(unmet.into_iter().map(|site| format!("is excused, and not there: {site}")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(!shown.is_empty(), "the model meets no ordering");
+    for text in shown {
+        println!("needed: {text}");
+    }
+}
