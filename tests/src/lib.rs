@@ -2,6 +2,8 @@
 
 pub mod audit;
 pub mod host;
+pub mod litmus;
 pub mod space_model;
+pub mod store_buffer;
 #[cfg(loom)]
 pub mod woven;

@@ -1,0 +1,132 @@
+//! The shapes of the kernel's pairing comments: what herd7 says of them where it is installed, and for x86 what our own explorer says, everywhere.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::Deserialize;
+use tests::litmus::Litmus;
+use tests::store_buffer::{Op, outcomes};
+
+#[derive(Deserialize)]
+struct Verdicts {
+    test: Vec<Verdict>,
+}
+
+#[derive(Deserialize)]
+struct Verdict {
+    file: String,
+    verdict: String,
+    pairs: Vec<String>,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn verdicts() -> Vec<Verdict> {
+    toml::from_str::<Verdicts>(&read("litmus/verdicts.toml")).expect("the manifest is as above").test
+}
+
+/// Every file is in the manifest and the other way round; each verdict is one of two; each file of the kernel that is named exists and says what it pairs with.
+#[test]
+fn the_manifest_is_complete() {
+    let verdicts = verdicts();
+    let named: BTreeSet<String> = verdicts.iter().map(|v| v.file.clone()).collect();
+    let there: BTreeSet<String> = std::fs::read_dir(root().join("litmus"))
+        .expect("the directory is there")
+        .map(|entry| entry.expect("it can be read").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".litmus"))
+        .collect();
+    assert_eq!(named, there);
+    for test in verdicts {
+        assert!(matches!(test.verdict.as_str(), "Never" | "Sometimes"), "{}", test.file);
+        for file in test.pairs {
+            let source = read(&format!("../{file}")).to_lowercase();
+            assert!(["pairs with", "see", "order"].iter().any(|word| source.contains(word)), "{file}");
+        }
+    }
+}
+
+#[test]
+fn our_own_explorer_agrees_about_x86() {
+    let mut tests = 0;
+    for test in verdicts().into_iter().filter(|t| t.file.ends_with(".x86.litmus")) {
+        let litmus =
+            Litmus::parse(&read(&format!("litmus/{}", test.file))).unwrap_or_else(|e| panic!("{}: {e}", test.file));
+        let found = outcomes(&litmus.memory, &litmus.program).iter().any(|outcome| litmus.matches(outcome));
+        assert_eq!(if found { "Sometimes" } else { "Never" }, test.verdict, "{}", test.file);
+        tests += 1;
+    }
+    assert!(tests > 10);
+}
+
+#[test]
+fn herd7_agrees_where_it_is_installed() {
+    if Command::new("herd7").arg("-version").output().is_err() {
+        eprintln!("skipped: herd7 is not installed");
+        return;
+    }
+    for test in verdicts() {
+        let mut herd = Command::new("herd7");
+        if test.file.ends_with(".x86.litmus") {
+            herd.args(["-model", "tso.cat"]);
+        }
+        let output = herd.arg(root().join("litmus").join(&test.file)).output().expect("herd7 runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let said = text.lines().find_map(|line| line.strip_prefix("Observation ")).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(said.split_whitespace().nth(1), Some(test.verdict.as_str()), "{}", test.file);
+    }
+}
+
+/// The table of x86 verdicts for store, barrier, load against store, barrier, load: both sides need a full one. Rows: none, LFENCE, SFENCE, MFENCE, XCHG.
+#[test]
+fn a_store_before_a_load_needs_a_full_barrier_on_both_sides() {
+    const SOMETIMES: [[bool; 5]; 5] = [
+        [true, true, true, true, true],
+        [true, true, true, true, true],
+        [true, true, true, true, true],
+        [true, true, true, false, false],
+        [true, true, true, false, false],
+    ];
+    let side = |kind: usize, mine: &str, theirs: &str| {
+        let register = || "B".to_string();
+        let mut ops = match kind {
+            4 => vec![Op::Set(register(), 1), Op::Exchange(mine.to_string(), register())],
+            _ => vec![Op::Store(mine.to_string(), 1)],
+        };
+        match kind {
+            1 | 2 => ops.push(Op::Weak),
+            3 => ops.push(Op::Full),
+            _ => {}
+        }
+        ops.push(Op::Load("A".to_string(), theirs.to_string()));
+        ops
+    };
+    for (walker, row) in SOMETIMES.iter().enumerate() {
+        for (updater, sometimes) in row.iter().enumerate() {
+            let program = [side(walker, "x", "y"), side(updater, "y", "x")];
+            let both_missed = outcomes(&Default::default(), &program).iter().any(|o| o["0:A"] == 0 && o["1:A"] == 0);
+            assert_eq!(both_missed, *sometimes, "walker {walker}, updater {updater}");
+        }
+    }
+}
+
+/// Stores are seen in order, loads are made in order: the explorer finds no more than the machine may do.
+#[test]
+fn what_x86_forbids_is_not_found() {
+    let store = |v: &str, n| Op::Store(v.to_string(), n);
+    let load = |r: &str, v: &str| Op::Load(r.to_string(), v.to_string());
+    let passing = [vec![store("x", 1), store("y", 1)], vec![load("A", "y"), load("B", "x")]];
+    assert!(!outcomes(&Default::default(), &passing).iter().any(|o| o["1:A"] == 1 && o["1:B"] == 0));
+    let buffering = [vec![load("A", "x"), store("y", 1)], vec![load("A", "y"), store("x", 1)]];
+    assert!(!outcomes(&Default::default(), &buffering).iter().any(|o| o["0:A"] == 1 && o["1:A"] == 1));
+    let own = [vec![store("x", 1), load("A", "x")], vec![store("x", 2)]];
+    assert!(!outcomes(&Default::default(), &own).iter().any(|o| o["0:A"] == 0));
+    let seen: BTreeSet<i64> = outcomes(&Default::default(), &own).iter().map(|o| o["0:A"]).collect();
+    assert_eq!(seen, BTreeSet::from([1, 2]));
+}
