@@ -10,6 +10,7 @@ use crate::mm::gather::Gather;
 use crate::mm::page;
 use crate::mm::reclaim::{self, Emptied};
 use crate::mm::table::{self, Table};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -134,6 +135,7 @@ fn zap_ptes<A: Arch>(
             return Emptied::Freed;
         }
         drop(guard);
+        pause!(cpu, AfterZap);
         if full {
             gather.flush();
         }
