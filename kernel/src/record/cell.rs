@@ -113,6 +113,8 @@ pub enum ViolationKind {
     PageForTable = 7,
     /// A page that a walk had pinned was shared with a forked mm.
     PinnedAndShared = 8,
+    /// A recursive address led to a table that was no longer there, though its flush was complete.
+    StaleRecursion = 9,
 }
 
 impl ViolationKind {
@@ -128,6 +130,7 @@ impl ViolationKind {
             LostMapping,
             PageForTable,
             PinnedAndShared,
+            StaleRecursion,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -135,7 +138,7 @@ impl ViolationKind {
 
     /// Whether the ghost oracle found it (else the value oracle did).
     pub fn by_state(self) -> bool {
-        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld)
+        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld | ViolationKind::StaleRecursion)
     }
 
     /// In words.
@@ -149,6 +152,7 @@ impl ViolationKind {
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
+            ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
         }
     }
 }
