@@ -94,7 +94,7 @@ fn every_ordering_of_a_call_is_needed() {
             ),
             ("smp/call.rs: cpu.inbox.generation.store(generation, Ordering::Release); [Release]", GENERATION),
         ],
-        two_callers,
+        &[two_callers],
     );
 }
 const GENERATION: &str = "loom_walks.rs shows it: it belongs to acked-generation";
@@ -141,7 +141,7 @@ fn every_ordering_of_freeze_and_owe_is_needed() {
             (OWE_FIRST, NOTHING_BEFORE),
             (OWE_AGAIN, NOTHING_BEFORE),
         ],
-        frozen,
+        &[frozen],
     );
 }
 const NOTHING_BEFORE: &str = "nothing that the CPU did before is read by a flush that leaves it alone";
@@ -185,7 +185,7 @@ fn every_ordering_of_the_board_is_needed() {
             ("tlb/transport/nmi.rs: board.pending.store(&targets, Ordering::Release); [Release]", BELL),
             ("tlb/transport/nmi.rs: if !board.pending.load(Ordering::Acquire).contains(cpu.id) { [Acquire]", BELL),
         ],
-        broadcast,
+        &[broadcast],
     );
 }
 const BELL: &str = "the bell orders it here; an NMI that was rung for something else does not (tests/litmus/board-*)";

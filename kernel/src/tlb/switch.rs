@@ -47,7 +47,8 @@ impl Loaded {
 
     /// Whether the mm is loaded but not used.
     pub fn is_lazy(&self) -> bool {
-        self.lazy.load(Ordering::Relaxed)
+        // Acquire: pairs with the release in `become_lazy`; who leaves a lazy CPU out of a sync is behind its last walk.
+        self.lazy.load(Ordering::Acquire)
     }
 
     /// The flush generation that this CPU has caught up with.
@@ -160,7 +161,8 @@ fn leave<A: Arch>(cpu: &Cpu<A>) {
 
 /// Keeps the loaded mm, unused.
 pub fn become_lazy<A: Arch>(cpu: &Cpu<A>) {
-    cpu.loaded.lazy.store(true, Ordering::Relaxed);
+    // Release: pairs with `Loaded::is_lazy`.
+    cpu.loaded.lazy.store(true, Ordering::Release);
 }
 
 /// A flush begins: entries were changed before, the mask and other CPUs' states are read after. Returns the new generation.

@@ -42,27 +42,29 @@ fn text(site: &Site) -> String {
     format!("{}: {line} [{:?}]", site.file.trim_start_matches("kernel/src/"), site.half)
 }
 
-/// `model` is right; and for each half of each ordering that it meets in `files`, it is wrong without. `survivors` are those that it cannot show (file, text of
-/// the line and half), each with the reason; one that is shown after all, or met nowhere, is an error too.
+/// Each of `models` is right; and for each half of each ordering that they meet in `files`, one of them is wrong without. `survivors` are those that they cannot
+/// show (file, text of the line and half), each with the reason; one that is shown after all, or met nowhere, is an error too.
 ///
 /// # Panics
 /// If that is not so.
-pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &str)], model: fn()) {
+pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &str)], models: &[fn()]) {
     watch();
-    explore(preemptions, model);
+    models.iter().for_each(|model| explore(preemptions, *model));
     let sites: Vec<Site> =
         watched().into_iter().filter(|s| files.iter().any(|f| s.file == format!("kernel/src/{f}"))).collect();
     let (mut shown, mut wrong) = (BTreeSet::new(), Vec::new());
     let mut unmet: BTreeSet<&str> = survivors.iter().map(|(site, _)| *site).collect();
     for site in sites {
         weaken(Some(site));
-        let fails = violated(preemptions, model);
+        let fails = models.iter().any(|model| violated(preemptions, *model));
         weaken(None);
         let text = text(&site);
         let excused = survivors.iter().any(|(site, _)| *site == text);
         unmet.remove(text.as_str());
         match (fails, excused) {
-            (true, false) => drop(shown.insert(text)),
+            (true, false) => {
+                shown.insert(text);
+            }
             (false, true) => {}
             (true, true) => wrong.push(format!("is shown, and excused: {text}")),
             (false, false) => wrong.push(format!("could be weaker: {text}")),
@@ -70,7 +72,7 @@ pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &st
     }
     wrong.extend(unmet.into_iter().map(|site| format!("is excused, and not there: {site}")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(!shown.is_empty(), "the model meets no ordering");
+    assert!(!shown.is_empty(), "the models meet no ordering");
     for text in shown {
         println!("needed: {text}");
     }
