@@ -172,16 +172,14 @@ pub fn reach<A: Arch>(cpu: &Cpu<A>, point: Point) {
         return;
     }
     stage.at[me].store(point as u8, Ordering::Relaxed);
-    match stage.turn() {
-        Some((whose, goal)) if whose == me => {
-            if goal == point as u32 {
-                stage.end_step(StepOutcome::Reached, 0, A::instructions());
-                await_turn(cpu, me, false);
-            }
+    let Some((whose, goal)) = stage.turn() else { return };
+    if whose == me {
+        if goal != point as u32 {
+            return;
         }
-        Some(_) => await_turn(cpu, me, false),
-        None => {}
+        stage.end_step(StepOutcome::Reached, 0, A::instructions());
     }
+    await_turn(cpu, me, false);
 }
 
 /// See [`super::waits`].
