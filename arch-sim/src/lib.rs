@@ -5,8 +5,10 @@
 //!
 //! - [`model`]: the strategies' own decision code, linked into an explicit-state model of everything around it. Exhaustive within bounds that are
 //!   printed with every verdict.
-//! - [`matrix`]: that model asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
+//! - [`machine`]: the unchanged kernel core, on memory of the host, under a scheduler and an MMU that do what they like, by a seed.
+//! - [`matrix`]: the first of them asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
 
 mod expect;
+pub mod machine;
 pub mod matrix;
 pub mod model;

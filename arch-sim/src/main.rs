@@ -47,6 +47,9 @@ struct How {
     /// Explore N CPUs that load and unload mms, instead of two that do and three that keep what they have
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=4))]
     cpus: Option<u8>,
+    /// Explore three CPUs also where walks are nested in walks: some 10 minutes more
+    #[arg(long)]
+    all_rounds: bool,
     /// Stop each exploration after so many seconds
     #[arg(long, value_name = "S", default_value_t = 60)]
     seconds: u64,
@@ -105,6 +108,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
+        all_rounds: cli.how.all_rounds,
         strategies: chosen.into_iter().map(String::from).collect(),
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,

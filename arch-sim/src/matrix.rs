@@ -29,6 +29,8 @@ pub struct Round {
 pub struct Bounds {
     /// What is explored for each cell, until something is violated.
     pub rounds: Vec<Round>,
+    /// All rounds also for walks nested in walks, of which only the first is explored else, unless a violation is expected.
+    pub all_rounds: bool,
     /// Only strategies of these names; all where empty.
     pub strategies: Vec<String>,
     /// Which transports.
@@ -46,6 +48,7 @@ impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
             rounds: vec![Round { cpus: 2, moves: true }, Round { cpus: 3, moves: false }],
+            all_rounds: false,
             strategies: Vec::new(),
             transports: TransportId::ALL.to_vec(),
             operations: vec![
@@ -175,6 +178,11 @@ pub fn cell(
         verdict.expected = Some(expected(strategy, &scenario));
         if verdict.expected == Some(Outcome::Refused) {
             verdict.found = Outcome::Refused;
+            break;
+        }
+        // A third CPU multiplies the states of walks nested in walks; it is added there only where it has something to show.
+        let enough = !verdict.explorations.is_empty() && walker.nests() && verdict.expected == Some(Outcome::Safe);
+        if enough && !bounds.all_rounds {
             break;
         }
         let exploration = explore(&scenario, bounds.limits);

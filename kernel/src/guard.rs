@@ -46,6 +46,9 @@ guards! {
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
     NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
+    SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
+    SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
+    SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -226,9 +226,11 @@ fn bare(text: &str) -> String {
     out
 }
 
-/// Runs the commands whose words have `word`, and finds what is shown of their output in it, in that order; `...` stands for anything.
-fn shown_is_printed(arch: &str) {
-    for shown in commands().iter().filter(|c| c.words[0] == "run" && c.words.iter().any(|w| w == arch)) {
+/// Runs the commands whose words have `which`, and finds what is shown of their output in it, in that order; `...` stands for anything.
+fn shown_is_printed(which: &str) {
+    for shown in
+        commands().iter().filter(|c| matches!(c.words[0].as_str(), "run" | "sim") && c.words.iter().any(|w| w == which))
+    {
         let line = shown.words.join(" ");
         let output = xtask(&shown.words);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -260,5 +262,6 @@ mod aarch64 {
     fn what_the_documents_show_is_what_is_printed() {
         super::shown_is_printed("aarch64");
         super::shown_is_printed("all");
+        super::shown_is_printed("sim");
     }
 }

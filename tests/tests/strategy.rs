@@ -7,12 +7,18 @@ mod any_mm;
 #[path = "../strategies/this_mm.rs"]
 mod this_mm;
 
-use kernel::addr::CpuId;
-use kernel::arch::Arch;
+use kernel::addr::{CpuId, PMD_SIZE, VirtAddr};
+use kernel::mm::address_space::{self, Backing};
+use kernel::mm::collapse::collapse_anon;
+use kernel::mm::entry::Perm;
+use kernel::mm::{exit, fault};
 use kernel::smp::mask::CpuMask;
-use kernel::sync::{Ask, Decision, Entry, LoadedMm, Party, Strategy, View};
+use kernel::sync::{Ask, Decision, Entry, LoadedMm, Party, Setting, Strategy, View};
 use kernel::tlb::coverage::Coverage;
+use kernel::tlb::switch;
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
+use tests::host::{Tagged, World};
 
 /// What a machine shows: CPU `n` has `loaded[n]`; CPU 0 asks.
 struct Shown {
@@ -80,8 +86,35 @@ fn this_mm_forgets_walkers_of_an_mm_that_left_earlier() {
     assert_eq!(targets::<this_mm::ThisMm>(&walkers_of_the_former, &[0]), []);
 }
 
-/// A run takes any entry, of the core's list or not ([`kernel::machine::Policy::set`]). That one can be made of these for every machine is for the compiler to check.
-#[allow(dead_code)]
-fn entries<A: Arch>() -> [Entry<A>; 2] {
-    [Entry::of::<any_mm::AnyMm>(), Entry::of::<this_mm::ThisMm>()]
+static ANY_MM: Entry<Tagged> = Entry::of::<any_mm::AnyMm>();
+
+/// A whole collapse on the host's machine, whose flushes are broadcast, under a strategy that the core has never heard of. Returns sync interrupts and elisions.
+fn collapse(other_has_it_loaded: bool) -> (u64, u64) {
+    let world = World::<Tagged>::new(2, 4096);
+    let (transport, walker) = (TransportId::Broadcast, WalkerClass::Gup);
+    world.machine().policy.set(&ANY_MM, Setting { transport, hook: false, chain: false, walker });
+    let (cpu, at) = (world.cpu(0), VirtAddr(0x4000_0000));
+    let mm = address_space::Mm::new(cpu, 0).expect("memory suffices");
+    let range = at..at.add(PMD_SIZE);
+    mm.map(range.clone(), Perm::WRITE, Backing::Anon).expect("nothing is there");
+    fault::populate(cpu, &mm, range).expect("memory suffices");
+    switch::load(cpu, &mm);
+    if other_has_it_loaded {
+        world.on(1, || switch::load(world.cpu(1), &mm));
+    }
+    collapse_anon(cpu, &mm, at).expect("nobody else uses the pages");
+    let counts = cpu.ledger.snapshot();
+    if other_has_it_loaded {
+        world.on(1, || switch::unload(world.cpu(1)));
+    }
+    exit::exit(cpu, mm);
+    world.settle();
+    assert_eq!(world.violations(), 0);
+    (counts.sync_ipis, counts.syncs_elided)
+}
+
+#[test]
+fn a_strategy_from_outside_runs() {
+    assert_eq!(collapse(true), (1, 0));
+    assert_eq!(collapse(false), (0, 1));
 }

@@ -72,7 +72,7 @@ mod tests {
             row(1, 6, 0, Unsafe, Safe),
             row(1, 6, 1, Refused, Refused),
         ];
-        let text = of(&rows);
+        let text = crate::table::tests::bare(&of(&rows));
         let line =
             |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(line("none"), ["none", "safe", "unsafe", "2"]);

@@ -105,20 +105,22 @@ pub enum ViolationKind {
     StaleTranslation = 5,
     /// A table was unlinked although it still mapped something.
     LostMapping = 6,
+    /// A recursive address led to a table that was no longer there, though its flush was complete.
+    StaleRecursion = 7,
 }
 
 impl ViolationKind {
     /// The kind with this number.
     pub fn from_number(n: u16) -> Option<ViolationKind> {
         use ViolationKind::*;
-        [ReusedWhileHeld, FreedWhileHeld, WrongPage, ReadPoison, StaleTranslation, LostMapping]
+        [ReusedWhileHeld, FreedWhileHeld, WrongPage, ReadPoison, StaleTranslation, LostMapping, StaleRecursion]
             .into_iter()
             .find(|k| *k as u16 == n)
     }
 
     /// Whether the ghost oracle found it (else the value oracle did).
     pub fn by_state(self) -> bool {
-        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld)
+        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld | ViolationKind::StaleRecursion)
     }
 
     /// In words.
@@ -130,6 +132,7 @@ impl ViolationKind {
             ViolationKind::ReadPoison => "a walk read an entry of a freed table",
             ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
+            ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
         }
     }
 }

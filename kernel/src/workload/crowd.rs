@@ -27,7 +27,9 @@ use crate::suite::Mode;
 use crate::tlb::switch;
 
 /// Pages at the end of a range where walkers and those who drop pages meet.
-const MEETING_PLACE: u64 = 8;
+const MEETING_PLACE: u64 = 2;
+/// How often two pages that were dropped are faulted in and dropped again, so that a walk that stops there for long misses none of it.
+const SWAPS: usize = 2;
 
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
 pub struct Crowd<'a, A: Arch> {
@@ -269,7 +271,7 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
                 page::put_walked(cpu, pages[0]);
             }
         }
-        4..6 if crowd.drops => drop_and_look(cpu, crowd),
+        4..8 if crowd.drops => drop_and_look(cpu, crowd),
         1..4 if crowd.anon => {
             let (start, _) = crowd.walk_at(cpu);
             read_through_tlb(cpu, crowd.mm, start.align_down(Level::Pte));
@@ -281,7 +283,8 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
 /// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when
 /// its own began, must have come before its drop returned. Then it faults both in again: each gets the frame that the other had, while the table is the same.
 fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
-    let (start, _) = crowd.walk_at(cpu);
+    let (at, _) = crowd.walk_at(cpu);
+    let start = VirtAddr(at.0 - at.0 % (2 * PAGE_SIZE));
     let end = VirtAddr(crowd.range.end.0.min(start.0 + 2 * PAGE_SIZE));
     // The first word is the tag. Nobody else writes the same.
     let (word, mark) = (start.add(8), cpu.chance.next() | 1);
@@ -290,7 +293,11 @@ fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
     if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
         oracle::on_outlived_drop(cpu, start);
     }
-    // Short of memory it stays as it is: the next operation populates the range.
+    for _ in 0..SWAPS {
+        // Short of memory it stays as it is: the next operation populates the range.
+        let _ = fault::populate(cpu, crowd.mm, start..end);
+        let _ = dontneed(cpu, crowd.mm, start..end);
+    }
     let _ = fault::populate(cpu, crowd.mm, start..end);
 }
 

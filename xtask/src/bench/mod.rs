@@ -61,7 +61,7 @@ pub(crate) struct Bench {
     /// Strategies, or all; sync-all for ops and all for walks if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     strategy: Vec<String>,
-    /// Operations of each cell, or walks
+    /// Operations of each cell, or walks; numbers that were kept are those of the default
     #[arg(long, value_name = "K", default_value_t = 64)]
     ops: u64,
     /// Writes one JSON object a line, and a summary last
@@ -84,11 +84,16 @@ struct Measured {
     subject: String,
     instructions: f64,
     /// Ratios, each to what its name says.
+    #[serde(serialize_with = "as_object")]
     ratios: Vec<(String, f64)>,
 }
 
 fn by_name<S: serde::Serializer>(arch: &Arch, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(arch.name())
+}
+
+fn as_object<S: serde::Serializer>(ratios: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(ratios.iter().map(|(name, ratio)| (name, ratio)))
 }
 
 /// The last object of a results file.

@@ -1,6 +1,7 @@
 //! `cargo xtask hunt`: searches seeds for a violation, makes what it finds small, and tells it as one timeline.
 
 mod emitters;
+mod pairs;
 mod shrink;
 mod timeline;
 
@@ -25,6 +26,7 @@ use crate::suite::{Engine, Hook, Suite};
 use crate::table::{grouped, paragraph};
 use crate::violation;
 
+use pairs::Pairs;
 use shrink::{Case, Wrong};
 use timeline::Timeline;
 
@@ -89,6 +91,7 @@ struct Shown {
     fault: Option<String>,
     timeline: Option<Timeline>,
     rows: Vec<Row>,
+    pairs: Pairs,
 }
 
 /// What was looked at without anything found.
@@ -101,6 +104,7 @@ struct Covered {
     pages: u64,
     /// Cells in which a violation was to be expected.
     expected: usize,
+    pairs: Pairs,
 }
 
 impl Covered {
@@ -183,8 +187,12 @@ impl Hunt {
                 Ok(shown)
             };
             let shown = probe::in_order(&cases, probe::at_once(), looks, |s| s.wrong.is_some())?;
-            shown.iter().for_each(|s| covered.add(&s.rows));
-            let wrong = shown.into_iter().last().and_then(|s| s.wrong);
+            let mut wrong = None;
+            for one in shown {
+                covered.add(&one.rows);
+                covered.pairs.join(one.pairs);
+                wrong = one.wrong;
+            }
             bar.end();
             if wrong.is_some() || end.is_none_or(|end| Instant::now() >= end) {
                 return Ok(wrong);
@@ -227,6 +235,7 @@ impl Hunt {
             grouped(covered.walks),
             grouped(covered.pages)
         );
+        out += &paragraph(0, &covered.pairs.text());
         if covered.expected > 0 {
             out += &format!("NOT as expected: a violation was to be found in {} of these cells.\n", covered.expected);
         }
@@ -301,6 +310,8 @@ impl Ground {
             Probe { arch: self.arch, cpus: case.cpus, kind: Kind::Checking, suite: self.suite_of(case), more: None };
         let outcome = self.bench.run(&probe, stop)?;
         let row = outcome.rows.iter().find(|r| r.verdict == Verdict::Unsafe).cloned();
+        let mut pairs = Pairs::default();
+        pairs.add(&outcome.events);
         let timeline = match (&row, &outcome.fault) {
             (Some(row), _) => Some(Timeline::around(&row.cell.first, &outcome.events)),
             (None, Some(_)) => Some(Timeline::end_of(&outcome.events)),
@@ -312,7 +323,7 @@ impl Ground {
             op: row.as_ref().map(|r| r.cell.first.op),
         });
         let fault = outcome.fault.filter(|_| row.is_none()).map(|f| error::first_line(&f));
-        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows })
+        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows, pairs })
     }
 }
 
@@ -331,7 +342,8 @@ mod tests {
         let mut covered = Covered::default();
         covered.add(&[row(Verdict::Safe), row(Verdict::Unsafe)]);
         covered.add(&[row(Verdict::Safe)]);
-        assert_eq!(covered, Covered { seeds: 2, cells: 3, ops: 192, walks: 30, pages: 90, expected: 1 });
+        let numbers = (covered.seeds, covered.cells, covered.ops, covered.walks, covered.pages, covered.expected);
+        assert_eq!(numbers, (2, 3, 192, 30, 90, 1));
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Vcpu {
             Err(_) => false,
         }
     }
+
+    /// Whether the hypervisor does not run it, and it has a flush to make good before it runs again.
+    pub fn owes_a_flush(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == OWES
+    }
 }
 
 /// See [`super::flush`].

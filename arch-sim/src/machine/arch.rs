@@ -1,0 +1,266 @@
+//! The boundary of the kernel core, over the simulated machine.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
+use kernel::machine::Machine;
+use kernel::smp::cpu::Cpu;
+use kernel::tlb::invalidation::Invalidation;
+use kernel::upcall;
+
+use super::codec::Codec;
+use super::mmu::Leaf;
+use super::world::{RAM, world};
+
+/// A simulated machine; `TAGGED` like aarch64, else like x86_64.
+#[derive(Clone, Copy, Debug)]
+pub struct Sim<const TAGGED: bool>;
+
+impl<const TAGGED: bool> Sim<TAGGED> {
+    /// A place where anything may happen: the hardware acts, another CPU runs, an interrupt is taken.
+    fn point() {
+        let world = world();
+        world.steps.set(world.steps.get() + 1);
+        world.hardware_acts();
+        if world.choose(16) == 0 {
+            world.suspend();
+        }
+        Self::take_interrupts();
+    }
+
+    /// Takes what is pending and not masked.
+    fn take_interrupts() {
+        let core = world().core();
+        loop {
+            if core.nmi.get() && !core.in_nmi.get() {
+                core.nmi.set(false);
+                core.in_nmi.set(true);
+                let masked = core.masked.replace(true);
+                upcall::nmi::<Self>();
+                core.masked.set(masked);
+                core.in_nmi.set(false);
+            } else if core.call.get() && !core.masked.get() && !core.in_nmi.get() {
+                core.call.set(false);
+                core.masked.set(true);
+                upcall::call::<Self>();
+                core.masked.set(false);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The translation of `va`, from the TLB or by a walk.
+    fn translate(va: VirtAddr, write: bool) -> Result<PhysAddr, UserFault> {
+        let world = world();
+        world.note(va);
+        let from_cache = world.choose(2) == 0;
+        let mut mmu = world.core().mmu.borrow_mut();
+        let allowed = |leaf: &Leaf| leaf.write || !write;
+        let leaf = match mmu.cached(va).filter(allowed) {
+            Some(leaf) => Some(leaf),
+            None => mmu.walk(va, from_cache, |pa| world.read(pa)).filter(allowed),
+        };
+        leaf.map(|leaf| PhysAddr(leaf.page.0 + (va.0 - leaf.start))).ok_or(UserFault)
+    }
+
+    fn word(pa: PhysAddr) -> &'static AtomicU64 {
+        // SAFETY: inside the arena, which outlives the execution, and aligned, since user addresses of words are.
+        unsafe { &*world().host(pa).cast::<AtomicU64>() }
+    }
+}
+
+impl<const TAGGED: bool> Arch for Sim<TAGGED> {
+    const NAME: &'static str = if TAGGED { "sim-tagged" } else { "sim-untagged" };
+    type Codec = Codec;
+    type CpuLocal = ();
+    const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
+    const ASIDS: u32 = if TAGGED { 256 } else { 1 };
+    const INVALIDATION_CEILING: u64 = 33;
+    const USER_END: VirtAddr = VirtAddr(1 << 47);
+    const KERNEL_STACKS: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
+
+    fn machine() -> &'static Machine<Self> {
+        let machine = world().machine.get() as *const Machine<Self>;
+        assert!(!machine.is_null(), "no kernel is booted");
+        // SAFETY: `install_machine` stored it, for the same machine type: a world belongs to one execution. It is leaked.
+        unsafe { &*machine }
+    }
+
+    fn install_machine(machine: Machine<Self>) -> &'static Machine<Self> {
+        let machine: &'static Machine<Self> = Box::leak(Box::new(machine));
+        world().machine.set(machine as *const Machine<Self> as usize);
+        machine
+    }
+
+    fn this_cpu() -> &'static Cpu<Self> {
+        let area = world().core().area.get() as *const Cpu<Self>;
+        assert!(!area.is_null(), "this CPU has no area yet");
+        // SAFETY: `set_this_cpu` stored it from a `&'static Cpu<Self>`.
+        unsafe { &*area }
+    }
+
+    unsafe fn set_this_cpu(cpu: &'static Cpu<Self>) {
+        world().core().area.set(cpu as *const Cpu<Self> as usize);
+    }
+
+    fn direct_map(pa: PhysAddr) -> *mut u8 {
+        world().host(pa)
+    }
+
+    fn load_entry(slot: &AtomicU64) -> u64 {
+        Self::point();
+        slot.load(Ordering::Acquire)
+    }
+
+    fn store_entry(slot: &AtomicU64, raw: u64) {
+        Self::point();
+        slot.store(raw, Ordering::Release);
+    }
+
+    fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
+        Self::point();
+        slot.swap(raw, Ordering::AcqRel)
+    }
+
+    fn replace_entry(slot: &AtomicU64, old: u64, new: u64) -> Result<u64, u64> {
+        Self::point();
+        slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn fence() {
+        Self::point();
+        fence(Ordering::SeqCst);
+    }
+
+    unsafe fn zero_frame(at: *mut u8) {
+        let world = world();
+        let frame = PhysAddr(at as u64 - world.ram as u64 + RAM);
+        for (i, core) in world.cores.iter().enumerate() {
+            let (leaf, above) = core.mmu.borrow().leads_to(frame);
+            // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
+            let booted = world.machine.get() != 0;
+            let lazy = booted && Self::machine().cpus[i].loaded.is_lazy();
+            let frozen = booted && Self::machine().cpus[i].vcpu.owes_a_flush();
+            if (above && !frozen) || (leaf && !lazy && !frozen) {
+                let what = if above { "a paging-structure cache" } else { "a TLB" };
+                world
+                    .findings
+                    .borrow_mut()
+                    .push(format!("frame {frame} is used again while {what} of cpu{i} leads to it"));
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe { std::ptr::write_bytes(at, 0, PAGE_SIZE as usize) };
+    }
+
+    fn irq_save() -> bool {
+        !world().core().masked.replace(true)
+    }
+
+    fn irq_restore(were_enabled: bool) {
+        if were_enabled {
+            world().core().masked.set(false);
+            Self::point();
+        }
+    }
+
+    fn irqs_enabled() -> bool {
+        !world().core().masked.get()
+    }
+
+    fn relax() {
+        let world = world();
+        world.steps.set(world.steps.get() + 1);
+        world.hardware_acts();
+        world.core().relaxed.set(true);
+        world.suspend();
+        Self::take_interrupts();
+    }
+
+    fn wait_for_interrupt() {
+        let world = world();
+        let core = world.core();
+        core.asleep.set(true);
+        while !core.call.get() && !core.nmi.get() {
+            world.suspend();
+        }
+        core.asleep.set(false);
+        core.masked.set(false);
+        Self::take_interrupts();
+        core.masked.set(true);
+    }
+
+    fn ring(target: &Cpu<Self>, bell: Doorbell) {
+        Self::point();
+        let core = &world().cores[target.id.index()];
+        match bell {
+            Doorbell::Call => core.call.set(true),
+            Doorbell::Nmi => core.nmi.set(true),
+        }
+    }
+
+    fn set_timer(_ns: u64) {}
+
+    fn stop_timer() {}
+
+    fn instructions() -> u64 {
+        world().steps.get()
+    }
+
+    unsafe fn init_root(_root: PhysAddr) {}
+
+    unsafe fn load_root(root: PhysAddr, asid: Asid) {
+        Self::point();
+        world().core().mmu.borrow_mut().load(Some((root, asid.0)), TAGGED);
+    }
+
+    unsafe fn load_kernel_root() {
+        Self::point();
+        world().core().mmu.borrow_mut().load(None, TAGGED);
+    }
+
+    fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
+        Self::point();
+        let world = world();
+        world.note(what.start);
+        world.core().mmu.borrow_mut().invalidate(asid.0, what, world.hardware.all_levels);
+        1
+    }
+
+    fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
+        Self::point();
+        let world = world();
+        world.note(what.start);
+        for (i, core) in world.cores.iter().enumerate() {
+            if world.hardware.shareable || i == world.current.get() {
+                core.mmu.borrow_mut().arriving.push((asid.0, *what));
+            }
+        }
+        while world.hardware.completion && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
+            Self::relax();
+        }
+        1
+    }
+
+    fn read_user(va: VirtAddr) -> Result<u64, UserFault> {
+        Self::point();
+        let pa = Self::translate(va, false)?;
+        Ok(Self::word(pa).load(Ordering::Relaxed))
+    }
+
+    fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
+        Self::point();
+        let pa = Self::translate(va, true)?;
+        Self::word(pa).store(value, Ordering::Relaxed);
+        Ok(())
+    }
+
+    unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}
+
+    unsafe fn switch_stack(_top: VirtAddr, entry: extern "C" fn() -> !) -> ! {
+        // The coroutine's own stack is as good.
+        entry()
+    }
+}

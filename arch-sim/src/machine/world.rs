@@ -1,0 +1,164 @@
+//! What one execution consists of: memory, CPUs, the choices of the seed, and what the machine itself found wrong.
+
+use std::cell::{Cell, RefCell};
+
+use corosensei::Yielder;
+use kernel::addr::{PhysAddr, VirtAddr};
+use kernel::boot::ExitCode;
+
+use super::mmu::Mmu;
+
+/// First byte of RAM.
+pub(super) const RAM: u64 = 1 << 30;
+/// Bytes of RAM.
+pub(super) const RAM_BYTES: usize = 96 << 20;
+
+/// What the hardware does as it should; each can be taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hardware {
+    /// An invalidation for removed tables takes paging-structure caches too.
+    pub all_levels: bool,
+    /// Whoever broadcasts waits until all have invalidated.
+    pub completion: bool,
+    /// A broadcast reaches other CPUs.
+    pub shareable: bool,
+}
+
+impl Default for Hardware {
+    fn default() -> Hardware {
+        Hardware { all_levels: true, completion: true, shareable: true }
+    }
+}
+
+/// One simulated CPU.
+#[derive(Default)]
+pub(super) struct Core {
+    pub(super) area: Cell<usize>,
+    pub(super) yielder: Cell<usize>,
+    pub(super) masked: Cell<bool>,
+    pub(super) in_nmi: Cell<bool>,
+    pub(super) call: Cell<bool>,
+    pub(super) nmi: Cell<bool>,
+    pub(super) asleep: Cell<bool>,
+    /// It waits for another: it does not want to be chosen again at once.
+    pub(super) relaxed: Cell<bool>,
+    pub(super) mmu: RefCell<Mmu>,
+}
+
+impl Core {
+    /// Whether it can run.
+    pub(super) fn awake(&self) -> bool {
+        !self.asleep.get() || self.call.get() || self.nmi.get()
+    }
+}
+
+/// The machine of one execution.
+pub(super) struct World {
+    pub(super) ram: *mut u8,
+    pub(super) machine: Cell<usize>,
+    pub(super) cores: Vec<Core>,
+    pub(super) current: Cell<usize>,
+    pub(super) started: RefCell<Vec<usize>>,
+    pub(super) exit: Cell<Option<ExitCode>>,
+    pub(super) steps: Cell<u64>,
+    pub(super) trace: Cell<u64>,
+    pub(super) seed: Cell<u64>,
+    pub(super) findings: RefCell<Vec<String>>,
+    /// Addresses that were used or invalidated lately: where speculation goes.
+    pub(super) lately: RefCell<Vec<VirtAddr>>,
+    pub(super) hardware: Hardware,
+}
+
+thread_local! {
+    static WORLD: Cell<*const World> = const { Cell::new(std::ptr::null()) };
+}
+
+/// The world of the execution that runs on this thread.
+pub(super) fn world() -> &'static World {
+    let pointer = WORLD.get();
+    assert!(!pointer.is_null(), "no simulated machine runs on this thread");
+    // SAFETY: `enter` set it to a world that lives until `leave`, and everything that calls this runs in between, on this thread.
+    unsafe { &*pointer }
+}
+
+/// Makes `world` the one of this thread, until [`leave`].
+pub(super) fn enter(world: &World) {
+    assert!(WORLD.get().is_null(), "a simulated machine runs on this thread already");
+    WORLD.set(world);
+}
+
+/// No world any more.
+pub(super) fn leave() {
+    WORLD.set(std::ptr::null());
+}
+
+impl World {
+    /// The next choice, below `n`: SplitMix64 (Steele, Lea, Flood 2014).
+    pub(super) fn choose(&self, n: u64) -> u64 {
+        let state = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.seed.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    /// The CPU that runs.
+    pub(super) fn core(&self) -> &Core {
+        &self.cores[self.current.get()]
+    }
+
+    /// Where physical address `pa` is on the host.
+    pub(super) fn host(&self, pa: PhysAddr) -> *mut u8 {
+        assert!((RAM..RAM + RAM_BYTES as u64).contains(&pa.0), "{pa} is not RAM");
+        // SAFETY: the arena has as many bytes as RAM, and the address was just checked.
+        unsafe { self.ram.add((pa.0 - RAM) as usize) }
+    }
+
+    /// Eight bytes at `pa`, as hardware reads them.
+    pub(super) fn read(&self, pa: PhysAddr) -> u64 {
+        // SAFETY: inside the arena and aligned; whoever shares it accesses it atomically or not at the same time: there is one thread.
+        unsafe { self.host(pa).cast::<u64>().read() }
+    }
+
+    /// Gives the host thread back to the scheduler.
+    pub(super) fn suspend(&self) {
+        let yielder = self.core().yielder.get() as *const Yielder<(), ()>;
+        // SAFETY: the coroutine of the CPU that runs stored it when it began, and it is valid for as long as the coroutine runs.
+        unsafe { &*yielder }.suspend(());
+    }
+
+    /// What the hardware does on its own: an invalidation arrives somewhere; an entry is cached ahead of its use.
+    pub(super) fn hardware_acts(&self) {
+        let chance = self.choose(32);
+        if chance > 8 {
+            return;
+        }
+        let core = &self.cores[self.choose(self.cores.len() as u64) as usize];
+        let mut mmu = core.mmu.borrow_mut();
+        if chance < 4 {
+            if !mmu.arriving.is_empty() {
+                let (asid, what) = mmu.arriving.remove(0);
+                mmu.invalidate(asid, &what, self.hardware.all_levels);
+            }
+            return;
+        }
+        let lately = self.lately.borrow();
+        if !lately.is_empty() {
+            let va = lately[self.choose(lately.len() as u64) as usize];
+            let from_cache = self.choose(2) == 0;
+            mmu.walk(va, from_cache, |pa| self.read(pa));
+        }
+    }
+
+    /// Remembers an address for speculation.
+    pub(super) fn note(&self, va: VirtAddr) {
+        let mut lately = self.lately.borrow_mut();
+        if !lately.contains(&va) {
+            if lately.len() == 8 {
+                lately.remove(0);
+            }
+            lately.push(va);
+        }
+    }
+}
