@@ -27,6 +27,8 @@ macro_rules! guards {
 pub enum ShownBy {
     /// A run in QEMU.
     Qemu,
+    /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
+    Scenario,
     /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
     Host,
 }
@@ -41,11 +43,17 @@ guards! {
     ReclaimRescan: "reclaim looks at all entries again when the lock was dropped", Qemu;
     FaultPmdSame: "a fault looks at the PMD entry again after it took the table's lock", Qemu;
     CollapseFreeze: "collapse takes all references of a page before it copies it", Qemu;
-    ForkRetry: "a pin is given back when the mm was forked meanwhile", Host;
+    ForkRetry: "a pin is given back when the mm was forked meanwhile", Scenario;
     UnshareSync: "leaving a shared table syncs before the last sharer may use it", Qemu;
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
     NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
+    WalkPublish: "the walk publishes what its strategy asks for", Scenario;
+    PublishFirst: "the walk publishes before it reads the first entry", Scenario;
+    ReadOnce: "the walk takes the next table from the PMD value that it checked", Scenario;
+    UnlinkFlush: "an unlinked table is flushed before it is used again", Scenario;
+    SyncInterrupt: "the interrupts of a sync", Scenario;
+    BatchlessFlush: "a gather without a batch page flushes before it drops a page", Scenario;
     SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
     SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
     SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod mm;
 pub mod oracle;
 pub mod record;
+pub mod scenario;
 pub mod smp;
 pub mod suite;
 pub mod sync;

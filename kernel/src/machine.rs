@@ -10,6 +10,7 @@ use crate::mm::frame::FrameTable;
 use crate::mm::frame_alloc::FrameAllocator;
 use crate::record::cell::Violation;
 use crate::record::shared::Shared;
+use crate::scenario::stage::Stage;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::smp::mask::CpuMask;
@@ -41,6 +42,8 @@ pub struct Machine<A: Arch> {
     pub nmi_board: Board<A>,
     /// What is being run.
     pub policy: Policy<A>,
+    /// The scenario that is being played.
+    pub stage: Stage,
     /// Counts unlinked tables: see [`crate::sync::acked_generation`].
     pub unlink_generation: crate::atomic::AtomicU64,
     /// The operation under way, counted from the start of the cell.
@@ -71,6 +74,7 @@ impl<A: Arch> Machine<A> {
             rcu: Rcu::default(),
             nmi_board: Board::default(),
             policy: Policy::new(),
+            stage: Stage::default(),
             unlink_generation: crate::atomic::AtomicU64::new(0),
             operation: AtomicU64::new(0),
             first_violation: FirstViolation::default(),

@@ -2,13 +2,14 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `scenario` (a [`Script`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::arch::Arch;
+use crate::scenario::script::{Script, ScriptError};
 use crate::sync;
 use crate::tlb::transport::{self, TransportId};
 use crate::workload::cell::Cell;
@@ -34,10 +35,15 @@ pub enum Mode {
     Spin = 4,
     /// The mm stays loaded but unused.
     Lazy = 5,
+    /// A scenario says what every CPU does ([`crate::scenario`]).
+    Scripted = 6,
 }
 
 impl Mode {
-    /// All modes, in the order of their numbers.
+    /// The name of [`Mode::Scripted`], which goes with a scenario and is not chosen like the others.
+    pub const SCRIPTED: Named = ("scripted", "a scenario says what every CPU does, step by step");
+
+    /// The modes to choose from, in the order of their numbers.
     pub const NAMES: &'static [Named] = &[
         ("same", "walkers of the same mm on every other CPU, on other pages"),
         ("contend", "walkers on every other CPU, on the very range that the operation changes"),
@@ -47,7 +53,12 @@ impl Mode {
         ("lazy", "every other CPU is idle with the mm still loaded"),
     ];
 
-    /// All modes, in the order of their numbers.
+    /// The name of the mode with this number.
+    pub fn name_of(n: u16) -> Option<&'static str> {
+        Mode::NAMES.get(n as usize).or((n == Mode::Scripted as u16).then_some(&Mode::SCRIPTED)).map(|named| named.0)
+    }
+
+    /// The modes to choose from, in the order of their numbers.
     pub const ALL: [Mode; 6] = [Mode::Same, Mode::Contend, Mode::Other, Mode::Idle, Mode::Spin, Mode::Lazy];
 }
 
@@ -87,6 +98,8 @@ pub struct Suite {
     pub inject_trylock: u32,
     /// Guards to take away.
     pub guards: u64,
+    /// What to play in mode `scripted`.
+    pub script: Option<Script>,
     /// Measure walks ([`crate::workload::bench`]) instead of running cells.
     pub bench: bool,
     cpus: u64,
@@ -114,6 +127,17 @@ pub enum SuiteError {
         /// What was given.
         value: String,
     },
+    /// A scenario that makes no sense.
+    #[error(transparent)]
+    Scenario(#[from] ScriptError),
+    /// A scenario with more actors than CPUs.
+    #[error("the scenario needs {actors} CPUs, the machine has {cpus}")]
+    TooFewCpus {
+        /// Its actors.
+        actors: usize,
+        /// The machine's CPUs.
+        cpus: u64,
+    },
 }
 
 impl Suite {
@@ -133,6 +157,7 @@ impl Suite {
             inject_batch: 0,
             inject_trylock: 4,
             guards: 0,
+            script: None,
             bench: false,
             cpus: cpus as u64,
         };
@@ -146,8 +171,13 @@ impl Suite {
                     suite.transport = TransportId::from_number(number).unwrap_or(suite.transport);
                 }
                 "workloads" => {
-                    let numbers = list("workloads", value, workload::NAMES)?;
-                    suite.workloads = numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect();
+                    suite.workloads = match workload::STAGED.iter().position(|(name, _)| *name == value) {
+                        Some(n) => alloc::vec![WorkloadId::STAGED[n]],
+                        None => {
+                            let numbers = list("workloads", value, workload::NAMES)?;
+                            numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect()
+                        }
+                    };
                 }
                 "modes" => {
                     let numbers = list("modes", value, Mode::NAMES)?;
@@ -184,6 +214,10 @@ impl Suite {
                     suite.guards = u64::from_str_radix(value, 16)
                         .map_err(|_| SuiteError::Number { key: "guards", value: value.to_string() })?;
                 }
+                "scenario" => {
+                    suite.script = Some(Script::parse(value)?);
+                    suite.modes = alloc::vec![Mode::Scripted];
+                }
                 "bench" => match value {
                     "walk" => suite.bench = true,
                     _ => return Err(SuiteError::Name { key: "bench", name: value.to_string() }),
@@ -192,6 +226,9 @@ impl Suite {
                 "log" => {}
                 _ => return Err(SuiteError::Word(word.to_string())),
             }
+        }
+        if let Some(actors) = suite.script.as_ref().map(|s| s.actors.len()).filter(|n| *n as u64 > suite.cpus) {
+            return Err(SuiteError::TooFewCpus { actors, cpus: suite.cpus });
         }
         suite.hook = hook.unwrap_or(suite.transport.flush_implies_interrupt());
         Ok(suite)

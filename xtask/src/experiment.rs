@@ -28,7 +28,7 @@ pub(crate) struct Job {
 }
 
 enum Event {
-    Row(usize, CellRow),
+    Row(usize, Box<CellRow>),
     Ended(usize, anyhow::Result<Report>),
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn run(
                         return;
                     }
                     let stopped = || stop.load(Ordering::SeqCst);
-                    let on_row = &mut |row| drop(send.send(Event::Row(index, row)));
+                    let on_row = &mut |row| drop(send.send(Event::Row(index, Box::new(row))));
                     let result = Guest::start(jobs[index].launch.clone())
                         .and_then(|guest| guest.supervise(patience, &stopped, on_row));
                     if result.is_err() {
@@ -105,7 +105,7 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     let mut failure = None;
     for event in events {
         match event {
-            Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], cell, observer)?,
+            Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], *cell, observer)?,
             Event::Ended(index, Ok(report)) => {
                 let job = &jobs[index];
                 let collected = &mut all[job.group];
@@ -230,15 +230,15 @@ mod tests {
         let (rows, log) = collected(
             &jobs,
             vec![
-                Event::Row(2, checked(0)),
+                Event::Row(2, Box::new(checked(0))),
                 ended(2),
-                Event::Row(3, measured(0, 30)),
-                Event::Row(0, checked(0)),
-                Event::Row(0, checked(1)),
-                Event::Row(1, measured(0, 10)),
+                Event::Row(3, Box::new(measured(0, 30))),
+                Event::Row(0, Box::new(checked(0))),
+                Event::Row(0, Box::new(checked(1))),
+                Event::Row(1, Box::new(measured(0, 10))),
                 ended(3),
                 ended(0),
-                Event::Row(1, measured(1, 20)),
+                Event::Row(1, Box::new(measured(1, 20))),
                 ended(1),
             ],
         );
@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn without_a_measurement_there_are_no_instructions() {
         let jobs = [job(0, Arch::X86_64, Kind::Checking)];
-        let (rows, log) = collected(&jobs, vec![Event::Row(0, checked(2)), Event::Ended(0, Ok(Report::default()))]);
+        let (rows, log) =
+            collected(&jobs, vec![Event::Row(0, Box::new(checked(2))), Event::Ended(0, Ok(Report::default()))]);
         assert!(rows.is_ok());
         assert_eq!(log, ["x86_64 static-hook None"]);
     }
@@ -261,7 +262,7 @@ mod tests {
         let (rows, log) = collected(
             &jobs,
             vec![
-                Event::Row(0, checked(0)),
+                Event::Row(0, Box::new(checked(0))),
                 Event::Ended(0, Err(Interrupted.into())),
                 Event::Ended(1, failed("the cause")),
                 Event::Ended(0, failed("the second")),

@@ -2,6 +2,8 @@
 
 use clap::Args;
 use kernel::guard::Guard;
+use kernel::scenario::Point;
+use kernel::scenario::script::Role;
 use kernel::suite::{Mode, Named};
 use kernel::workload::walker::WalkerClass;
 
@@ -22,13 +24,15 @@ impl List {
 
 fn text() -> String {
     let bold = anstyle::Style::new().bold();
-    let sections: [(&str, &[Named]); 6] = [
+    let sections: [(&str, &[Named]); 8] = [
         ("Strategies (--strategy)", kernel::sync::NAMES),
         ("Transports (--transport)", kernel::tlb::transport::NAMES),
         ("Workloads (--workload)", kernel::workload::NAMES),
         ("Modes (--mode): what the other CPUs do", Mode::NAMES),
         ("Walkers (--walker): who walks in mode contend", WalkerClass::NAMES),
         ("Guards (--without): what can be taken away to see that it is noticed", Guard::NAMES),
+        ("Pause points of scenarios (`cargo xtask scenario`)", Point::NAMES),
+        ("Actors of scenarios", Role::NAMES),
     ];
     let width = sections.iter().flat_map(|(_, names)| names.iter()).map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();

@@ -29,6 +29,7 @@ mod report;
 mod results_file;
 mod rows;
 mod run;
+mod scenario;
 mod seeds;
 mod setup;
 mod shared_memory;
@@ -57,6 +58,7 @@ const EXIT_STATUS: &str = "Exit status: 0 when every verdict and every count is 
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Scenario(scenario::Scenario),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
@@ -75,6 +77,7 @@ fn main() -> std::process::ExitCode {
     child::stop_on_ctrl_c();
     let result = match cli.command {
         Command::Run(command) => command.run(),
+        Command::Scenario(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),

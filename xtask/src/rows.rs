@@ -3,6 +3,7 @@
 use anyhow::{Context, anyhow};
 use kernel::record::cell::{CellRow, Verdict, ViolationKind};
 use kernel::suite::{Mode, Named};
+use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
@@ -58,8 +59,9 @@ impl Row {
         Ok(Row {
             arch,
             strategy: name(kernel::sync::NAMES, cell.strategy, "strategy")?,
-            workload: name(kernel::workload::NAMES, cell.workload, "workload")?,
-            mode: name(Mode::NAMES, cell.mode, "mode")?,
+            workload: WorkloadId::name_of(cell.workload)
+                .ok_or_else(|| anyhow!("the guest wrote workload number {}", cell.workload))?,
+            mode: Mode::name_of(cell.mode).ok_or_else(|| anyhow!("the guest wrote mode number {}", cell.mode))?,
             transport: name(kernel::tlb::transport::NAMES, cell.transport, "transport")?,
             walker: name(WalkerClass::NAMES, cell.walker as u16, "walker")?,
             expected: verdict(cell.expected)?,

@@ -74,6 +74,12 @@ pub(crate) struct Suite {
     pub(crate) log: Option<String>,
 }
 
+/// The mask of the guards in `without`, names from [`Guard::NAMES`].
+pub(crate) fn guard_mask(without: &[&str]) -> u64 {
+    let bit = |name: &&str| Guard::NAMES.iter().position(|(n, _)| n == name).map_or(0, |i| 1 << i);
+    without.iter().map(bit).fold(0, |mask, bit| mask | bit)
+}
+
 impl Suite {
     /// How many cells that makes.
     pub(crate) fn cells(&self) -> usize {
@@ -106,8 +112,7 @@ impl Suite {
         if !self.inject.is_empty() {
             words.push(format!("inject={}", self.inject.join(",")));
         }
-        let bit = |name: &&str| Guard::NAMES.iter().position(|(n, _)| n == name).map_or(0, |i| 1u64 << i);
-        let guards = self.without.iter().map(bit).fold(0, |mask, bit| mask | bit);
+        let guards = guard_mask(&self.without);
         if guards != 0 {
             words.push(format!("guards={guards:x}"));
         }

@@ -16,6 +16,7 @@ use crate::mm::frame::FrameState;
 use crate::mm::page;
 use crate::mm::table::Table;
 use crate::oracle::ghost;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -76,6 +77,7 @@ fn collapse_into<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, huge: 
             return Err(error);
         }
     };
+    pause!(cpu, AfterFreeze);
     let spare = match drained.reuse(cpu) {
         Ok(spare) => spare,
         Err((drained, error)) => {
@@ -90,6 +92,7 @@ fn collapse_into<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, huge: 
         page::tag::<A>(to, mm.id, va.0 + i as u64 * PAGE_SIZE);
         page::free(cpu, pfn);
     }
+    pause!(cpu, AfterCopy);
     let mut parent = pmd.lock();
     parent.deposit(spare);
     parent.set(Level::Pmd, va, A::Codec::leaf(Level::Pmd, huge.addr(), perm));

@@ -16,7 +16,8 @@ use crate::mm::page;
 use crate::mm::self_map::Recursive;
 use crate::mm::share;
 use crate::mm::table::{self, Table, TableGuard};
-use crate::oracle::ghost;
+use crate::oracle::{self, ghost};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::tlb::invalidation::Invalidation;
@@ -64,6 +65,7 @@ fn in_region<A: Arch>(
             Entry::Absent => descend(cpu, mm, pmd, Level::Pmd, va)?,
         };
         ghost::point(cpu);
+        pause!(cpu, AfterPmdLookup);
         let mut guard = pte.lock();
         if guard!(FaultPmdSame) && pmd.below(Level::Pmd, va) != Some(pte) {
             // Reclaimed or collapsed since: look again.
@@ -76,6 +78,7 @@ fn in_region<A: Arch>(
             Entry::Absent => {
                 let (pfn, perm) = new_page(cpu, mm, region, va)?;
                 guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), perm));
+                oracle::on_fill(cpu, pte, va);
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ use crate::mm::gather::Gather;
 use crate::mm::page;
 use crate::mm::table::Table;
 use crate::mm::zap;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
 /// A copy of `parent`: private pages are shared until written, files and shared tables are mapped again and faulted in on demand.
@@ -26,6 +27,7 @@ pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm
     // Release, then a full fence: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast`.
     parent.write_protect_seq.fetch_add(1, Ordering::AcqRel);
     A::fence();
+    pause!(cpu, ForkBegin);
     let mut gather = Gather::new(cpu, parent);
     let mut result = Ok(());
     for region in map.iter() {
@@ -38,6 +40,7 @@ pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm
         }
     }
     gather.finish();
+    pause!(cpu, ForkEnd);
     // Release: the pages are protected and flushed before the sequence is even again.
     parent.write_protect_seq.fetch_add(1, Ordering::Release);
     drop(map);
@@ -101,6 +104,7 @@ fn copy_ptes<A: Arch>(
             to.set(Level::Pte, va, A::Codec::leaf(Level::Pte, new.addr(), perm));
             continue;
         }
+        pause!(cpu, ForkPinsRead);
         A::machine().frames.get(pfn).get();
         if perm.contains(Perm::WRITE) {
             from.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, perm - Perm::WRITE));

@@ -126,9 +126,15 @@ impl<'m, A: Arch> Gather<'m, A> {
                 Some(pfn) => self.page_batches[batch] = pfn,
                 None => {
                     // No room for it: flush what there is, this page included.
-                    self.invalidate();
-                    page::put(self.cpu, head, 1);
-                    self.let_go();
+                    if guard!(BatchlessFlush) {
+                        let _ = self.invalidate();
+                        page::put(self.cpu, head, 1);
+                        self.let_go();
+                    } else {
+                        page::put(self.cpu, head, 1);
+                        self.let_go();
+                        let _ = self.invalidate();
+                    }
                     return true;
                 }
             }
@@ -172,7 +178,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         unlinked.into_gather();
         self.unshared_tables = true;
         self.changed(Level::Pud, va);
-        self.stride = Level::Pmd;
+        self.stride = self.stride.min(Level::Pmd);
         self.unreadable = self.unreadable.max(Some(Level::Pmd));
         self.unshared.push(offset);
     }

@@ -11,6 +11,7 @@ use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::table::Table;
 use crate::oracle::ghost;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -26,16 +27,20 @@ pub fn count_leaves<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, 
 fn in_section<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, count: usize) -> usize {
     let Some(pud) = mm.root().below(Level::Pgd, start) else { return 0 };
     ghost::hold(cpu, Level::Pud, pud, start);
+    pause!(cpu, AfterPgdRead);
     let Some(pmd) = pud.below(Level::Pud, start) else { return 0 };
     ghost::hold(cpu, Level::Pmd, pmd, start);
+    pause!(cpu, AfterPudRead);
     let Entry::Table(pte) = pmd.entry(Level::Pmd, start) else { return 0 };
     let pte = Table::<A>::at(pte.pfn());
     ghost::hold(cpu, Level::Pte, pte, start);
+    pause!(cpu, AfterPmdRead);
     let mut leaves = 0;
     for i in 0..count.min(ENTRIES - start.index(Level::Pte)) as u64 {
         let va = start.add(i * PAGE_SIZE);
         let raw = pte.load(Level::Pte, va);
         ghost::read(cpu, raw, pte, va);
+        pause!(cpu, AfterPteRead);
         leaves += usize::from(matches!(A::Codec::decode(Level::Pte, raw), Entry::Leaf { .. }));
         ghost::point(cpu);
     }

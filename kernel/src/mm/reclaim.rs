@@ -17,6 +17,7 @@ use crate::mm::gather::Gather;
 use crate::mm::state::Unlinked;
 use crate::mm::table::{Table, TableGuard};
 use crate::oracle;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
 /// What became of the table.
@@ -56,6 +57,7 @@ pub(super) fn rescan_and_free<A: Arch>(
     gather: &mut Gather<'_, A>,
 ) {
     oracle::ghost::point(cpu);
+    pause!(cpu, BeforeRescan);
     let mut parent = pmd.lock();
     if parent.table().below(Level::Pmd, va) != Some(pte) {
         return;

@@ -21,6 +21,7 @@ use crate::mm::gather::{Gather, UNSHARED};
 use crate::mm::state;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
@@ -89,6 +90,7 @@ pub(super) fn leave<A: Arch>(
     frame.set_sharers(frame.sharers() - 1);
     shared.former.push(mm.id);
     gather.unshared(unlinked, offset);
+    pause!(cpu, AfterLeave);
     true
 }
 
@@ -143,11 +145,13 @@ pub(super) fn settle<A: Arch>(
     }
     for offset in exclusive {
         let Some(shared) = contents.tables.get_mut(&offset) else { continue };
+        pause!(cpu, BeforeReuse);
         oracle::on_reuse(cpu, shared.table, &shared.former);
         cpu.events.write(EventKind::Reuse, file.id, shared.table.pfn().0.into(), offset);
         shared.left_behind = CpuMask::EMPTY;
         shared.former.clear();
     }
+    pause!(cpu, AfterSettle);
 }
 
 /// Forgets the record at `offset` if it is of `table`, which from now on is used by one mm alone.

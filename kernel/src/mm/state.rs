@@ -142,6 +142,7 @@
 
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::frame::FrameState;
@@ -149,6 +150,7 @@ use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::self_map;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
@@ -228,6 +230,9 @@ impl<'m, A: Arch> Unlinked<'m, A> {
 
     /// Invalidates what the table mapped, leaves and paging-structure caches, everywhere.
     pub fn flush(self, cpu: &'static Cpu<A>) -> Flushed<'m, A> {
+        if !guard!(UnlinkFlush) {
+            return Flushed { place: self.0, coverage: Coverage::of_no_flush(cpu.id) };
+        }
         let start = self.0.va;
         let what = Invalidation {
             start,
@@ -336,19 +341,23 @@ impl<'m, A: Arch> Drained<'m, A> {
             };
         }
         let table = self.place.table;
+        pause!(cpu, BeforeReuse);
         oracle::on_reuse(cpu, table, &[self.place.mm.id]);
         cpu.events.write(EventKind::Reuse, owner, table.pfn().0.into(), va.0);
         for index in 0..crate::addr::ENTRIES {
             A::store_entry(table.slot(index), 0);
         }
         table.frame().become_table(owner, level, va.0);
+        pause!(cpu, AfterReuse);
         Ok(self.place.disarm())
     }
 }
 
 /// Carries out the strategy's decision for `table`, which the mms in `unlinkers` have unlinked. True if another table is wanted.
 pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'_>, unlinkers: &[u32]) -> bool {
+    pause!(cpu, SyncBegin);
     let decision = (A::machine().policy.strategy().decide)(&MachineView { cpu }, ask);
+    pause!(cpu, SyncDecided);
     match decision {
         Decision::Elide(reason) => {
             cpu.ledger.elided(reason);
@@ -356,6 +365,9 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
         }
         Decision::Interrupt(mut targets) => {
             targets.remove(cpu.id);
+            if !guard!(SyncInterrupt) {
+                targets = CpuMask::EMPTY;
+            }
             cpu.events.write(EventKind::SyncBegin, ask.party.mm, table.pfn().0.into(), targets.count().into());
             oracle::judge_sync(cpu, table, unlinkers, &targets);
             call_many(cpu, &targets, Cause::Sync, acknowledge::<A>, 0);
@@ -367,6 +379,7 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
             return true;
         }
     }
+    pause!(cpu, SyncEnd);
     false
 }
 
@@ -377,7 +390,7 @@ fn acknowledge<A: Arch>(_cpu: &'static Cpu<A>, _argument: usize) {}
 pub(super) fn retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     cpu.events.write(EventKind::Retire, 0, table.pfn().0.into(), 0);
     oracle::on_retire(cpu, table);
-    if crate::guard!(GraceBeforeFree) {
+    if guard!(GraceBeforeFree) {
         rcu::retire(cpu, table.pfn());
     } else {
         table::free(cpu, table.pfn());

@@ -13,6 +13,7 @@ use crate::mm::frame::{FrameState, NO_FRAME};
 use crate::mm::frame_alloc::{self, OutOfFrames};
 use crate::mm::state::Unlinked;
 use crate::oracle;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::MutexGuard;
@@ -155,6 +156,7 @@ impl<A: Arch> TableGuard<A> {
     /// # Panics
     /// If the entry points at no table.
     pub fn unlink<'m>(&mut self, cpu: &'static Cpu<A>, mm: &'m Mm<A>, level: Level, va: VirtAddr) -> Unlinked<'m, A> {
+        pause!(cpu, Unlink);
         let raw = self.clear(level, va);
         let Entry::Table(pa) = A::Codec::decode(level, raw) else {
             panic!("no table is linked for {va} at level {level:?} of mm {}", mm.id)
@@ -164,7 +166,9 @@ impl<A: Arch> TableGuard<A> {
         cpu.events.write(EventKind::Unlink, mm.id, table.pfn().0.into(), va.0);
         // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on.
         let generation = A::machine().unlink_generation.fetch_add(1, Ordering::AcqRel) + 1;
-        Unlinked::new(mm, table, self.table, level, va.align_down(level), raw, generation)
+        let unlinked = Unlinked::new(mm, table, self.table, level, va.align_down(level), raw, generation);
+        pause!(cpu, AfterUnlink);
+        unlinked
     }
 
     /// Whether no entry is in use.
@@ -203,6 +207,7 @@ pub fn alloc<A: Arch>(cpu: &Cpu<A>, owner: u32, level: Level, base: VirtAddr) ->
 /// whoever allocated a table and never linked it.
 pub(crate) fn free<A: Arch>(cpu: &'static Cpu<A>, pfn: Pfn) {
     let table = Table::<A>::at(pfn);
+    pause!(cpu, BeforeFree);
     oracle::on_free(cpu, table);
     cpu.events.write(EventKind::Free, 0, pfn.0.into(), 0);
     table.frame().set_state(FrameState::UnlinkedTable);

@@ -14,7 +14,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::addr::{Level, Pfn, VirtAddr};
+use crate::addr::{Level, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
@@ -22,6 +22,7 @@ use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::self_walk;
 use crate::mm::table::Table;
 use crate::oracle::ghost;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::sync::Strategy;
 
@@ -57,6 +58,7 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
         return 0;
     }
     let count = walk::<A, S, true>(cpu, mm, start, write, pages);
+    pause!(cpu, PinSequence);
     // Full: pinned, then read the sequence. Pairs with the fence in `fork` between making it odd and reading the pins.
     A::fence();
     if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Acquire) != sequence {
@@ -84,14 +86,17 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let masked = guard!(WalkIrqOff);
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
-    let outer = S::walk_begin(cpu, mm);
+    pause!(cpu, WalkBegin);
+    let published = guard!(WalkPublish) && guard!(PublishFirst);
+    let outer = if published { S::walk_begin(cpu, mm) } else { 0 };
+    pause!(cpu, Published);
     let mut done = 0;
     while done < pages.len() {
         let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
         let count = if S::SELF_MAP {
             self_walk::one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..])
         } else {
-            one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..])
+            one_pmd::<A, S, PIN>(cpu, mm, va, write, &mut pages[done..])
         };
         done += count;
         // Less than the whole PMD entry's worth, and more was wanted: the walk ends here.
@@ -101,6 +106,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     }
     ghost::release(cpu);
     S::walk_end(cpu, outer);
+    pause!(cpu, WalkEnd);
     ghost::end(cpu, mm, start, &pages[..done]);
     if masked {
         A::irq_restore(enabled);
@@ -110,7 +116,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
 
 /// Walks from the root for what one PMD entry maps.
 #[inline(always)]
-fn one_pmd<A: Arch, const PIN: bool>(
+fn one_pmd<A: Arch, S: Strategy, const PIN: bool>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     va: VirtAddr,
@@ -121,8 +127,10 @@ fn one_pmd<A: Arch, const PIN: bool>(
     ghost::hold(cpu, Level::Pgd, root, va);
     let Some(pud) = root.below(Level::Pgd, va) else { return 0 };
     ghost::hold(cpu, Level::Pud, pud, va);
+    pause!(cpu, AfterPgdRead);
     let Some(pmd) = pud.below(Level::Pud, va) else { return 0 };
     ghost::hold(cpu, Level::Pmd, pmd, va);
+    pause!(cpu, AfterPudRead);
     let pmd_raw = pmd.load(Level::Pmd, va);
     match A::Codec::decode(Level::Pmd, pmd_raw) {
         Entry::Absent => 0,
@@ -130,19 +138,46 @@ fn one_pmd<A: Arch, const PIN: bool>(
             if write && !perm.contains(Perm::WRITE) {
                 return 0;
             }
-            huge::<A, PIN>(pmd, pmd_raw, page.pfn(), va, pages)
+            huge::<A, PIN>(cpu, pmd, pmd_raw, page.pfn(), va, pages)
         }
         Entry::Table(table) => {
-            let pte = Table::at(table.pfn());
+            let Some(pte) = below_once(cpu, pmd, table, va) else { return 0 };
             ghost::hold(cpu, Level::Pte, pte, va);
+            pause!(cpu, AfterPmdRead);
+            if !guard!(PublishFirst) {
+                S::walk_begin(cpu, mm);
+            }
             ptes::<A, PIN>(cpu, pmd, pmd_raw, pte, va, write, pages)
         }
     }
 }
 
+/// The PTE table: from the value that was checked, never from another read of the entry, which may be something else by now.
+#[inline(always)]
+fn below_once<A: Arch>(cpu: &'static Cpu<A>, pmd: Table<A>, checked: PhysAddr, va: VirtAddr) -> Option<Table<A>> {
+    let address = if guard!(ReadOnce) {
+        checked
+    } else {
+        pause!(cpu, BetweenReads);
+        match pmd.entry(Level::Pmd, va) {
+            Entry::Absent => return None,
+            Entry::Table(again) => again,
+            Entry::Leaf { page, .. } => page,
+        }
+    };
+    Some(Table::at(address.pfn()))
+}
+
 /// Takes pages out of a 2 MiB leaf.
 #[inline]
-fn huge<A: Arch, const PIN: bool>(pmd: Table<A>, pmd_raw: u64, base: Pfn, va: VirtAddr, pages: &mut [Pfn]) -> usize {
+fn huge<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    pmd: Table<A>,
+    pmd_raw: u64,
+    base: Pfn,
+    va: VirtAddr,
+    pages: &mut [Pfn],
+) -> usize {
     let first = va.index(Level::Pte);
     let count = pages.len().min(crate::addr::ENTRIES - first);
     let frame = A::machine().frames.get(base);
@@ -152,6 +187,7 @@ fn huge<A: Arch, const PIN: bool>(pmd: Table<A>, pmd_raw: u64, base: Pfn, va: Vi
     if PIN {
         frame.add_pins(count as u32);
     }
+    pause!(cpu, BeforeRecheck);
     if guard!(PmdRecheck) && pmd.load(Level::Pmd, va) != pmd_raw {
         drop_again::<A, PIN>(base, count as u32);
         return 0;
@@ -180,6 +216,7 @@ fn ptes<A: Arch, const PIN: bool>(
         let slot = pte.slot(va.index(Level::Pte));
         let raw = A::load_entry(slot);
         ghost::read(cpu, raw, pte, va);
+        pause!(cpu, AfterPteRead);
         let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
         if write && !perm.contains(Perm::WRITE) {
             return done;
@@ -196,10 +233,12 @@ fn ptes<A: Arch, const PIN: bool>(
         if !frame.try_get(1) {
             return done;
         }
+        pause!(cpu, AfterReference);
         if PIN {
             frame.add_pins(1);
         }
         ghost::point(cpu);
+        pause!(cpu, BeforeRecheck);
         let pmd_changed = guard!(PmdRecheck) && A::load_entry(pmd_slot) != pmd_raw;
         let pte_changed = guard!(PteRecheck) && A::load_entry(slot) != raw;
         if pmd_changed || pte_changed {

@@ -11,6 +11,7 @@ use crate::mm::page;
 use crate::mm::reclaim::{self, Emptied};
 use crate::mm::self_map;
 use crate::mm::table::{self, Table};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -139,6 +140,7 @@ fn zap_ptes<A: Arch>(
             return Emptied::Freed;
         }
         drop(guard);
+        pause!(cpu, AfterZap);
         if full {
             gather.flush();
         }

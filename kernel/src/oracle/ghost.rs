@@ -102,6 +102,9 @@ pub(crate) fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>,
     if cfg!(feature = "checking") {
         let note = cpu.ghost.innermost();
         note.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
+        if level == Level::Pte && value::is_page(table) {
+            oracle::report(cpu, describe(cpu, cpu, table.pfn(), ViolationKind::PageForTable, va));
+        }
         if level < Level::Pud {
             cpu.events.write(EventKind::WalkHolds, note.mm.load(Ordering::Relaxed), table.pfn().0.into(), va.0);
         }

@@ -109,3 +109,10 @@ pub fn on_user_read<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, obs
         value::judge_translation(cpu, mm, va, observed);
     }
 }
+
+/// A leaf for `va` was set in `pte`, under its lock.
+pub(crate) fn on_fill<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtAddr) {
+    if cfg!(feature = "checking") {
+        value::judge_fill(cpu, pte, va);
+    }
+}

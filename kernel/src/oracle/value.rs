@@ -6,7 +6,7 @@
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::mm::address_space::{Backing, Mm, region_at};
-use crate::mm::entry::{Entry, EntryCodec};
+use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::frame::{FrameState, FrameTable};
 use crate::mm::page;
 use crate::mm::table::Table;
@@ -76,5 +76,31 @@ pub(crate) fn judge_retired<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     if lost {
         let va = VirtAddr(table.frame().address());
         oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::LostMapping, va));
+    }
+}
+
+/// Whether what is taken for a table is a page of some mm or file.
+pub(crate) fn is_page<A: Arch>(table: Table<A>) -> bool {
+    A::machine()
+        .frames
+        .lookup(table.pfn())
+        .is_none_or(|f| matches!(f.state(), FrameState::Anon | FrameState::File | FrameState::Tail))
+}
+
+/// A leaf was set in `pte`: if nothing points at that table any more, what was mapped is lost.
+pub(crate) fn judge_fill<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtAddr) {
+    if pte.frame().state() == FrameState::UnlinkedTable {
+        oracle::report(cpu, ghost::describe(cpu, cpu, pte.pfn(), ViolationKind::LostMapping, va));
+    }
+}
+
+/// A page at `va` was pinned for writing, and the pin was kept: the mm must still be allowed to write to it.
+pub(crate) fn judge_pin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, pfn: Pfn) {
+    let entry = mm.table_at(Level::Pte, va).map(|pte| pte.entry(Level::Pte, va));
+    if let Some(Entry::Leaf { page, perm }) = entry
+        && page.pfn() == pfn
+        && !perm.contains(Perm::WRITE)
+    {
+        oracle::report(cpu, ghost::describe(cpu, cpu, pfn, ViolationKind::PinnedAndShared, va));
     }
 }

@@ -1,5 +1,7 @@
 //! One row of results: a strategy on a transport under a workload in a mode.
 
+use crate::scenario::script::MAX_STEPS;
+
 /// What came out of one cell, and what was expected of it. Little endian, no padding.
 ///
 /// Counts are sums over all operations of the cell. Names are indices into the lists that the runner shares with the
@@ -59,6 +61,8 @@ pub struct CellRow {
     pub predicted_sync: u64,
     /// What the closed form says of `syncs_elided`.
     pub predicted_elided: u64,
+    /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
+    pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.
     pub first: Violation,
 }
@@ -105,17 +109,31 @@ pub enum ViolationKind {
     StaleTranslation = 5,
     /// A table was unlinked although it still mapped something.
     LostMapping = 6,
+    /// A walk took the frame of a page for a table.
+    PageForTable = 7,
+    /// A page that a walk had pinned was shared with a forked mm.
+    PinnedAndShared = 8,
     /// A recursive address led to a table that was no longer there, though its flush was complete.
-    StaleRecursion = 7,
+    StaleRecursion = 9,
 }
 
 impl ViolationKind {
     /// The kind with this number.
     pub fn from_number(n: u16) -> Option<ViolationKind> {
         use ViolationKind::*;
-        [ReusedWhileHeld, FreedWhileHeld, WrongPage, ReadPoison, StaleTranslation, LostMapping, StaleRecursion]
-            .into_iter()
-            .find(|k| *k as u16 == n)
+        [
+            ReusedWhileHeld,
+            FreedWhileHeld,
+            WrongPage,
+            ReadPoison,
+            StaleTranslation,
+            LostMapping,
+            PageForTable,
+            PinnedAndShared,
+            StaleRecursion,
+        ]
+        .into_iter()
+        .find(|k| *k as u16 == n)
     }
 
     /// Whether the ghost oracle found it (else the value oracle did).
@@ -132,6 +150,8 @@ impl ViolationKind {
             ViolationKind::ReadPoison => "a walk read an entry of a freed table",
             ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
+            ViolationKind::PageForTable => "a walk took a page for a table",
+            ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
             ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
         }
     }

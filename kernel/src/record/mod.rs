@@ -8,3 +8,4 @@ pub mod cell;
 pub mod event;
 pub mod ring;
 pub mod shared;
+pub mod step;

@@ -7,6 +7,8 @@
 use core::marker::PhantomData;
 
 use crate::arch::Arch;
+use crate::record::shared::Doing;
+use crate::scenario;
 use crate::smp::rcu;
 
 /// Waits by [`Arch::relax`].
@@ -21,6 +23,7 @@ impl<A: Arch> spin::RelaxStrategy for Relax<A> {
         if A::irqs_enabled() {
             rcu::quiescent(A::this_cpu());
         }
+        scenario::waits(A::this_cpu(), Doing::WaitLock);
     }
 }
 

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::record::shared::Doing;
+use crate::scenario;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -34,6 +35,7 @@ impl<A: Arch> Wait<A> {
     pub fn again(&mut self, whom: impl FnOnce() -> Option<CpuId>) {
         A::relax();
         rcu::quiescent(self.cpu);
+        scenario::waits(self.cpu, self.doing);
         self.rounds += 1;
         if self.rounds.is_multiple_of(VISIBLE) {
             self.cold(whom());

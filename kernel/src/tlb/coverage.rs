@@ -1,5 +1,6 @@
 //! What one flush proved: the CPUs that acknowledged it from code that cannot run inside a walk.
 
+use crate::addr::CpuId;
 use crate::smp::mask::CpuMask;
 
 /// The outcome of one completed flush of one mm. Only a transport makes one.
@@ -15,6 +16,11 @@ impl Coverage {
     /// of them were interrupted for it.
     pub(super) const fn new(acknowledged: CpuMask, interrupts: u32) -> Coverage {
         Coverage { acknowledged, interrupts }
+    }
+
+    /// What is known where nothing was flushed: that the initiator is in no walk.
+    pub(crate) fn of_no_flush(initiator: CpuId) -> Coverage {
+        Coverage { acknowledged: CpuMask::only(initiator), interrupts: 0 }
     }
 
     /// For tests and models, which have no flush to show for it.

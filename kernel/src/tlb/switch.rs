@@ -15,6 +15,7 @@
 use crate::arch::{Arch, Asid};
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::mm::address_space::Mm;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 
@@ -88,13 +89,22 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.mm.store(SWITCHING, Ordering::Release);
-    mm.mask.insert(cpu.id, Ordering::AcqRel);
+    pause!(cpu, Switching);
+    let was_in = mm.mask.insert(cpu.id, Ordering::AcqRel);
+    pause!(cpu, AfterMaskInsert);
     // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`.
     A::fence();
     catch_up(cpu);
     let generation = mm.flush_generation();
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
     unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+    if A::ASIDS > 1 && was_in && A::machine().policy.transport().interrupts() {
+        // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this generation already, so its handler will take
+        // this CPU for caught up: they go now.
+        let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+        cpu.ledger.invalidations.add(n.into());
+    }
+    pause!(cpu, AfterRootLoad);
     if previous != NO_MM && A::ASIDS == 1 {
         leave(cpu);
     }
@@ -166,6 +176,7 @@ pub(super) fn begin_flush<A: Arch>(mm: &Mm<A>) -> u64 {
     let generation = mm.next_flush_generation();
     // Full: changed the entries and the generation, then read the mask and what CPUs have loaded. Pairs with the fences in `load`.
     A::fence();
+    pause!(A::this_cpu(), AfterGeneration);
     generation
 }
 

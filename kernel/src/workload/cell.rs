@@ -11,6 +11,7 @@ use crate::ledger::Snapshot;
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
+use crate::scenario::play;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::suite::{Mode, Suite};
@@ -117,7 +118,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
 }
 
 /// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
-fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
+pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
     let by_nmi = matches!(setting.transport, TransportId::Broadcast | TransportId::Mixed)
         && A::NATIVE_TRANSPORT == NativeTransport::Ipi;
     if by_nmi && setting.walker.nests() {
@@ -128,7 +129,7 @@ fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdi
 }
 
 /// The row of a cell that is not run.
-fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
+pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
     CellRow {
         strategy: cell.strategy as u16,
         workload: cell.workload as u16,
@@ -147,7 +148,7 @@ fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> Ce
 }
 
 /// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
-fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
+pub(crate) fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
     let number = (cell.strategy as u64) << 16 | (cell.workload as u64) << 8 | cell.mode as u64;
     for cpu in A::machine().online() {
         cpu.chance.seed(suite.seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
@@ -196,7 +197,7 @@ fn invalidations<A: Arch>() -> u64 {
 }
 
 /// The counts of all CPUs together.
-fn totals<A: Arch>() -> Snapshot {
+pub(crate) fn totals<A: Arch>() -> Snapshot {
     A::machine().online().fold(Snapshot::default(), |sum, cpu| sum.plus(&cpu.ledger.snapshot()))
 }
 
@@ -205,7 +206,8 @@ fn retire_everywhere<A: Arch>(cpu: &'static Cpu<A>) {
     debug_assert!(A::machine().online().all(|other| other.id == cpu.id || other.rcu.pending() == 0));
 }
 
-fn row<A: Arch>(
+/// The row of a cell.
+pub(crate) fn row<A: Arch>(
     suite: &Suite,
     cell: Cell,
     strategy: &sync::Entry<A>,
@@ -255,6 +257,7 @@ fn row<A: Arch>(
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
         predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
         predicted_elided: form.elided.unwrap_or(u64::MAX),
+        steps: Default::default(),
         first: machine.first_violation.take(),
     }
 }
@@ -268,7 +271,10 @@ pub fn run_all<A: Arch>(
     for (index, cell) in suite.cells().enumerate() {
         cpu.events.write(EventKind::CellStart, 0, index as u64, 0);
         log::debug!("cell {index}: {:?}", cell);
-        let row = run(cpu, suite, cell)?;
+        let row = match &suite.script {
+            Some(script) => play::run(cpu, suite, cell, script)?,
+            None => run(cpu, suite, cell)?,
+        };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);
     }

@@ -197,7 +197,7 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
                 Mode::Same | Mode::Other => walk(cpu, crowd),
                 Mode::Contend => contend(cpu, crowd),
                 Mode::Spin => read_through_tlb(cpu, crowd.mm, AWAY),
-                Mode::Lazy | Mode::Idle => {}
+                Mode::Lazy | Mode::Idle | Mode::Scripted => {}
             }
         }
         nmi::drop_deferred(cpu);

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cell;
 pub mod crowd;
 pub mod file;
+pub mod fork;
 pub mod predict;
 pub mod shared;
 pub mod walker;
@@ -43,7 +44,13 @@ pub const NAMES: &[Named] = &[
     ("retract_truncate", "a file's PTE table is retracted, then its pages are truncated and used again"),
 ];
 
-/// The number of a workload in [`NAMES`].
+/// Workloads for scenarios only; their numbers go on after those of [`NAMES`].
+pub const STAGED: &[Named] = &[
+    ("fork", "fork of an mm with 512 anonymous pages"),
+    ("munmap_many", "munmap of 64 anonymous pages and of 1 GiB behind them whose PMD table has two sharers"),
+];
+
+/// The number of a workload in [`NAMES`], or in [`STAGED`] behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -62,6 +69,8 @@ pub enum WorkloadId {
     UnshareExit = 11,
     UnshareChain = 12,
     RetractTruncate = 13,
+    Fork = 14,
+    MunmapMany = 15,
 }
 
 impl WorkloadId {
@@ -82,6 +91,14 @@ impl WorkloadId {
         WorkloadId::UnshareChain,
         WorkloadId::RetractTruncate,
     ];
+
+    /// The workloads for scenarios, in the order of their numbers.
+    pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
+
+    /// Its name.
+    pub fn name_of(n: u16) -> Option<&'static str> {
+        NAMES.iter().chain(STAGED).nth(n.into()).map(|named| named.0)
+    }
 
     /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
     pub const fn reuses_a_walked_table(self) -> bool {
@@ -147,7 +164,8 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
             Box::new(anon::Anon::new(cpu, id)?)
         }
         CollapseShmem | RetractTruncate => Box::new(file::FileScene::new(cpu, id)?),
-        UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain => {
+        Fork => Box::new(fork::ForkScene::new(cpu)?),
+        UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
     })

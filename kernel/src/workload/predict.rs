@@ -50,6 +50,8 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMunmap3way => Rounds { flush: ops + ops / BATCH, flush_of_tables: ops + ops / BATCH, sync: 0 },
         // Linux makes one round more here, by a nested gather that ours does not need.
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
+        // For scenarios, where nothing is predicted.
+        Fork | MunmapMany => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
         // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
@@ -69,14 +71,14 @@ pub fn predict<A: Arch>(
     ops: u64,
 ) -> Prediction {
     let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None };
-    if mode == Mode::Contend || setting.transport == TransportId::Mixed {
+    if matches!(mode, Mode::Contend | Mode::Scripted) || setting.transport == TransportId::Mixed {
         return none;
     }
     let rounds = rounds(workload, ops);
     let others = cpus - 1;
     let interrupts = matches!(setting.transport, TransportId::Ipi | TransportId::Paravirt);
     let (told, loaded) = match mode {
-        Mode::Contend => return none,
+        Mode::Contend | Mode::Scripted => return none,
         // Every other CPU has the mm loaded.
         Mode::Same | Mode::Spin => (rounds.flush, true),
         // Lazy CPUs are told of tables only, and only by the first flush of an operation: it makes them unload the mm.

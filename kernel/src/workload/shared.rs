@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away};
-use crate::addr::{PUD_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::mm::address_space::{Backing, Mm};
 use crate::mm::entry::Perm;
@@ -23,6 +23,8 @@ use crate::tlb::switch;
 
 /// Mappings under one PUD table.
 pub const BATCH: u64 = 8;
+/// Anonymous pages before them, in [`WorkloadId::MunmapMany`].
+const PAGES_BEFORE: u64 = 64;
 /// Where they are: the first of 512 GiB that hold nothing else.
 const GIBS: VirtAddr = VirtAddr(0x100_0000_0000);
 
@@ -76,6 +78,11 @@ impl<A: Arch> Shared<A> {
     }
 }
 
+/// The anonymous pages that go together with the shared ones.
+fn before_gibs() -> Range<VirtAddr> {
+    VirtAddr(GIBS.0 - PAGES_BEFORE * PAGE_SIZE)..GIBS
+}
+
 impl<A: Arch> Scene<A> for Shared<A> {
     fn target(&self) -> Target<A> {
         let mm = self.leaver.as_ref().unwrap_or(&self.stayers[0]).clone();
@@ -95,6 +102,12 @@ impl<A: Arch> Scene<A> for Shared<A> {
             WorkloadId::UnshareChain => {
                 let both = [&self.leaver, &self.second];
                 both.into_iter().flatten().try_for_each(|mm| self.share(cpu, mm, 0))
+            }
+            WorkloadId::MunmapMany => {
+                let Some(mm) = self.leaver.clone() else { return Ok(()) };
+                mm.map(before_gibs(), Perm::WRITE, Backing::Anon)?;
+                fault::populate(cpu, &mm, before_gibs())?;
+                self.share(cpu, &mm, 0)
             }
             WorkloadId::UnshareMprotectLast => {
                 let Some(mm) = self.leaver.clone() else { return Ok(()) };
@@ -126,6 +139,11 @@ impl<A: Arch> Scene<A> for Shared<A> {
             WorkloadId::UnshareMprotectLast => {
                 if let Some(mm) = &self.leaver {
                     mprotect(cpu, mm, self.gib(0), Perm::empty())?;
+                }
+            }
+            WorkloadId::MunmapMany => {
+                if let Some(mm) = &self.leaver {
+                    munmap(cpu, mm, before_gibs().start..self.gib(0).end)?;
                 }
             }
             _ => {

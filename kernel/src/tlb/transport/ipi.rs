@@ -11,6 +11,7 @@ use crate::guard;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::oracle;
+use crate::pause;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
@@ -29,6 +30,7 @@ struct Order<'a, A: Arch> {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = targets(cpu, mm, &what);
+    pause!(cpu, AfterTargets);
     deliver(cpu, mm, flush, targets)
 }
 

@@ -8,6 +8,7 @@ pub mod paravirt;
 
 use crate::arch::{Arch, NativeTransport};
 use crate::mm::address_space::Mm;
+use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::suite::Named;
@@ -59,6 +60,11 @@ impl TransportId {
         }
     }
 
+    /// Whether flushes may reach other CPUs by an interrupt.
+    pub fn interrupts(self) -> bool {
+        self != TransportId::Broadcast
+    }
+
     /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm. As posted: true for native interrupts
     /// only, false where there is a broadcast instruction and for paravirtual flushes.
     pub fn flush_implies_interrupt(self) -> bool {
@@ -81,6 +87,7 @@ pub struct Flush {
 /// result have been in kernel code at interrupt level since. Called with interrupts enabled.
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, 0);
+    pause!(cpu, FlushBegin);
     let coverage = match A::machine().policy.transport() {
         TransportId::Ipi => ipi::flush(cpu, mm, what),
         TransportId::Broadcast => broadcast::flush(cpu, mm, what),
@@ -89,5 +96,6 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
     };
     crate::oracle::ghost::flushed(cpu);
     cpu.events.write(EventKind::FlushEnd, mm.id, what.start.0, coverage.interrupts().into());
+    pause!(cpu, FlushEnd);
     coverage
 }

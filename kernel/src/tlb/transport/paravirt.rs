@@ -13,6 +13,7 @@ use crate::arch::Arch;
 use crate::atomic::{AtomicU8, Ordering};
 use crate::guard;
 use crate::mm::address_space::Mm;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
@@ -68,6 +69,7 @@ impl Vcpu {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume(mm, *id)).collect();
+    pause!(cpu, AfterTargets);
     ipi::deliver(cpu, mm, flush, interrupted)
 }
 
@@ -87,16 +89,26 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
         return;
     }
     let enabled = A::irq_save();
-    let vcpu = &cpu.vcpu;
-    vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    vcpu.freeze();
+    freeze(cpu);
     let mut left = cpu.chance.next() % ROUNDS;
     while left > 0 && !cpu.inbox.is_raised() {
         A::relax();
         left -= 1;
     }
-    if vcpu.resume() && guard!(FlushOnResume) {
+    resume(cpu);
+    A::irq_restore(enabled);
+}
+
+/// The hypervisor takes the CPU away. Interrupts are masked until [`resume`].
+pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
+    let vcpu = &cpu.vcpu;
+    vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    vcpu.freeze();
+}
+
+/// The CPU runs again, and first invalidates what it owes.
+pub(crate) fn resume<A: Arch>(cpu: &Cpu<A>) {
+    if cpu.vcpu.resume() && guard!(FlushOnResume) {
         switch::flush_on_resume(cpu);
     }
-    A::irq_restore(enabled);
 }
