@@ -173,7 +173,7 @@ fn broadcast() {
             }
         })
     };
-    let what = Invalidation { start: AT, end: AT.add(4096), stride: Level::Pte, tables: false, all: false };
+    let what = Invalidation { start: AT, end: AT.add(4096), tables: false, all: false, ..Invalidation::ALL };
     let _ = transport::flush(world.cpu(0), &mm, what);
     // SAFETY: as above.
     assert_eq!(cell.with(|at| unsafe { *at }), 1);

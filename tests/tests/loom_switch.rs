@@ -50,7 +50,7 @@ impl Scene {
     }
 
     fn flush(&self, tables: bool) -> Coverage {
-        let what = Invalidation { start: AT, end: AT.add(4096), stride: Level::Pte, tables, all: false };
+        let what = Invalidation { start: AT, end: AT.add(4096), tables, all: false, ..Invalidation::ALL };
         transport::flush(self.world.cpu(0), &self.mm, what)
     }
 

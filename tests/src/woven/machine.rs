@@ -23,6 +23,9 @@ pub struct Woven;
 const CALL: u8 = 1;
 const NMI: u8 = 2;
 
+/// What a model wants done.
+type Action = Rc<dyn Fn()>;
+
 /// The machine of the model that runs on this host thread.
 pub(super) struct Board {
     pub(super) ram: *mut u8,
@@ -37,7 +40,7 @@ pub(super) struct Board {
     /// Entries that are loom's, by the address of their slot.
     pub(super) entries: RefCell<HashMap<usize, Rc<AtomicU64>>>,
     /// What each CPU does when it invalidates.
-    pub(super) invalidated: RefCell<Vec<Option<Rc<dyn Fn()>>>>,
+    pub(super) invalidated: RefCell<Vec<Option<Action>>>,
 }
 
 thread_local! {
