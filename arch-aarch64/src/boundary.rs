@@ -1,16 +1,17 @@
 //! [`Aarch64`] as the core sees it: each function is a line or two over the modules beside this one.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use kernel::addr::{PhysAddr, VirtAddr};
+use kernel::addr::{Level, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
+use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi::{self, Reach};
-use crate::{Aarch64, counter, cpu_area, entry, features, gic, kernel_map, mmu, timer, user};
+use crate::{Aarch64, counter, cpu_area, entry, features, fixup, gic, kernel_map, mmu, timer, user};
 
 static MACHINE: spin::Once<Machine<Aarch64>> = spin::Once::new();
 
@@ -35,7 +36,9 @@ impl Arch for Aarch64 {
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
     const ASIDS: u32 = 1 << 16;
     const INVALIDATION_CEILING: u64 = tlbi::CEILING;
-    const USER_END: VirtAddr = VirtAddr(1 << 48);
+    // The last entry of the root is the one that points at the root.
+    const USER_END: VirtAddr = tlbi::SELF_MAP;
+    const SELF_MAP: VirtAddr = tlbi::SELF_MAP;
     const KERNEL_STACKS: VirtAddr = VirtAddr(kernel_map::KERNEL_STACKS);
 
     #[inline(always)]
@@ -170,8 +173,13 @@ impl Arch for Aarch64 {
         counter::now()
     }
 
-    unsafe fn init_root(_root: PhysAddr) {
-        // The kernel half has its own root.
+    unsafe fn init_root(root: PhysAddr) {
+        // The kernel half has its own root; of this one, only the entry that points at itself is filled in. A table descriptor is
+        // also a page descriptor that EL1 may read and nobody may write ([`entry`]).
+        let slot = tlbi::SELF_MAP.index(Level::Pgd);
+        // SAFETY: the caller gives a frame of 512 words, in RAM, to be a table; the slot is one of them. Table entries are only accessed as atomics.
+        let slot = unsafe { &*Self::direct_map(root).cast::<AtomicU64>().add(slot) };
+        Self::store_entry(slot, <entry::Codec as EntryCodec>::table(root));
     }
 
     #[inline(always)]
@@ -203,6 +211,11 @@ impl Arch for Aarch64 {
     #[inline]
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
         user::write(va, value)
+    }
+
+    #[inline(always)]
+    fn probe_entry(at: VirtAddr) -> u64 {
+        fixup::load_or_zero(at)
     }
 
     unsafe fn map_kernel_page(va: VirtAddr, page: PhysAddr, new_table: &mut dyn FnMut() -> PhysAddr) {

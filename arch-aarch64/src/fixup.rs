@@ -6,6 +6,8 @@
 
 use core::arch::asm;
 
+use kernel::addr::VirtAddr;
+
 /// One pair.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -49,4 +51,32 @@ pub fn probe(address: u64) -> Option<u64> {
         );
     }
     (failed == 0).then_some(value)
+}
+
+/// Reads eight bytes at `at`; 0 where that faults. The way back from a fault lies apart, so that a load that succeeds is one instruction.
+///
+/// `LDAR`, not `LDR` nor `LDAPR`: the addresses do not depend on each other's values, so nothing else keeps these loads in order; and only `LDAR` waits for
+/// the store of an earlier release read-modify-write, which alone is no full barrier here.
+#[inline(always)]
+pub fn load_or_zero(at: VirtAddr) -> u64 {
+    let value: u64;
+    // SAFETY: the load has no effect but on `value`; if it faults, the pair in `.fixup` resumes at the code that sets `value` and jumps behind it.
+    // Not `pure`: each call reads anew, in the order of the program.
+    unsafe {
+        asm!(
+            "77: ldar {value}, [{at}]",
+            "78:",
+            ".pushsection .text.fixup, \"ax\"",
+            "79: mov {value}, xzr",
+            "b 78b",
+            ".popsection",
+            ".pushsection .fixup, \"a\"",
+            ".quad 77b, 79b",
+            ".popsection",
+            at = in(reg) at.0,
+            value = out(reg) value,
+            options(nostack, preserves_flags)
+        );
+    }
+    value
 }

@@ -50,9 +50,13 @@
 
 use kernel::addr::{Level, PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;
+use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi_range::Ranges;
+
+/// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): what the last entry of its root maps.
+pub const SELF_MAP: VirtAddr = VirtAddr(511 << 39);
 
 /// Above this many entries the whole address space goes at once.
 pub const CEILING: u64 = 512;
@@ -230,9 +234,28 @@ impl Entries {
 #[inline(always)]
 fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut say: impl FnMut(TlbiOp)) {
     let entries = Entries::of(what);
-    if what.all || entries.count > CEILING {
+    let recursive = what.recursive_pages(SELF_MAP);
+    // The control must not drop by accident what it leaves out, as an emulator may that is asked for many pages at once.
+    let range = range && !matches!(what.recursive, Recursive::LeftOut);
+    if what.all || entries.count > CEILING || recursive.iter().any(|pages| pages.count >= CEILING) {
         say(O::space(Space::new(asid)));
-    } else if range {
+        return;
+    }
+    // Tables that were read as pages: the last lookup ended on the descriptor that was cleared, and the walk cache may hold those on the way.
+    for Pages { first, count } in recursive {
+        if range {
+            Ranges::new(asid, first, count).for_each(|piece| {
+                say(match piece {
+                    Ok(range) => O::range_all_levels(range),
+                    Err(page) => O::all_levels(page),
+                })
+            });
+        } else {
+            let first = Page::new(asid, first);
+            (0..count).for_each(|n| say(O::all_levels(Page(first.0 + n))));
+        }
+    }
+    if range {
         let pages = entries.count << (what.stride.shift() - Level::Pte.shift());
         for piece in Ranges::new(asid, entries.first, pages) {
             say(match (piece, what.tables) {

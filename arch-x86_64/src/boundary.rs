@@ -13,7 +13,7 @@ use x86_64::instructions::interrupts;
 use crate::cpu_area::CpuLocal;
 use crate::entry::Codec;
 use crate::tlb::{self, Plan};
-use crate::{X86, apic, cpu_area, kernel_map, user};
+use crate::{X86, apic, cpu_area, fixup, kernel_map, user};
 
 static MACHINE: Once<Machine<X86>> = Once::new();
 
@@ -25,6 +25,8 @@ impl Arch for X86 {
     const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = tlb::CEILING;
     const USER_END: VirtAddr = user::USER_END;
+    const SELF_MAP: VirtAddr = tlb::SELF_MAP;
+    const LEAF_READS_AS_TABLE: bool = true;
     const KERNEL_STACKS: VirtAddr = kernel_map::KERNEL_STACKS;
 
     #[inline(always)]
@@ -164,6 +166,11 @@ impl Arch for X86 {
     #[inline]
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
         user::write(va, value)
+    }
+
+    #[inline(always)]
+    fn probe_entry(at: VirtAddr) -> u64 {
+        fixup::load_or_zero(at)
     }
 
     unsafe fn map_kernel_page(va: VirtAddr, page: PhysAddr, new_table: &mut dyn FnMut() -> PhysAddr) {

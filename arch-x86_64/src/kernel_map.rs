@@ -4,6 +4,8 @@
 //! its physical address and mapped by 4 KiB pages: text executable and not writable, constants neither, data writable and not
 //! executable. Nothing else in this half is executable. All leaves are global.
 //!
+//! One entry of this half differs from root to root: the one at [`SELF_MAP`], through which the root reads itself and all tables below it.
+//!
 //! [`build`] fills in [`ROOT`] once, on the boot CPU, while the entry code's own tables are still loaded. The four top-level entries exist
 //! from then on, so roots that were prepared before a stack was mapped see it too. Entries only ever go from absent to present, so
 //! nothing here is ever invalidated.
@@ -13,6 +15,8 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use kernel::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, PhysAddr, VirtAddr};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTableFlags as Flags, PhysFrame};
+
+use crate::tlb::{self, SELF_MAP};
 
 /// Where physical address 0 is in the direct map.
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
@@ -225,7 +229,7 @@ pub unsafe fn map_page(va: VirtAddr, page: PhysAddr, new_table: &mut dyn FnMut()
     slot.store(page.0 | DATA.bits(), Ordering::Relaxed);
 }
 
-/// Gives a new root the kernel half.
+/// Gives a new root the kernel half, and the entry that points at itself.
 ///
 /// # Safety
 /// `root` is a zeroed frame that nothing else uses.
@@ -235,6 +239,7 @@ pub unsafe fn init_root(root: PhysAddr) {
     for (to, from) in new.iter().zip(&ROOT.0).skip(ENTRIES / 2) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+    new[SELF_MAP.index(Level::Pgd)].store(root.0 | tlb::SELF_ENTRY, Ordering::Relaxed);
 }
 
 /// Makes the CPU translate by `root`. Drops everything that is not global.

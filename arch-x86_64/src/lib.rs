@@ -6,8 +6,8 @@
 //! The machine that is assumed: 4-level paging with NX, a local APIC in xAPIC mode whose timer counts at 1 GHz (QEMU's), a
 //! time-stamp counter. PCID is not used: translations are not tagged, and a write of CR3 drops everything that is not global.
 //!
-//! Address space, by top-level entry: 0 to 255 the user half of the current mm; 256 the direct map of all RAM; 384 kernel stacks; 511 the
-//! image and the APIC's registers (module `kernel_map`). All roots share the kernel half.
+//! Address space, by top-level entry: 0 to 255 the user half of the current mm; 256 the direct map of all RAM; 384 kernel stacks; 510 the
+//! tables of the current mm (module [`tlb`]); 511 the image and the APIC's registers (module `kernel_map`). All roots share the kernel half.
 #![no_std]
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]

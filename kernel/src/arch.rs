@@ -65,6 +65,13 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     const INVALIDATION_CEILING: u64;
     /// First address above the user half.
     const USER_END: VirtAddr;
+    /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at itself there
+    /// ([`Arch::init_root`]); 0 where there is no such mapping. Read-only, never executable, closed to user mode, tagged like the mm, above every
+    /// address that a region may have. See [`crate::mm::self_map`].
+    const SELF_MAP: VirtAddr = VirtAddr(0);
+    /// Whether the hardware takes a 2 MiB leaf for a valid 4 KiB one where a walk of four levels ends on it, so that through [`Arch::SELF_MAP`] the page's
+    /// *contents* can be read as if they were entries. x86_64: yes (PS and PAT are the same bit). aarch64: no (a block is no page).
+    const LEAF_READS_AS_TABLE: bool = false;
     /// Where per-CPU kernel stacks may be mapped: at least 512 × 128 KiB from here are free in the kernel half.
     const KERNEL_STACKS: VirtAddr;
 
@@ -178,6 +185,16 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     fn read_user(va: VirtAddr) -> Result<u64, UserFault>;
     /// Writes eight bytes at a user address through this CPU's translation.
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault>;
+
+    /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is what an absent entry reads,
+    /// where there is no translation: the exception table continues behind the load, no general fault path is entered. One instruction when it succeeds.
+    ///
+    /// Acquire, and not before an earlier release or read-modify-write either: a reference that was taken before is visible before this load is done.
+    #[inline(always)]
+    fn probe_entry(at: VirtAddr) -> u64 {
+        let _ = at;
+        0
+    }
 
     /// Maps one 4 KiB kernel page, readable and writable, never executable, taking zeroed table frames from `new_table`. The slot was empty.
     ///

@@ -48,6 +48,9 @@ guards! {
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
     NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
+    SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
+    SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
+    SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
     WalkPublish: "the walk publishes what its strategy asks for", Scenario;
     PublishFirst: "the walk publishes before it reads the first entry", Scenario;
     ReadOnce: "the walk takes the next table from the PMD value that it checked", Scenario;

@@ -21,6 +21,15 @@ use crate::suite::{Engine, Hook, Suite};
 /// The strategies under which a guard can be missed: one that syncs always, one that relies on the flush alone.
 const STRATEGIES: [&str; 2] = ["none", "sync-all"];
 
+/// What is run without these guards; with none taken away, everything that is used.
+fn strategies(without: &[&str]) -> Vec<&'static str> {
+    if without.iter().any(|guard| guard.starts_with("SelfMap")) {
+        return vec!["self-map"];
+    }
+    let others = if without.is_empty() { &["self-map"][..] } else { &[] };
+    [&STRATEGIES, others].concat()
+}
+
 /// Runs the kernel with one guard removed at a time: some check must fail
 ///
 /// A run without a mutation comes first and must be as expected, else the whole command says nothing. A guard that nobody misses is an error.
@@ -121,7 +130,7 @@ impl Mutate {
 
     fn probe(&self, arch: Arch, transport: &'static str, seed: u64, without: Vec<&'static str>) -> Probe {
         let suite = Suite {
-            strategies: STRATEGIES.to_vec(),
+            strategies: strategies(&without),
             transport: Some(transport),
             workloads: kernel::workload::NAMES.iter().map(|(name, _)| *name).collect(),
             modes: vec![Mode::NAMES[Mode::Contend as usize].0],

@@ -18,17 +18,16 @@ pub(crate) fn in_words(row: &Row) -> String {
         ViolationKind::WrongPage | ViolationKind::StaleTranslation => format!("page in frame {:#x}", v.pfn),
         _ => format!("{} table in frame {:#x}", level_name(v.level), v.pfn),
     };
-    format!(
-        "{}: cpu {} in its walk {} to {:#x} (mm {}) held the {subject}; cpu {} {end} in operation {}; {}",
-        kind.in_words(),
-        v.walker,
-        v.walk,
-        v.address,
-        v.mm,
-        v.updater,
-        v.op,
-        order(kind, v.times)
-    )
+    let (kind_in_words, order) = (kind.in_words(), order(kind, v.times));
+    let who = format!("cpu {} in its walk {} to {:#x} (mm {})", v.walker, v.walk, v.address, v.mm);
+    if kind == ViolationKind::StaleRecursion {
+        // The walk found it out itself; who had changed the tables is not noted.
+        return format!(
+            "{kind_in_words}: {who} had found the {subject} in its PMD entry, in operation {}; {order}",
+            v.op
+        );
+    }
+    format!("{kind_in_words}: {who} held the {subject}; cpu {} {end} in operation {}; {order}", v.updater, v.op)
 }
 
 fn level_name(level: u16) -> &'static str {

@@ -2,21 +2,31 @@
 
 use std::vec::Vec;
 
-use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, VirtAddr};
+use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::Asid;
+use kernel::mm::entry::{Entry, EntryCodec, Perm};
+use kernel::mm::self_map::{Recursive, entry_address};
 use kernel::tlb::invalidation::Invalidation;
 
 use super::Reach::{Broadcast, Local};
 use super::Step::{DsbIsh, DsbIshst, DsbNsh, DsbNshst, Isb, Tlbi};
 use super::TlbiOp::*;
-use super::{CEILING, Page, Range, Reach, Space, Step, plan};
+use super::{CEILING, Page, Range, Reach, SELF_MAP, Space, Step, plan};
+use crate::entry::Codec;
 
 const ASID: Asid = Asid(0xabcd);
 const START: u64 = 0x0000_7f12_3440_0000;
 
 fn range(entries: u64, stride: Level, tables: bool) -> Invalidation {
     let end = START + entries * stride.entry_size();
-    Invalidation { start: VirtAddr(START), end: VirtAddr(end), stride, tables, all: false }
+    Invalidation {
+        start: VirtAddr(START),
+        end: VirtAddr(end),
+        stride,
+        tables,
+        all: false,
+        recursive: Recursive::Unused,
+    }
 }
 
 fn steps_with(what: &Invalidation, reach: Reach, ranges: bool) -> Vec<Step> {
@@ -111,6 +121,7 @@ fn unaligned_ranges_take_the_entries_they_touch() {
         stride: Level::Pmd,
         tables: false,
         all: false,
+        recursive: Recursive::Unused,
     };
     assert_eq!(steps(&what, Broadcast), [DsbIshst, Tlbi(Vale1is(page(0))), Tlbi(Vale1is(page(512))), DsbIsh, Isb]);
 }
@@ -153,4 +164,42 @@ fn ranges_where_allowed() {
     assert_eq!(all, [DsbIshst, Tlbi(Rvae1is(Range(operand))), DsbIsh, Isb]);
     let one = steps_with(&range(1, Level::Pte, false), Local, true);
     assert_eq!(one, [DsbNshst, Tlbi(Vale1(page(0))), DsbNsh, Isb]);
+}
+
+/// A PTE table that was unlinked takes one operation more, at the address at which it was read, before the others and between the same barriers.
+#[test]
+fn a_removed_table_takes_one_more() {
+    let mut what = range(512, Level::Pte, true);
+    what.recursive = Recursive::Removed(Level::Pte);
+    let all = steps(&what, Broadcast);
+    let window = entry_address(SELF_MAP, Level::Pte, VirtAddr(START));
+    assert_eq!(all[..2], [DsbIshst, Tlbi(Vae1is(Page::new(ASID, window)))]);
+    assert_eq!(all[2..], steps(&range(512, Level::Pte, true), Broadcast)[1..]);
+    // The same with ranges: a single page has no range form.
+    assert!(steps_with(&what, Local, true).contains(&Tlbi(Vae1(Page::new(ASID, window)))));
+    // A removed PMD table: 513 pages, so everything goes.
+    let mut what = range(1, Level::Pud, true);
+    what.recursive = Recursive::Removed(Level::Pmd);
+    assert_eq!(steps(&what, Broadcast), [DsbIshst, Tlbi(Aside1is(Space::new(ASID))), DsbIsh, Isb]);
+}
+
+#[test]
+fn what_is_left_out_is_left_out() {
+    let mut what = range(512, Level::Pte, true);
+    what.recursive = Recursive::LeftOut;
+    assert_eq!(steps(&what, Broadcast), steps(&range(512, Level::Pte, true), Broadcast));
+    assert_eq!(steps_with(&what, Broadcast, true), steps(&what, Broadcast));
+}
+
+/// What the last lookup of a recursive walk makes of descriptors: a table is a page, a block is nothing.
+#[test]
+fn a_table_reads_as_a_page_and_a_block_does_not() {
+    let table = PhysAddr(0x4567_8000);
+    assert_eq!(
+        Codec::decode(Level::Pte, Codec::table(table)),
+        Entry::Leaf { page: table, perm: Perm::empty() },
+        "a page that is read-only and not executable"
+    );
+    let block = Codec::leaf(Level::Pmd, PhysAddr(0x4560_0000), Perm::WRITE);
+    assert_eq!(Codec::decode(Level::Pte, block), Entry::Absent);
 }

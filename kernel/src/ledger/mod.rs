@@ -41,10 +41,12 @@ pub enum Elision {
     NoWalker = 3,
     /// The table is not reused: a fresh one takes its place.
     FreshTable = 4,
+    /// Walkers read through a recursive mapping, which the flush has taken from them.
+    SelfMap = 5,
 }
 
 /// How many reasons there are.
-pub const ELISIONS: usize = 5;
+pub const ELISIONS: usize = 6;
 
 /// A count that only its CPU changes.
 #[derive(Default)]

@@ -13,6 +13,7 @@ use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::file::File;
 use crate::mm::frame::FrameState;
 use crate::mm::page;
+use crate::mm::self_map::Recursive;
 use crate::mm::share;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle::{self, ghost};
@@ -114,8 +115,14 @@ fn break_copy_on_write<A: Arch>(
     page::tag::<A>(new, mm.id, va.0);
     // Another page at the same address: break before make.
     guard.clear(Level::Pte, va);
-    let what =
-        Invalidation { start: va, end: va.add(crate::addr::PAGE_SIZE), stride: Level::Pte, tables: false, all: false };
+    let what = Invalidation {
+        start: va,
+        end: va.add(crate::addr::PAGE_SIZE),
+        stride: Level::Pte,
+        tables: false,
+        all: false,
+        recursive: Recursive::Unused,
+    };
     let _ = transport::flush(cpu, mm, what);
     guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, new.addr(), region.perm));
     page::put(cpu, old, 1);

@@ -126,6 +126,13 @@ impl<A: Arch> Frame<A> {
         self.generation.load(Ordering::Relaxed)
     }
 
+    /// How often the frame was allocated or used again, read before whatever is read next. A table is given a new number before anything else takes its place in
+    /// its parent. Acquire: pairs with the release of the entry that does.
+    #[inline(always)]
+    pub fn generation_now(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Tables: their level.
     pub fn level(&self) -> Level {
         Level::from_number(self.level.load(Ordering::Relaxed)).unwrap_or(Level::Pte)

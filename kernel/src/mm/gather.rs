@@ -21,6 +21,7 @@ use crate::mm::file::{Contents, File};
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc;
 use crate::mm::page;
+use crate::mm::self_map;
 use crate::mm::share;
 use crate::mm::state::{self, Unlinked};
 use crate::mm::table::{self, Table};
@@ -53,6 +54,8 @@ pub struct Gather<'m, A: Arch> {
     stride: Level,
     freed_tables: bool,
     unshared_tables: bool,
+    /// The highest level of what can be read through the recursive mapping and is no longer there: see [`crate::mm::self_map`].
+    unreadable: Option<Level>,
     everything: bool,
     /// Some flush of this gather has interrupted another CPU; never cleared, as in v3 ([`crate::sync::gather_flag`]).
     interrupted: bool,
@@ -78,6 +81,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             stride: Level::Pud,
             freed_tables: false,
             unshared_tables: false,
+            unreadable: None,
             everything: false,
             interrupted: false,
             local: [Pfn(0); LOCAL],
@@ -95,6 +99,9 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.start = self.start.min(va);
         self.end = self.end.max(va.add(level.entry_size()));
         self.stride = self.stride.min(level);
+        if level == Level::Pmd {
+            self.unreadable = self.unreadable.max(self_map::read_through_leaf::<A>());
+        }
     }
 
     /// The whole mm goes: one flush of everything.
@@ -142,6 +149,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.freed_tables = true;
         self.changed(unlinked.parent_level(), unlinked.va());
         self.stride = self.stride.min(unlinked.table().frame().level());
+        self.unreadable = self.unreadable.max(unlinked.parent_level().below());
         if self.table_batch.is_none() {
             self.table_batch = self.batch_page();
         }
@@ -171,6 +179,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.unshared_tables = true;
         self.changed(Level::Pud, va);
         self.stride = Level::Pmd;
+        self.unreadable = self.unreadable.max(Some(Level::Pmd));
         self.unshared.push(offset);
     }
 
@@ -205,6 +214,7 @@ impl<'m, A: Arch> Gather<'m, A> {
                 stride: self.stride,
                 tables: self.freed_tables || self.unshared_tables,
                 all: self.everything,
+                recursive: self_map::covering::<A>(self.unreadable),
             };
             transport::flush(self.cpu, self.mm, what)
         });
@@ -214,6 +224,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.stride = Level::Pud;
         self.freed_tables = false;
         self.unshared_tables = false;
+        self.unreadable = None;
         coverage
     }
 

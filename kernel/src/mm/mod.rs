@@ -18,6 +18,8 @@ pub mod protect;
 pub mod rcu_walk;
 pub mod reclaim;
 pub mod retract;
+pub mod self_map;
+pub mod self_walk;
 pub mod share;
 pub mod state;
 pub mod table;

@@ -147,6 +147,7 @@ use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
+use crate::mm::self_map;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
 use crate::pause;
@@ -239,6 +240,7 @@ impl<'m, A: Arch> Unlinked<'m, A> {
             stride: Level::Pte,
             tables: true,
             all: false,
+            recursive: self_map::covering::<A>(self.0.level.below()),
         };
         let coverage = transport::flush(cpu, self.0.mm, what);
         Flushed { place: self.0, coverage }

@@ -19,6 +19,7 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::self_walk;
 use crate::mm::table::Table;
 use crate::oracle::ghost;
 use crate::pause;
@@ -92,7 +93,11 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let mut done = 0;
     while done < pages.len() {
         let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
-        let count = one_pmd::<A, S, PIN>(cpu, mm, va, write, &mut pages[done..]);
+        let count = if S::SELF_MAP {
+            self_walk::one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..])
+        } else {
+            one_pmd::<A, S, PIN>(cpu, mm, va, write, &mut pages[done..])
+        };
         done += count;
         // Less than the whole PMD entry's worth, and more was wanted: the walk ends here.
         if count == 0 || (done < pages.len() && !start.add((done as u64) << 12).is_aligned(Level::Pmd)) {
@@ -248,7 +253,7 @@ fn ptes<A: Arch, const PIN: bool>(
 
 /// Gives references back that the recheck forbade. The last one may be ours, if the page was freed meanwhile.
 #[cold]
-fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
+pub(super) fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
     if PIN {
         A::machine().frames.get(head).drop_pins(count);
     }

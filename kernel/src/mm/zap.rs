@@ -9,6 +9,7 @@ use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::gather::Gather;
 use crate::mm::page;
 use crate::mm::reclaim::{self, Emptied};
+use crate::mm::self_map;
 use crate::mm::table::{self, Table};
 use crate::pause;
 use crate::smp::cpu::Cpu;
@@ -68,12 +69,16 @@ fn zap_pmd<A: Arch>(
                 let Entry::Leaf { page, .. } = guard.entry(Level::Pmd, range.start) else { continue };
                 guard.clear(Level::Pmd, range.start);
                 let deposited = guard.withdraw();
+                // Under the map lock for reading a fault may link a table here as soon as the lock is dropped.
+                let flushed = empty == EmptyTables::Reclaim && self_map::leaf_goes(cpu, mm, range.start);
                 drop(guard);
                 if let Some(deposited) = deposited {
                     // It was drained before it was deposited, and no entry points at it.
                     table::free(cpu, deposited.pfn());
                 }
-                gather.changed(Level::Pmd, range.start);
+                if !flushed {
+                    gather.changed(Level::Pmd, range.start);
+                }
                 if gather.page(page.pfn()) {
                     gather.flush();
                 }
@@ -164,6 +169,7 @@ pub(super) fn split<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, pmd: Table<A>, va
         stride: Level::Pmd,
         tables: false,
         all: false,
+        recursive: self_map::covering::<A>(self_map::read_through_leaf::<A>()),
     };
     let _ = crate::tlb::transport::flush(cpu, mm, what);
     let frame = A::machine().frames.get(page.pfn());

@@ -7,6 +7,7 @@
 //! All of it is compiled in only with `checking`, and writes only plain words of its own CPU: it adds no barrier to the protocols it watches.
 
 pub mod ghost;
+pub(crate) mod recursive;
 pub mod value;
 
 use crate::addr::{Pfn, VirtAddr};

@@ -109,10 +109,12 @@ pub enum ViolationKind {
     StaleTranslation = 5,
     /// A table was unlinked although it still mapped something.
     LostMapping = 6,
+    /// A recursive address led to a table that was no longer there, though its flush was complete.
+    StaleRecursion = 7,
     /// A walk took the frame of a page for a table.
-    PageForTable = 7,
+    PageForTable = 8,
     /// A page that a walk had pinned was shared with a forked mm.
-    PinnedAndShared = 8,
+    PinnedAndShared = 9,
 }
 
 impl ViolationKind {
@@ -126,6 +128,7 @@ impl ViolationKind {
             ReadPoison,
             StaleTranslation,
             LostMapping,
+            StaleRecursion,
             PageForTable,
             PinnedAndShared,
         ]
@@ -135,7 +138,7 @@ impl ViolationKind {
 
     /// Whether the ghost oracle found it (else the value oracle did).
     pub fn by_state(self) -> bool {
-        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld)
+        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld | ViolationKind::StaleRecursion)
     }
 
     /// In words.
@@ -147,6 +150,7 @@ impl ViolationKind {
             ViolationKind::ReadPoison => "a walk read an entry of a freed table",
             ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
+            ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
         }

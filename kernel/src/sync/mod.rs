@@ -17,6 +17,7 @@ pub mod gather_flag;
 pub mod mask_targeted;
 pub mod none;
 pub mod rcu;
+pub mod self_map;
 pub mod static_hook;
 pub mod sync_all;
 pub mod targeted;
@@ -175,6 +176,9 @@ pub trait Strategy: 'static {
     /// In one line.
     const ABOUT: &'static str;
 
+    /// Its walks read through the recursive mapping ([`crate::mm::self_walk`]), and flushes cover that ([`crate::mm::self_map`]).
+    const SELF_MAP: bool = false;
+
     /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or refused.
     fn promises(setting: Setting) -> Verdict;
 
@@ -221,6 +225,8 @@ pub struct Entry<A: Arch> {
     pub predicts: fn(&Round) -> Option<Predicted>,
     /// [`Strategy::decide`].
     pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
+    /// [`Strategy::SELF_MAP`].
+    pub self_map: bool,
     /// `get_user_pages_fast`, compiled for it.
     pub get_user_pages_fast: WalkFn<A>,
     /// `pin_user_pages_fast`, compiled for it.
@@ -237,6 +243,7 @@ impl<A: Arch> Entry<A> {
             frees_without_grace: S::frees_without_grace,
             predicts: S::predicts,
             decide: S::decide,
+            self_map: S::SELF_MAP,
             get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
             pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
         }
@@ -315,4 +322,5 @@ strategies! {
     fresh_table::FreshTable,
     mask_targeted::MaskTargeted,
     coverage::Coverage,
+    self_map::SelfMap,
 }

@@ -1,6 +1,7 @@
 //! What a flush must invalidate: the range, the size of the leaves in it, and whether tables were removed too.
 
 use crate::addr::{Level, VirtAddr};
+use crate::mm::self_map::Recursive;
 
 /// The scope of one invalidation in one mm.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,12 +16,20 @@ pub struct Invalidation {
     pub tables: bool,
     /// Everything of the mm, whatever the range says.
     pub all: bool,
+    /// Which translations of the recursive mapping go too. Nothing but what [`crate::mm::self_map`] asks for.
+    pub recursive: Recursive,
 }
 
 impl Invalidation {
     /// Everything of the mm, tables included.
-    pub const ALL: Invalidation =
-        Invalidation { start: VirtAddr(0), end: VirtAddr(0), stride: Level::Pte, tables: true, all: true };
+    pub const ALL: Invalidation = Invalidation {
+        start: VirtAddr(0),
+        end: VirtAddr(0),
+        stride: Level::Pte,
+        tables: true,
+        all: true,
+        recursive: Recursive::Unused,
+    };
 
     /// How many entries of the stride's size the range has.
     pub const fn entries(&self) -> u64 {
