@@ -48,15 +48,15 @@ guards! {
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
     NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
-    SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
-    SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
-    SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
     WalkPublish: "the walk publishes what its strategy asks for", Scenario;
     PublishFirst: "the walk publishes before it reads the first entry", Scenario;
     ReadOnce: "the walk takes the next table from the PMD value that it checked", Scenario;
     UnlinkFlush: "an unlinked table is flushed before it is used again", Scenario;
     SyncInterrupt: "the interrupts of a sync", Scenario;
     BatchlessFlush: "a gather without a batch page flushes before it drops a page", Scenario;
+    SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
+    SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
+    SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -51,20 +51,22 @@ impl State {
         let own = &mut next.threads[thread];
         own.at += 1;
         match op {
-            Op::Set(register, value) => drop(own.registers.insert(register.clone(), *value)),
+            Op::Set(register, value) => {
+                own.registers.insert(register.clone(), *value);
+            }
             Op::Store(variable, value) => own.buffer.push((variable.clone(), *value)),
             Op::StoreRegister(variable, register) => {
                 let value = own.registers.get(register).copied().unwrap_or(0);
                 own.buffer.push((variable.clone(), value));
             }
             Op::Load(register, variable) => {
-                drop(own.registers.insert(register.clone(), self.read(thread, variable)));
+                own.registers.insert(register.clone(), self.read(thread, variable));
             }
             Op::Exchange(..) | Op::Full if !own.buffer.is_empty() => return None,
             Op::Exchange(variable, register) => {
                 let new = own.registers.get(register).copied().unwrap_or(0);
                 let old = next.memory.insert(variable.clone(), new).unwrap_or(0);
-                drop(own.registers.insert(register.clone(), old));
+                own.registers.insert(register.clone(), old);
             }
             Op::Full | Op::Weak => {}
         }

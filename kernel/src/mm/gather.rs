@@ -178,7 +178,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         unlinked.into_gather();
         self.unshared_tables = true;
         self.changed(Level::Pud, va);
-        self.stride = Level::Pmd;
+        self.stride = self.stride.min(Level::Pmd);
         self.unreadable = self.unreadable.max(Some(Level::Pmd));
         self.unshared.push(offset);
     }

@@ -72,14 +72,25 @@ pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u6
         }
     }
     for (mm, va) in places {
-        retract_one(cpu, &mm, va);
+        retract_one(cpu, &mm, file, at, va);
     }
     rcu::poll(cpu);
     Ok(())
 }
 
-fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr) {
+/// Only where the whole table shows this part of this file: a mapping that is not aligned shares its tables with its neighbours, and one that was found under the file's
+/// lock may be gone by now.
+fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: u64, va: VirtAddr) {
     let map = mm.map.read();
+    let shows_it = region_at(&map, va).is_some_and(|r| match &r.backing {
+        Backing::File(mapped, offset) => {
+            mapped.id == file.id && offset + (va.0 - r.range.start.0) == at && va.add(PMD_SIZE) <= r.range.end
+        }
+        _ => false,
+    });
+    if !shows_it || !va.is_aligned(Level::Pmd) {
+        return;
+    }
     let Some(pmd) = mm.table_at(Level::Pmd, va) else { return };
     let mut parent = pmd.lock();
     let Some(pte) = parent.table().below(Level::Pmd, va) else { return };

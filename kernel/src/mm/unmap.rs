@@ -116,8 +116,11 @@ pub(super) fn free_tables<A: Arch>(
 pub fn dontneed<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>) -> Result<(), MapError> {
     check_range::<A>(&range)?;
     let map = mm.map.read();
-    if !map.iter().any(|r| r.range.start <= range.start && range.end <= r.range.end) {
-        return Err(MapError::NotMapped(range.start));
+    let covers = |r: &&Region<A>| r.range.start <= range.start && range.end <= r.range.end;
+    let region = map.iter().find(covers).ok_or(MapError::NotMapped(range.start))?;
+    if matches!(region.backing, Backing::Shared(..)) {
+        // Its leaves are in tables that other mms link: dropping them here would drop them there, without a flush there.
+        return Err(MapError::Forbidden(range.start));
     }
     let mut gather = Gather::new(cpu, mm);
     let result = zap::zap(cpu, mm, range, EmptyTables::Reclaim, &mut gather);

@@ -109,12 +109,12 @@ pub enum ViolationKind {
     StaleTranslation = 5,
     /// A table was unlinked although it still mapped something.
     LostMapping = 6,
-    /// A recursive address led to a table that was no longer there, though its flush was complete.
-    StaleRecursion = 7,
     /// A walk took the frame of a page for a table.
-    PageForTable = 8,
+    PageForTable = 7,
     /// A page that a walk had pinned was shared with a forked mm.
-    PinnedAndShared = 9,
+    PinnedAndShared = 8,
+    /// A recursive address led to a table that was no longer there, though its flush was complete.
+    StaleRecursion = 9,
 }
 
 impl ViolationKind {
@@ -128,9 +128,9 @@ impl ViolationKind {
             ReadPoison,
             StaleTranslation,
             LostMapping,
-            StaleRecursion,
             PageForTable,
             PinnedAndShared,
+            StaleRecursion,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -150,9 +150,9 @@ impl ViolationKind {
             ViolationKind::ReadPoison => "a walk read an entry of a freed table",
             ViolationKind::StaleTranslation => "a translation led to a page that no longer belonged there",
             ViolationKind::LostMapping => "a table was unlinked although it still mapped something",
-            ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
+            ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
         }
     }
 }

@@ -47,7 +47,8 @@ impl Loaded {
 
     /// Whether the mm is loaded but not used.
     pub fn is_lazy(&self) -> bool {
-        self.lazy.load(Ordering::Relaxed)
+        // Acquire: pairs with the release in `become_lazy`; who leaves a lazy CPU out of a sync is behind its last walk.
+        self.lazy.load(Ordering::Acquire)
     }
 
     /// The flush generation that this CPU has caught up with.
@@ -89,7 +90,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.mm.store(SWITCHING, Ordering::Release);
     pause!(cpu, Switching);
-    mm.mask.insert(cpu.id, Ordering::AcqRel);
+    let was_in = mm.mask.insert(cpu.id, Ordering::AcqRel);
     pause!(cpu, AfterMaskInsert);
     // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`.
     A::fence();
@@ -97,6 +98,12 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     let generation = mm.flush_generation();
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
     unsafe { A::load_root(mm.root.addr(), mm.asid()) };
+    if A::ASIDS > 1 && was_in && A::machine().policy.transport().interrupts() {
+        // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this generation already, so its handler will take
+        // this CPU for caught up: they go now.
+        let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
+        cpu.ledger.invalidations.add(n.into());
+    }
     pause!(cpu, AfterRootLoad);
     if previous != NO_MM && A::ASIDS == 1 {
         leave(cpu);
@@ -160,7 +167,8 @@ fn leave<A: Arch>(cpu: &Cpu<A>) {
 
 /// Keeps the loaded mm, unused.
 pub fn become_lazy<A: Arch>(cpu: &Cpu<A>) {
-    cpu.loaded.lazy.store(true, Ordering::Relaxed);
+    // Release: pairs with `Loaded::is_lazy`.
+    cpu.loaded.lazy.store(true, Ordering::Release);
 }
 
 /// A flush begins: entries were changed before, the mask and other CPUs' states are read after. Returns the new generation.

@@ -10,5 +10,5 @@ mod mutants;
 mod world;
 
 pub use machine::Woven;
-pub use mutants::{Sites, explore, violated, weakenings_show};
+pub use mutants::{ALL, Sites, explore, violated, weakenings_show};
 pub use world::World;

@@ -60,6 +60,11 @@ impl TransportId {
         }
     }
 
+    /// Whether flushes may reach other CPUs by an interrupt.
+    pub fn interrupts(self) -> bool {
+        self != TransportId::Broadcast
+    }
+
     /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm. As posted: true for native interrupts
     /// only, false where there is a broadcast instruction and for paravirtual flushes.
     pub fn flush_implies_interrupt(self) -> bool {
