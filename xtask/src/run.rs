@@ -101,6 +101,8 @@ impl Run {
         let ArchChoice(archs) = arch::choose(&self.arch)?;
         self.check_machine(&archs)?;
         let suite = self.suite()?;
+        // A wrong name is told before anything is built.
+        self.transports()?;
         let kinds: &[Kind] = if self.gdb || suite.engine == Engine::Mttcg { &[Kind::Checking] } else { &Kind::ALL };
         if self.dry_run {
             self.print_command_lines(&archs, kinds, &suite)?;

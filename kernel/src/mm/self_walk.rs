@@ -26,6 +26,7 @@ use crate::mm::self_map::entry_address;
 use crate::mm::walk::drop_again;
 use crate::oracle::ghost;
 use crate::oracle::recursive::{self, Found};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
 /// A walk that cannot be made through the recursive mapping.
@@ -55,8 +56,10 @@ pub(super) fn one_pmd<A: Arch, const PIN: bool>(
         return 0;
     }
     let pmd_at = entry_address(A::SELF_MAP, Level::Pmd, va);
+    pause!(cpu, AfterPudRead);
     let pmd_raw = A::probe_entry(pmd_at);
     ghost::point(cpu);
+    pause!(cpu, AfterPmdRead);
     match A::Codec::decode(Level::Pmd, pmd_raw) {
         Entry::Absent => 0,
         Entry::Leaf { page, perm } => {
@@ -89,6 +92,7 @@ fn huge<A: Arch, const PIN: bool>(
         frame.add_pins(count as u32);
     }
     ghost::point(cpu);
+    pause!(cpu, BeforeRecheck);
     if guard!(PmdRecheck) && A::probe_entry(pmd_at) != pmd_raw {
         drop_again::<A, PIN>(base, count as u32);
         return 0;
@@ -123,6 +127,7 @@ fn ptes<A: Arch, const PIN: bool>(
     for (done, out) in pages[..count].iter_mut().enumerate() {
         let raw = recursive::probe(cpu, mm, va, pte_at, found);
         ghost::point(cpu);
+        pause!(cpu, AfterPteRead);
         let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
         if write && !perm.contains(Perm::WRITE) {
             return done;
@@ -140,7 +145,9 @@ fn ptes<A: Arch, const PIN: bool>(
         if PIN {
             frame.add_pins(1);
         }
+        pause!(cpu, AfterReference);
         ghost::point(cpu);
+        pause!(cpu, BeforeRecheck);
         // The PTE first: the PMD entry and the generation say what it was read through.
         let pte_changed = guard!(PteRecheck) && recursive::probe(cpu, mm, va, pte_at, found) != raw;
         let pmd_changed = guard!(PmdRecheck) && A::probe_entry(pmd_at) != pmd_raw;

@@ -6,6 +6,7 @@ use super::crowd::Crowd;
 use super::predict;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
+use crate::addr::VirtAddr;
 use crate::arch::{Arch, NativeTransport};
 use crate::ledger::Snapshot;
 use crate::mm::exit;
@@ -123,6 +124,10 @@ pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> O
         && A::NATIVE_TRANSPORT == NativeTransport::Ipi;
     if by_nmi && setting.walker.nests() {
         // The NMI that plays the broadcast waits for walks in NMIs: a real broadcast does not.
+        return Some(Verdict::NotApplicable);
+    }
+    if strategy.self_map && A::SELF_MAP == VirtAddr(0) {
+        // Without the mapping every walk gives up, and nothing that it did not do is wrong.
         return Some(Verdict::NotApplicable);
     }
     Some((strategy.promises)(setting)).filter(|promised| *promised == Verdict::Refused)
