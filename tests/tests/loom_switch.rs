@@ -193,7 +193,7 @@ fn every_ordering_of_loading_is_needed() {
     ];
     weakenings_show(2, &["tlb/switch.rs", "sync/mod.rs"], &survivors, &models);
 }
-const ENTER_ACQUIRE: &str = "tlb/switch.rs: mm.mask.insert(cpu.id, Ordering::AcqRel); [Acquire]";
-const ENTER_RELEASE: &str = "tlb/switch.rs: mm.mask.insert(cpu.id, Ordering::AcqRel); [Release]";
+const ENTER_ACQUIRE: &str = "tlb/switch.rs: mm.mask.insert(cpu.id, Ordering::AcqRel [Acquire]";
+const ENTER_RELEASE: &str = "tlb/switch.rs: mm.mask.insert(cpu.id, Ordering::AcqRel [Release]";
 const SWITCHING: &str = "tlb/switch.rs: loaded.mm.store(SWITCHING, Ordering::Release); [Release]";
 const SWITCHING_AWAY: &str = "tlb/switch.rs: cpu.loaded.mm.store(SWITCHING, Ordering::Release); [Release]";

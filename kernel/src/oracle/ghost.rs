@@ -78,7 +78,8 @@ impl Ghost {
 
 /// A walk of `mm` begins at `start`; interrupts are masked.
 #[inline(always)]
-pub(crate) fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
+#[doc(hidden)]
+pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
     cpu.ledger.walks.add(1);
     if cfg!(feature = "checking") {
         let ghost = &cpu.ghost;
@@ -98,7 +99,8 @@ pub(crate) fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) 
 
 /// The walk has the address of `table`, of `level`, on its way to `va`.
 #[inline(always)]
-pub(crate) fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
+#[doc(hidden)]
+pub fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
     if cfg!(feature = "checking") {
         let note = cpu.ghost.innermost();
         note.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
@@ -146,7 +148,8 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
 
 /// The walk has used its last pointer: it holds nothing any more. Before the strategy is told, so that a walk that is seen to be over holds nothing.
 #[inline(always)]
-pub(crate) fn release<A: Arch>(cpu: &Cpu<A>) {
+#[doc(hidden)]
+pub fn release<A: Arch>(cpu: &Cpu<A>) {
     if cfg!(feature = "checking") {
         for hold in &cpu.ghost.innermost().holds {
             hold.store(NONE, Ordering::Relaxed);

@@ -52,21 +52,24 @@ pub(crate) fn report<A: Arch>(cpu: &Cpu<A>, violation: Violation) {
 }
 
 /// `table` is about to be used again; `unlinkers` are the mms that have unlinked it.
-pub(crate) fn on_reuse<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, unlinkers: &[u32]) {
+#[doc(hidden)]
+pub fn on_reuse<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, unlinkers: &[u32]) {
     if cfg!(feature = "checking") {
         ghost::judge(cpu, table, ViolationKind::ReusedWhileHeld, |walk| unlinkers.contains(&walk));
     }
 }
 
 /// `table` is about to be freed.
-pub(crate) fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+#[doc(hidden)]
+pub fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     if cfg!(feature = "checking") && table.frame().state() == FrameState::UnlinkedTable {
         ghost::judge(cpu, table, ViolationKind::FreedWhileHeld, |_| true);
     }
 }
 
 /// `table`, a PTE table or above, was flushed and waits to be freed: it must map nothing any more, unless its leaves belong to a file and were dropped with it.
-pub(crate) fn on_retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+#[doc(hidden)]
+pub fn on_retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     if cfg!(feature = "checking") {
         value::judge_retired(cpu, table);
     }
