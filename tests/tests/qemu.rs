@@ -58,7 +58,8 @@ fn ctrl_c_leaves_nothing(arch: &str) {
         .expect("the runner starts");
     let ours = |line: &str| line.contains("seed=424242") && line.contains("qemu-system");
     assert!(wait_for(|| processes().iter().any(|p| ours(p))), "QEMU never started");
-    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the runner takes a signal");
     let mut status = None;
     assert!(wait_for(|| {
         status = child.try_wait().expect("the runner can be waited for");
