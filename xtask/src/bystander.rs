@@ -9,8 +9,8 @@ pub(crate) fn of(rows: &[Row]) -> String {
     let Some(first) = rows.first() else { return String::new() };
     let bold = anstyle::Style::new().bold();
     let mut out = format!("{bold}The bystander{bold:#}: CPU {} of {}\n", first.cell.cpus - 1, first.arch.name());
-    out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts that it took,\n\
-            per operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
+    out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts taken, per\n\
+            operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
     for transport in table::distinct(&rows, |r| r.transport) {
         let rows: Vec<Row> = rows.iter().filter(|r| r.transport == transport).cloned().collect();
         let mut lines = Vec::new();
