@@ -58,6 +58,7 @@ impl Nmi {
 
 /// The NMI.
 pub(crate) fn enter<A: Arch>(cpu: &'static Cpu<A>) {
+    cpu.ledger.nmis.add(1);
     cpu.events.write(EventKind::HandlerBegin, 0, 1, 0);
     nmi::handle(cpu);
     if cpu.nmi.walk.load(Ordering::Relaxed) != 0 {
