@@ -10,8 +10,6 @@ pub(crate) fn in_words(event: &Event) -> String {
     let Some(kind) = EventKind::from_number(event.kind) else { return format!("event of kind {}", event.kind) };
     let (a, b) = details(kind);
     let words = match kind {
-        // Whom a flush reaches is known when it ends.
-        EventKind::FlushBegin => "flush from {a} begins",
         EventKind::SyncElided => "sync for table {a} elided: {b}",
         EventKind::Interrupt => "interrupts {b} ({a})",
         EventKind::Acknowledge => "acknowledges {b} ({a})",
