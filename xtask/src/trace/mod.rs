@@ -123,7 +123,7 @@ impl Trace {
         let rings = || recordings.iter().flat_map(|r| &r.cpus);
         let events: usize = rings().map(|c| c.events.len()).sum();
         let lost: u64 = rings().map(|c| c.overwritten + c.dropped).sum();
-        eprintln!("trace: {events} events of {} guests are in {path}", recordings.len());
+        eprintln!("trace: {path} has {events} events; guests: {}", recordings.len());
         if lost > 0 {
             eprintln!(
                 "trace: {lost} earlier events are not, since the rings were full; fewer workloads, modes or --ops keep more"
