@@ -89,7 +89,13 @@ fn in_region<A: Arch>(
 /// The page that belongs at `va`, with a reference for the entry.
 fn new_page<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, region: &Region<A>, va: VirtAddr) -> Result<(Pfn, Perm), MapError> {
     let pfn = match &region.backing {
-        Backing::File(file, offset) => file.page(cpu, offset + (va.0 - region.range.start.0))?,
+        Backing::File(file, offset) => {
+            let at = offset + (va.0 - region.range.start.0);
+            if at >= file.bytes {
+                return Err(MapError::NotMapped(va));
+            }
+            file.page(cpu, at)?
+        }
         Backing::Anon | Backing::Shared(..) => page::alloc(cpu, FrameState::Anon, mm.id, va.0)?,
     };
     Ok((pfn, region.perm))
@@ -163,6 +169,9 @@ fn shared<A: Arch>(
 ) -> Result<(), MapError> {
     let va = va.align_down(Level::Pmd);
     let at = offset + (va.0 - region.range.start.0);
+    if at >= file.bytes {
+        return Err(MapError::NotMapped(va));
+    }
     let gib = va.align_down(Level::Pud);
     // One table has one permission: only regions that show the whole GiB for writing share.
     let sharable = region.range.start <= gib
@@ -199,7 +208,7 @@ pub fn get_user_pages<A: Arch>(
             if let Err(error) = handle(cpu, mm, va, write) {
                 return if done == 0 { Err(error) } else { Ok(done) };
             }
-            if let Some(pfn) = get_locked(cpu, mm, va, write) {
+            if let Some(pfn) = get_locked(cpu, mm, va, write, false) {
                 *out = pfn;
                 break;
             }
@@ -208,8 +217,20 @@ pub fn get_user_pages<A: Arch>(
     Ok(pages.len())
 }
 
-/// Takes a reference under the lock of the table that maps `va`.
-fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Option<Pfn> {
+/// The slow path behind [`crate::mm::walk::pin_user_pages_fast`]: pins the page at `va`, faulting it in. Under the map lock, so no fork is under way. Drop it by
+/// [`page::unpin_walked`].
+pub fn pin_user_page<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Result<Pfn, MapError> {
+    mm.has_pinned.store(true, crate::atomic::Ordering::Relaxed);
+    loop {
+        handle(cpu, mm, va, write)?;
+        if let Some(pfn) = get_locked(cpu, mm, va, write, true) {
+            return Ok(pfn);
+        }
+    }
+}
+
+/// Takes a reference, or a pin, under the lock of the table that maps `va`.
+fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool, pin: bool) -> Option<Pfn> {
     let map = mm.map.read();
     region_at(&map, va)?;
     let _read = rcu::read(cpu);
@@ -229,6 +250,10 @@ fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bo
     }
     let inside = va.0 & (level.entry_size() - 1) & !(crate::addr::PAGE_SIZE - 1);
     let pfn = PhysAddr(page.0 + inside).pfn();
-    A::machine().frames.get(page::head::<A>(pfn)).get();
+    let frame = A::machine().frames.get(page::head::<A>(pfn));
+    frame.get();
+    if pin {
+        frame.add_pins(1);
+    }
     Some(pfn)
 }
