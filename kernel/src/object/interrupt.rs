@@ -3,13 +3,13 @@
 //!
 //! Line `n` is the timer of CPU `n`, whose ticks are the only interrupts that this machine has and the kernel does not need for itself alone.
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
-use super::notification::Notification;
+use super::notification::{Bound, Notification};
 use crate::arch::Arch;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
@@ -17,10 +17,13 @@ use crate::smp::lock::Mutex;
 /// How many lines there may be.
 pub const LINES: usize = 64;
 
+/// A line's number, and who has it.
+type Known<A> = (usize, Arc<Interrupt<A>>);
+
 /// Which lines were raised, and who has them.
 pub struct Lines<A: Arch> {
     raised: AtomicU64,
-    known: Mutex<A, Vec<(usize, Arc<Interrupt<A>>)>>,
+    known: Mutex<A, Vec<Known<A>>>,
 }
 
 impl<A: Arch> Default for Lines<A> {
@@ -60,7 +63,7 @@ impl<A: Arch> Lines<A> {
 /// An interrupt line.
 pub struct Interrupt<A: Arch> {
     line: usize,
-    bound: Mutex<A, Option<(Weak<Notification<A>>, u64)>>,
+    bound: Mutex<A, Option<Bound<A>>>,
     /// It has fired and was not acknowledged.
     fired: AtomicBool,
     /// It was raised meanwhile.
@@ -76,7 +79,7 @@ impl<A: Arch> Interrupt<A> {
             return Err(ObjectError::BadArgument(1));
         }
         let own = Price::of::<Interrupt<A>>().and(Price::of::<Notification<A>>());
-        let paid = payer.charge(own.and(Price::growing::<(usize, Arc<Interrupt<A>>)>(1)))?;
+        let paid = payer.charge(own.and(Price::growing::<Known<A>>(1)))?;
         let interrupt = Arc::new(Interrupt {
             line,
             bound: Mutex::<A, _>::new(None),

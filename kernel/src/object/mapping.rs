@@ -56,9 +56,7 @@ impl<A: Arch> Default for Mappings<A> {
 
 /// The tables that `range` can need: each level's that it touches, and for a shared mapping none for 4 KiB pages.
 fn tables(range: &Range<VirtAddr>, shared: bool) -> u64 {
-    let touched = |level: Level| {
-        (range.end.0 - 1) / level.entry_size() - range.start.0 / level.entry_size() + 1
-    };
+    let touched = |level: Level| (range.end.0 - 1) / level.entry_size() - range.start.0 / level.entry_size() + 1;
     touched(Level::Pud) + touched(Level::Pgd) + if shared { 0 } else { touched(Level::Pmd) }
 }
 
@@ -166,11 +164,7 @@ impl<A: Arch> Process<A> {
         }
     }
 
-    fn remove(
-        &self,
-        cpu: &'static Cpu<A>,
-        which: impl Fn(&Mapped<A>) -> bool,
-    ) -> Option<Result<(), ObjectError>> {
+    fn remove(&self, cpu: &'static Cpu<A>, which: impl Fn(&Mapped<A>) -> bool) -> Option<Result<(), ObjectError>> {
         let result = {
             let mut mappings = self.mappings.write();
             let at = mappings.list.iter().position(which)?;

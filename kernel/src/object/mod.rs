@@ -12,6 +12,7 @@ pub mod interrupt;
 mod mapping;
 pub mod notification;
 pub mod process;
+pub mod table;
 pub mod thread;
 
 use alloc::sync::Arc;

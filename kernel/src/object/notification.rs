@@ -1,6 +1,6 @@
 //! Notifications: 64 bits that are set by signals and taken, all at once, by whoever waits. A signal never waits.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
@@ -16,6 +16,9 @@ pub(crate) struct Bits<A: Arch> {
     pub(crate) waiting: Queue<A>,
     pub(crate) ended: bool,
 }
+
+/// A notification that something is bound to, and the bits to set. It may have ended.
+pub(super) type Bound<A> = (Weak<Notification<A>>, u64);
 
 /// A notification.
 pub struct Notification<A: Arch> {

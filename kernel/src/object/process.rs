@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
-use super::capability::{self, Table};
+use super::capability;
 use super::endpoint::Endpoint;
 use super::mapping::Mappings;
+use super::table::Table;
 use super::thread::Thread;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
@@ -58,7 +59,10 @@ pub struct Process<A: Arch> {
 pub fn price<A: Arch>(slots: u32) -> Price {
     let root = Price { frames: 1, spaces: 1, ..Price::of::<Mm<A>>() };
     // An endpoint that has ended and that is its pager keeps its memory till then.
-    let own = Price::of::<Process<A>>().and(Price::of::<Account>()).and(Price::of::<Endpoint<A>>()).and(Price::growing::<Weak<Process<A>>>(1));
+    let own = Price::of::<Process<A>>()
+        .and(Price::of::<Account>())
+        .and(Price::of::<Endpoint<A>>())
+        .and(Price::growing::<Weak<Process<A>>>(1));
     root.and(own).and(Table::<A>::price(slots))
 }
 

@@ -3,11 +3,11 @@
 //! A thread is in one place at a time: on a CPU, in that CPU's queue, or waiting, in which case whoever it waits for has it ([`crate::ipc::wait`]). Its registers are touched only by the CPU
 //! that it runs on; everybody else leaves an answer in its state, which that CPU puts into the registers before it goes on.
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
-use super::notification::Notification;
+use super::notification::{Bound, Notification};
 use super::process::Process;
 use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
@@ -55,7 +55,7 @@ pub struct Thread<A: Arch> {
     pub(crate) deadline: AtomicU64,
     /// It is in that CPU's list of waits that end.
     pub(crate) timed: AtomicBool,
-    bound: Mutex<A, Option<(Weak<Notification<A>>, u64)>>,
+    bound: Mutex<A, Option<Bound<A>>>,
     _paid: Paid,
 }
 

@@ -115,9 +115,7 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
             Request::SetBuffer { at: w.address(1), bytes: w.word(2), slot }
         }
         Number::SetPatience => Request::SetPatience { ticks: w.word(1) },
-        Number::Copy => {
-            Request::Copy { from: w.slot(1)?, to: w.slot(2)?, rights: w.rights(3)?, badge: w.small(4)? }
-        }
+        Number::Copy => Request::Copy { from: w.slot(1)?, to: w.slot(2)?, rights: w.rights(3)?, badge: w.small(4)? },
         Number::Delete => Request::Delete { slot: w.slot(1)? },
         Number::Revoke => Request::Revoke { slot: w.slot(1)? },
         Number::Grant => Request::Grant {
@@ -154,12 +152,9 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
             bytes: w.word(5),
             rights: w.rights(6)?,
         },
-        Number::MapAnonymous => Request::MapAnonymous {
-            process: w.slot(1)?,
-            at: w.address(2),
-            bytes: w.word(3),
-            rights: w.rights(4)?,
-        },
+        Number::MapAnonymous => {
+            Request::MapAnonymous { process: w.slot(1)?, at: w.address(2), bytes: w.word(3), rights: w.rights(4)? }
+        }
         Number::Unmap => Request::Unmap { process: w.slot(1)?, at: w.address(2) },
         Number::Protect => Request::Protect { process: w.slot(1)?, at: w.address(2), rights: w.rights(3)? },
         Number::Discard => Request::Discard { process: w.slot(1)?, at: w.address(2), bytes: w.word(3) },
