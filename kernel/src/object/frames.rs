@@ -47,7 +47,7 @@ impl<A: Arch> Memory<A> {
         let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(frames))?;
         let file = File::of_bytes(pages * PMD_SIZE);
         let memory = Arc::new(Memory { file, shared: true, bytes: pages * PMD_SIZE, _paid: paid });
-        let mut contents = memory.file.contents.lock();
+        let mut contents = memory.file.lock();
         for page in 0..pages {
             if let Err(error) = memory.file.huge_page(&mut contents, page * PMD_SIZE) {
                 drop(contents);

@@ -143,7 +143,7 @@ impl ObjectError {
             ObjectError::NotEnough(_) => Status::Quota,
             ObjectError::Gone => Status::Gone,
             ObjectError::Map(error) | ObjectError::Collapse(CollapseError::Map(error)) => match error {
-                MapError::BadRange(..) => Status::BadArgument,
+                MapError::BadRange(..) | MapError::CutsHugePage(_) => Status::BadArgument,
                 MapError::Overlaps(..) => Status::Overlaps,
                 MapError::NotMapped(_) => Status::NotMapped,
                 MapError::Forbidden(_) => Status::Forbidden,
