@@ -12,6 +12,7 @@ use crate::addr::{Level, PhysAddr, VirtAddr};
 use crate::machine::Machine;
 use crate::mm::entry::EntryCodec;
 use crate::smp::cpu::Cpu;
+use crate::task::user::{UserContext, UserEvent};
 use crate::tlb::invalidation::Invalidation;
 
 /// What an architecture flushes with when nobody chooses.
@@ -56,6 +57,8 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     type Codec: EntryCodec;
     /// What the architecture keeps per CPU (descriptor tables, interrupt stacks); inside [`Cpu`].
     type CpuLocal: Default + Sync + Send;
+    /// The registers of a thread in user mode; [`crate::task::user::NoUserMode`] where there is no user mode.
+    type UserContext: UserContext;
     /// The transport of this architecture's usual kernels.
     const NATIVE_TRANSPORT: NativeTransport;
     /// How many distinct tags an mm can have; 1 where translations are not tagged.
@@ -185,6 +188,10 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     fn read_user(va: VirtAddr) -> Result<u64, UserFault>;
     /// Writes eight bytes at a user address through this CPU's translation.
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault>;
+
+    /// Runs `context` in user mode, on the mm that is loaded, until something stops it. Called with interrupts masked, and returns with interrupts masked; in
+    /// between they are not. An interrupt that stopped it was taken: its upcall has run. An NMI does not stop it.
+    fn enter_user(context: &mut Self::UserContext) -> UserEvent;
 
     /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is what an absent entry reads,
     /// where there is no translation: the exception table continues behind the load, no general fault path is entered. One instruction when it succeeds.

@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod smp;
 pub mod suite;
 pub mod sync;
+pub mod task;
 pub mod tlb;
 pub mod upcall;
 pub mod workload;

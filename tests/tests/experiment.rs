@@ -62,7 +62,8 @@ mod aarch64 {
         while parts(&broken) < 2 && begin.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the runner takes a signal");
         let output = child.wait_with_output().expect("the runner ends");
         assert_eq!(output.status.code(), Some(130), "{}", said(&output));
         assert!(said(&output).contains("the same command goes on with the rest"), "{}", said(&output));

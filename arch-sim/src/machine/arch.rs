@@ -6,6 +6,7 @@ use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
 
@@ -75,6 +76,7 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NAME: &'static str = if TAGGED { "sim-tagged" } else { "sim-untagged" };
     type Codec = Codec;
     type CpuLocal = ();
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = if TAGGED { 256 } else { 1 };
     const INVALIDATION_CEILING: u64 = 33;
@@ -255,6 +257,10 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         let pa = Self::translate(va, true)?;
         Self::word(pa).store(value, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}

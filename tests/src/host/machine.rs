@@ -7,6 +7,7 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, NativeTransport, UserFault}
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
 
@@ -45,6 +46,7 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     const NAME: &'static str = "host";
     type Codec = Codec;
     type CpuLocal = ();
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = if BROADCAST { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = TAGS;
     const INVALIDATION_CEILING: u64 = 33;
@@ -171,6 +173,10 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         // SAFETY: as above.
         unsafe { &*Self::direct_map(pa).cast::<AtomicU64>() }.store(value, std::sync::atomic::Ordering::Relaxed);
         Ok(())
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

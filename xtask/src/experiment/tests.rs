@@ -108,6 +108,17 @@ fn a_row_is_judged_by_what_it_promises_unless_the_file_says_otherwise() {
 }
 
 #[test]
+fn a_control_that_no_seed_shows_is_not_as_expected() {
+    let rows = |verdicts: [&str; 2]| -> Vec<Record> {
+        let line = |(seed, v)| row(&format!(r#"{{"seed":{seed},"expected":"unsafe","verdict":"{v}"}}"#));
+        verdicts.into_iter().enumerate().map(line).collect()
+    };
+    assert_eq!(judge::judge(&mut rows(["void", "unsafe"]), &experiment("")), 0);
+    assert_eq!(judge::judge(&mut rows(["void", "void"]), &experiment("")), 2);
+    assert_eq!(judge::judge(&mut rows(["safe", "unsafe"]), &experiment("")), 1);
+}
+
+#[test]
 fn repetitions_that_differ_are_found_on_a_deterministic_engine_only() {
     let rows = |engine: &str| {
         let line = |n: u32, syncs: u32| {

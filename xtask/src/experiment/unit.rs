@@ -79,6 +79,7 @@ impl<'f> Runner<'f> {
         let qemu = qemu.with_context(|| format!("nothing was made ready for {}", unit.arch.name()))?;
         let mut log = Vec::new();
         let mut instructions: HashMap<&'static str, f64> = HashMap::new();
+        let mut gaps: HashMap<&'static str, u64> = HashMap::new();
         let mut rows = Vec::new();
         for &kind in unit.kinds() {
             let mut cells = Vec::new();
@@ -100,11 +101,13 @@ impl<'f> Runner<'f> {
             }
             for cell in cells {
                 let row = Row::resolve(unit.arch, cell)?;
-                if kind == Kind::Plain {
-                    instructions
-                        .extend(row.per_op(row.cell.instructions).filter(|n| *n > 0.0).map(|n| (row.workload, n)));
-                } else {
-                    rows.push(row);
+                match kind {
+                    Kind::Checking => rows.push(row),
+                    Kind::Plain if row.has_bystander() => drop(gaps.insert(row.workload, row.cell.bystander_gap)),
+                    Kind::Plain => {
+                        let measured = row.per_op(row.cell.instructions).filter(|n| *n > 0.0);
+                        instructions.extend(measured.map(|n| (row.workload, n)));
+                    }
                 }
             }
         }
@@ -116,7 +119,8 @@ impl<'f> Runner<'f> {
             qemu: qemu.version.to_string(),
         };
         let records = rows.into_iter().map(|row| {
-            let row = Row { instructions_per_op: instructions.get(row.workload).copied(), ..row };
+            let longest_gap = gaps.get(row.workload).copied().filter(|_| row.has_bystander());
+            let row = Row { instructions_per_op: instructions.get(row.workload).copied(), longest_gap, ..row };
             record(&row, &setting, unit)
         });
         self.folder.log(unit, &log)?;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use kernel::record::cell::CellRow;
+use kernel::suite::Mode;
 use serde_json::{Map, Value};
 
 use crate::arch::Arch;
@@ -96,8 +97,10 @@ pub(crate) fn heading(record: &Record) -> String {
 
 /// The keys of a row that are not its identity, with a value of their kind.
 pub(crate) fn results() -> anyhow::Result<Record> {
-    let row = Row::resolve(Arch::X86_64, CellRow { ops: 1, ..CellRow::default() })?;
-    let row = Row { instructions_per_op: Some(0.0), ..row };
+    // The mode in which every count is made.
+    let row =
+        Row::resolve(Arch::X86_64, CellRow { ops: 1, cpus: 2, mode: Mode::Isolated as u16, ..CellRow::default() })?;
+    let row = Row { instructions_per_op: Some(0.0), longest_gap: Some(0), ..row };
     let setting = Setting { cpus: 1, ops: 1, seed: 1, engine: "icount", qemu: String::new() };
     let mut record: Record = serde_json::from_str(&row.json(&setting)?)?;
     record.retain(|key, _| !IDENTITY.contains(&key.as_str()) && !["schema", "qemu"].contains(&key.as_str()));
@@ -114,6 +117,7 @@ mod tests {
         for key in ["verdict", "sync_ipis_per_op", "instructions_per_op", "missing_syncs_per_op", "miscounted"] {
             assert!(results.contains_key(key), "{key}");
         }
+        assert!(results.values().all(|value| !value.is_null()), "{results:?}");
         assert!(!results.contains_key("arch") && !results.contains_key("seed"));
     }
 
