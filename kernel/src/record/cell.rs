@@ -85,7 +85,7 @@ pub struct Violation {
     pub kind: u16,
     /// The CPU that walked.
     pub walker: u16,
-    /// The CPU that reused or freed.
+    /// The CPU that reused or freed, or [`Violation::NOBODY`].
     pub updater: u16,
     /// Level of the table, 0 for PTE.
     pub level: u16,
@@ -101,6 +101,11 @@ pub struct Violation {
     pub op: u64,
     /// When the walk began, the table was unlinked, the flush completed, and the table was reused or freed, on the machine's instruction counter.
     pub times: [u64; 4],
+}
+
+impl Violation {
+    /// In place of the updater: the walker found it out itself, after the fact, and who had changed the tables is not noted.
+    pub const NOBODY: u16 = u16::MAX;
 }
 
 /// What went wrong; the value of [`Violation::kind`].
@@ -125,6 +130,8 @@ pub enum ViolationKind {
     PinnedAndShared = 8,
     /// A recursive address led to a table that was no longer there, though its flush was complete.
     StaleRecursion = 9,
+    /// A table was given up whose population was not what a scan of it says.
+    Miscounted = 10,
 }
 
 impl ViolationKind {
@@ -141,6 +148,7 @@ impl ViolationKind {
             PageForTable,
             PinnedAndShared,
             StaleRecursion,
+            Miscounted,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -163,6 +171,7 @@ impl ViolationKind {
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
             ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
+            ViolationKind::Miscounted => "a table was given up with another number of entries than it was said to have",
         }
     }
 }
