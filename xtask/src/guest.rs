@@ -114,7 +114,17 @@ impl Guest {
         Ok(Guest { launch, image, child, memory, serial, stderr, begin, first_output: None })
     }
 
-    /// Waits for the guest's end and hands on its rows as they come; a guest without progress for `patience` is ended. However it ended, `at_end` sees its memory.
+    /// Waits for the guest's end and hands on its rows as they come; a guest without progress for `patience` is ended.
+    pub(crate) fn supervise(
+        self,
+        patience: Option<Duration>,
+        stop: &dyn Fn() -> bool,
+        on_row: &mut dyn FnMut(CellRow),
+    ) -> anyhow::Result<Report> {
+        self.supervise_and(patience, stop, on_row, &mut |_| {})
+    }
+
+    /// The same; however the guest ended, `at_end` sees its memory.
     pub(crate) fn supervise_and(
         mut self,
         patience: Option<Duration>,
