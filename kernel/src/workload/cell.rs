@@ -149,6 +149,7 @@ pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Ver
         predicted_flush: u64::MAX,
         predicted_sync: u64::MAX,
         predicted_elided: u64::MAX,
+        predicted_tlbi: u64::MAX,
         predicted_bystander: u64::MAX,
         ..CellRow::default()
     }
@@ -279,6 +280,7 @@ pub(crate) fn row<A: Arch>(
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
         predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
         predicted_elided: form.elided.unwrap_or(u64::MAX),
+        predicted_tlbi: form.tlbi.unwrap_or(u64::MAX),
         bystander_flush: bystander.flush,
         bystander_sync: bystander.sync,
         bystander_nmi: bystander.nmi,
