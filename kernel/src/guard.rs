@@ -59,6 +59,10 @@ guards! {
     SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
     SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
     SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
+    RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
+    RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
+    IpcPin: "a long message is copied through pages that are pinned", Host;
+    IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);
