@@ -230,6 +230,8 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             let mut pages = [Pfn(0); MAX_PAGES as usize];
             let pages = &mut pages[..cast.script.pages as usize];
             let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, cast.mm, va, false, pages);
+            pause!(cpu, HoldsPages);
+            oracle::on_put(cpu, cast.mm, va, &pages[..got]);
             for pfn in &pages[..got] {
                 page::put_walked(cpu, *pfn);
             }
@@ -240,6 +242,12 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             if fault::get_user_pages(cpu, cast.mm, va, false, &mut pages).is_ok() {
                 page::put_walked(cpu, pages[0]);
             }
+        }
+        Role::Exchange => {
+            let both = va..va.add(2 * PAGE_SIZE);
+            // Frames that are freed last are used first. Short of memory a page stays away, and the verdict says that nothing was seen.
+            let _ = dontneed(cpu, cast.mm, both.clone());
+            let _ = fault::populate(cpu, cast.mm, both);
         }
         Role::Touch => {
             look(cpu, cast.mm, va);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use kernel::record::cell::Verdict;
 
 use self::cells::{Cell, Wish};
 use self::parse::{Scenario as Script, Shown};
@@ -222,6 +223,41 @@ impl Scenario {
             })
             .collect()
     }
+}
+
+/// Plays the scenarios that take `guard` away, on `arch`: one cell each that must be found unsafe without it, and the same with all guards. How many cells were played, and, if all came out
+/// as they should, which scenario it was and what the oracle said.
+pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<(String, String)>)> {
+    let mut scripts: Vec<Script> = all_files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
+    scripts.retain(|s| s.shown == Shown::Qemu && s.without.contains(&guard));
+    let wish = Wish { archs: vec![arch], ..Wish::default() };
+    let mut guests = Vec::new();
+    for (i, script) in scripts.iter().enumerate() {
+        let cells = cells::wanted(script, &wish).map_err(|m| mistake(Path::new(&script.name), &m))?;
+        let Some(bare) = cells.iter().find(|c| !c.kept && c.expected == Some(Verdict::Unsafe)) else { continue };
+        let same = |c: &&Cell| c.kept && (c.transport, c.chosen) == (bare.transport, bare.chosen);
+        guests.extend([Some(bare), cells.iter().find(same)].into_iter().flatten().map(|c| (i, vec![c.clone()])));
+    }
+    let options = Scenario {
+        files: Vec::new(),
+        list: false,
+        arch: arch.name().into(),
+        strategy: Vec::new(),
+        transport: Vec::new(),
+        patience: 30,
+        dry_run: false,
+        verbose: false,
+    };
+    let played = options.play(&scripts, guests, &prepare(&[arch], false)?)?;
+    let count = played.iter().map(Vec::len).sum();
+    if played.iter().flatten().any(Played::is_unexpected) {
+        return Ok((count, None));
+    }
+    let missed = scripts.iter().zip(&played).find_map(|(script, played)| {
+        let Found::Row(row) = &played.iter().find(|p| !p.cell.kept)?.found else { return None };
+        Some((format!("scenario {}", script.name), row.violation()?.in_words().to_owned()))
+    });
+    Ok((count, missed))
 }
 
 fn launch(script: &Script, guest: &[Cell], program: PathBuf) -> Launch {
