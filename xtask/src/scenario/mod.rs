@@ -245,10 +245,11 @@ pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<
         strategy: Vec::new(),
         transport: Vec::new(),
         patience: 30,
+        trace: TraceOption::none(),
         dry_run: false,
         verbose: false,
     };
-    let played = options.play(&scripts, guests, &prepare(&[arch], false)?)?;
+    let played = options.play(&scripts, guests, &prepare(&[arch], false)?, &Mutex::new(None))?;
     let count = played.iter().map(Vec::len).sum();
     if played.iter().flatten().any(Played::is_unexpected) {
         return Ok((count, None));

@@ -81,6 +81,11 @@ pub(crate) struct Trace {
 }
 
 impl TraceOption {
+    /// As if it had not been given.
+    pub(crate) fn none() -> TraceOption {
+        TraceOption { trace: None }
+    }
+
     /// The trace to write, if one is wanted. A path that cannot be is told before anything is run.
     pub(crate) fn begin(&self) -> anyhow::Result<Option<Trace>> {
         let Some(path) = self.trace.clone() else { return Ok(None) };
@@ -223,7 +228,7 @@ mod tests {
         for (path, format) in [("a.json", Format::Perfetto), ("a.txt", Format::Text), ("a.csv", Format::Csv)] {
             assert_eq!(option(path).begin().unwrap().unwrap().format, format);
         }
-        assert!(TraceOption { trace: None }.begin().unwrap().is_none());
+        assert!(TraceOption::none().begin().unwrap().is_none());
     }
 
     #[test]
