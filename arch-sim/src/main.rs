@@ -1,4 +1,6 @@
-//! The simulated machine on the command line: `matrix`, and `show` for one cell of it. `cargo xtask sim` builds and calls this.
+//! The simulated machine on the command line. `cargo xtask sim` builds and calls this.
+
+mod core_command;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +21,8 @@ struct Cli {
     cells: Cells,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    core: core_command::Core,
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 when every cell is as expected, 1 when one is not, or was not explored to its \
@@ -119,6 +123,12 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(file) = &cli.core.replay {
+        return core_command::replay(file);
+    }
+    if cli.core.core {
+        return core_command::explore(&cli.core, &cli.cells, cli.how.seconds);
+    }
     let bounds = match bounds(&cli) {
         Ok(bounds) => bounds,
         Err(error) => {

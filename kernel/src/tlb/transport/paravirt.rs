@@ -100,14 +100,14 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
 }
 
 /// The hypervisor takes the CPU away. Interrupts are masked until [`resume`].
-pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
+pub fn freeze<A: Arch>(cpu: &Cpu<A>) {
     let vcpu = &cpu.vcpu;
     vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     vcpu.freeze();
 }
 
 /// The CPU runs again, and first invalidates what it owes.
-pub(crate) fn resume<A: Arch>(cpu: &Cpu<A>) {
+pub fn resume<A: Arch>(cpu: &Cpu<A>) {
     if cpu.vcpu.resume() && guard!(FlushOnResume) {
         switch::flush_on_resume(cpu);
     }
