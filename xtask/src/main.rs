@@ -44,6 +44,7 @@ mod suite;
 mod table;
 mod test;
 mod toolchain;
+mod trace;
 mod violation;
 
 use clap::{Parser, Subcommand};
