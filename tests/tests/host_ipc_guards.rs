@@ -20,8 +20,11 @@ const BYTES: u64 = PAGES * PAGE_SIZE;
 /// What came of a message: how it ended for the client and for the server, and the stamps that the server found.
 type Came = (Status, Status, Vec<(u64, u64)>);
 
+/// What the server received.
+type Received = Log<(Status, Vec<(u64, u64)>)>;
+
 /// A server that receives one message and answers it, and a client that sends one.
-fn exchange<A: Arch>(talk: &Talk<A>, fills: bool) -> (Log<(Status, Vec<(u64, u64)>)>, Log<Status>) {
+fn exchange<A: Arch>(talk: &Talk<A>, fills: bool) -> (Received, Log<Status>) {
     let (received, sent) = (Log::default(), Log::default());
     let (at_server, at_client) = (received.clone(), sent.clone());
     talk.server(1, move |user| {
@@ -41,7 +44,7 @@ fn exchange<A: Arch>(talk: &Talk<A>, fills: bool) -> (Log<(Status, Vec<(u64, u64
     (received, sent)
 }
 
-fn came(received: &Log<(Status, Vec<(u64, u64)>)>, sent: &Log<Status>) -> Came {
+fn came(received: &Received, sent: &Log<Status>) -> Came {
     let (status, seen) = received.borrow()[0].clone();
     (sent.borrow()[0], status, seen)
 }
