@@ -8,6 +8,7 @@ use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi::{self, Reach};
@@ -33,6 +34,7 @@ impl Arch for Aarch64 {
     const NAME: &'static str = "aarch64";
     type Codec = entry::Codec;
     type CpuLocal = cpu_area::CpuLocal;
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
     const ASIDS: u32 = 1 << 16;
     const INVALIDATION_CEILING: u64 = tlbi::CEILING;
@@ -193,6 +195,10 @@ impl Arch for Aarch64 {
         mmu::unload();
     }
 
+    fn has_range_invalidation() -> bool {
+        RANGES.load(Ordering::Relaxed)
+    }
+
     #[inline]
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
         tlbi::run(asid, what, Reach::Local, RANGES.load(Ordering::Relaxed))
@@ -211,6 +217,10 @@ impl Arch for Aarch64 {
     #[inline]
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
         user::write(va, value)
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
 
     #[inline(always)]

@@ -54,9 +54,9 @@ struct How {
     /// Explore three CPUs also where walks are nested in walks: some 10 minutes more
     #[arg(long)]
     all_rounds: bool,
-    /// Stop each exploration after so many seconds
-    #[arg(long, value_name = "S", default_value_t = 60)]
-    seconds: u64,
+    /// Stop each exploration after so many seconds; 60 if not given, and 600 for the core
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
     /// Stop each exploration after so many states
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     states: usize,
@@ -117,7 +117,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,
         walkers: choose("walker", &cli.cells.walker, &walkers)?,
-        limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds) },
+        limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds.unwrap_or(60)) },
     })
 }
 
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         return core_command::replay(file);
     }
     if cli.core.core {
-        return core_command::explore(&cli.core, &cli.cells, cli.how.seconds);
+        return core_command::explore(&cli.core, &cli.cells, cli.how.seconds.unwrap_or(600));
     }
     let bounds = match bounds(&cli) {
         Ok(bounds) => bounds,

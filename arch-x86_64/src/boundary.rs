@@ -6,6 +6,7 @@ use kernel::addr::{PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 use spin::Once;
 use x86_64::instructions::interrupts;
@@ -21,6 +22,7 @@ impl Arch for X86 {
     const NAME: &'static str = "x86_64";
     type Codec = Codec;
     type CpuLocal = CpuLocal;
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Ipi;
     const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = tlb::CEILING;
@@ -166,6 +168,10 @@ impl Arch for X86 {
     #[inline]
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
         user::write(va, value)
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
 
     #[inline(always)]

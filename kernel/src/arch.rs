@@ -12,6 +12,7 @@ use crate::addr::{Level, PhysAddr, VirtAddr};
 use crate::machine::Machine;
 use crate::mm::entry::EntryCodec;
 use crate::smp::cpu::Cpu;
+use crate::task::user::{UserContext, UserEvent};
 use crate::tlb::invalidation::Invalidation;
 
 /// What an architecture flushes with when nobody chooses.
@@ -56,6 +57,8 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     type Codec: EntryCodec;
     /// What the architecture keeps per CPU (descriptor tables, interrupt stacks); inside [`Cpu`].
     type CpuLocal: Default + Sync + Send;
+    /// The registers of a thread in user mode; [`crate::task::user::NoUserMode`] where there is no user mode.
+    type UserContext: UserContext;
     /// The transport of this architecture's usual kernels.
     const NATIVE_TRANSPORT: NativeTransport;
     /// How many distinct tags an mm can have; 1 where translations are not tagged.
@@ -63,6 +66,10 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Above this many entries an invalidation takes the whole address space instead
     /// (Linux: 33 on x86, 512 on arm64).
     const INVALIDATION_CEILING: u64;
+    /// Whether one instruction invalidates a run of pages, on this machine: asked when its closed forms are.
+    fn has_range_invalidation() -> bool {
+        false
+    }
     /// First address above the user half.
     const USER_END: VirtAddr;
     /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at itself there
@@ -185,6 +192,10 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     fn read_user(va: VirtAddr) -> Result<u64, UserFault>;
     /// Writes eight bytes at a user address through this CPU's translation.
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault>;
+
+    /// Runs `context` in user mode, on the mm that is loaded, until something stops it. Called with interrupts masked, and returns with interrupts masked; in
+    /// between they are not. An interrupt that stopped it was taken: its upcall has run. An NMI does not stop it.
+    fn enter_user(context: &mut Self::UserContext) -> UserEvent;
 
     /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is what an absent entry reads,
     /// where there is no translation: the exception table continues behind the load, no general fault path is entered. One instruction when it succeeds.

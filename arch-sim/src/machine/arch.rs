@@ -7,8 +7,10 @@ use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::atomic::Word;
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
+use scripted::Scripted;
 
 use super::codec::Codec;
 use super::direction;
@@ -89,6 +91,7 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NAME: &'static str = if TAGGED { "sim-tagged" } else { "sim-untagged" };
     type Codec = Codec;
     type CpuLocal = ();
+    type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = if TAGGED { 256 } else { 1 };
     const INVALIDATION_CEILING: u64 = 33;
@@ -317,6 +320,14 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         let pa = Self::translate(va, true)?;
         Self::word(pa).store(value, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn enter_user(context: &mut Scripted) -> UserEvent {
+        let pending = world().core().call.get();
+        Self::irq_restore(true);
+        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        Self::irq_save();
+        event
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}

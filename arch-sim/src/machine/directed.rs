@@ -90,7 +90,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
                     let memory: &'static [_] = Vec::leak((0..EVENTS).map(|_| empty()).collect());
                     rings.push(header);
                     slots.push(memory);
-                    EventRing::new(id, header, memory, Sim::<TAGGED>::instructions)
+                    EventRing::undisturbed(id, header, memory, Sim::<TAGGED>::instructions)
                 } else {
                     EventRing::off(id)
                 };

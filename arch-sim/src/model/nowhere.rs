@@ -6,6 +6,7 @@ use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 
 /// A machine that exists in name only: whatever acts, panics.
@@ -34,6 +35,7 @@ impl Arch for Nowhere {
     const NAME: &'static str = "model";
     type Codec = NoCodec;
     type CpuLocal = ();
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
     const ASIDS: u32 = 2;
     const INVALIDATION_CEILING: u64 = 1;
@@ -102,6 +104,10 @@ impl Arch for Nowhere {
     }
     fn write_user(_va: VirtAddr, _value: u64) -> Result<(), UserFault> {
         unreachable!("{NOT_HERE}")
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {
         unreachable!("{NOT_HERE}")

@@ -7,8 +7,11 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, NativeTransport, UserFault}
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
+
+use scripted::Scripted;
 
 use super::cpus::board;
 
@@ -45,6 +48,7 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     const NAME: &'static str = "host";
     type Codec = Codec;
     type CpuLocal = ();
+    type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if BROADCAST { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = TAGS;
     const INVALIDATION_CEILING: u64 = 33;
@@ -108,6 +112,10 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         // The others' timers fire: whoever has interrupts enabled is in no walk.
         let board = board();
         let rounds = board.rounds.replace(board.rounds.get() + 1);
+        let hook = board.wait_hook.borrow_mut().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         assert!(rounds < PATIENCE, "CPU {} waits for something that nobody will do", board.current.get());
         for index in (0..board.cpus.len()).filter(|i| *i != board.current.get()) {
             if board.cpus[index].interrupts.get() {
@@ -171,6 +179,14 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         // SAFETY: as above.
         unsafe { &*Self::direct_map(pa).cast::<AtomicU64>() }.store(value, std::sync::atomic::Ordering::Relaxed);
         Ok(())
+    }
+
+    fn enter_user(context: &mut Scripted) -> UserEvent {
+        let pending = board().cpu().rung.get();
+        Self::irq_restore(true);
+        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        Self::irq_save();
+        event
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

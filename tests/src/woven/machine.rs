@@ -10,6 +10,7 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, ENTRY_STORE, ENTRY_SWAP, Na
 use kernel::atomic::AtomicU64;
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
+use kernel::task::user::{NoUserMode, UserEvent};
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
 use loom::sync::atomic::{AtomicU8, Ordering};
@@ -90,6 +91,7 @@ impl Arch for Woven {
     const NAME: &'static str = "woven";
     type Codec = Codec;
     type CpuLocal = ();
+    type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Ipi;
     const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = 33;
@@ -207,6 +209,10 @@ impl Arch for Woven {
 
     fn write_user(_va: VirtAddr, _value: u64) -> Result<(), UserFault> {
         Err(UserFault)
+    }
+
+    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+        NoUserMode::REFUSED
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

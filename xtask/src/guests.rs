@@ -1,4 +1,4 @@
-//! One experiment: its guests, some at a time, and their rows put together in a fixed order.
+//! The guests of one run, some at a time, and their rows put together in a fixed order.
 //!
 //! A group is what two images do together: the checking image gives the rows, the plain one their instructions. There is a group for
 //! each architecture and strategy, whatever the host, so that a strategy's rows do not depend on which others were run.
@@ -16,6 +16,7 @@ use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
 use crate::qemu::Launch;
 use crate::rows::Row;
+use crate::shared_memory::{CpuEvents, GuestMemory};
 
 /// One guest to run.
 pub(crate) struct Job {
@@ -29,7 +30,17 @@ pub(crate) struct Job {
 
 enum Event {
     Row(usize, Box<CellRow>),
+    Traced(usize, Vec<CellRow>, Vec<CpuEvents>),
     Ended(usize, anyhow::Result<Report>),
+}
+
+/// Measurements by strategy and workload.
+#[derive(Default)]
+struct Measured {
+    /// Instructions per operation.
+    instructions: HashMap<(&'static str, &'static str), f64>,
+    /// Longest gaps of the bystander, in instructions.
+    gaps: HashMap<(&'static str, &'static str), u64>,
 }
 
 /// What one group's guests have said so far.
@@ -38,14 +49,14 @@ struct Collected {
     rows: Vec<Row>,
     /// Rows handed on.
     handed_on: usize,
-    /// Instructions per operation by strategy and workload; `None` once no more will come.
-    instructions: Option<HashMap<(&'static str, &'static str), f64>>,
-    known: HashMap<(&'static str, &'static str), f64>,
+    /// What the plain image measured so far; `None` once no more will come.
+    measured: Option<Measured>,
+    known: Measured,
     /// Whether all rows are there.
     complete: bool,
 }
 
-/// What an experiment hands on while it runs.
+/// What a run hands on while it runs.
 pub(crate) trait Observer {
     /// A row is final; rows come in the order of the report.
     fn row(&mut self, row: &Row) -> anyhow::Result<()>;
@@ -53,6 +64,12 @@ pub(crate) trait Observer {
     fn cell(&mut self, row: &Row);
     /// A guest finished.
     fn ended(&mut self, job: &Job, report: &Report);
+    /// Whether the events of the checking image's guests are wanted.
+    fn wants_events(&self) -> bool {
+        false
+    }
+    /// How a guest ended, whichever way: its finished cells and what its rings still hold. Guests have the numbers of their jobs.
+    fn events(&mut self, _number: usize, _job: &Job, _cells: &[CellRow], _events: Vec<CpuEvents>) {}
 }
 
 /// Runs all jobs, in their order, and returns the rows, group by group. The first failure stops everything; rows of finished
@@ -66,6 +83,7 @@ pub(crate) fn run(
     let queue: Mutex<VecDeque<usize>> = Mutex::new((0..jobs.len()).collect());
     let stop = AtomicBool::new(false);
     let (send, receive) = mpsc::channel();
+    let wants_events = observer.wants_events();
     std::thread::scope(|scope| {
         for _ in 0..at_once.clamp(1, jobs.len().max(1)) {
             let (queue, stop, send) = (&queue, &stop, send.clone());
@@ -77,9 +95,22 @@ pub(crate) fn run(
                         return;
                     }
                     let stopped = || stop.load(Ordering::SeqCst);
-                    let on_row = &mut |row| drop(send.send(Event::Row(index, Box::new(row))));
+                    let traced = wants_events && jobs[index].kind == Kind::Checking;
+                    let (mut cells, mut events) = (Vec::new(), Vec::new());
+                    let on_row = &mut |row| {
+                        cells.extend(traced.then_some(row));
+                        let _ = send.send(Event::Row(index, Box::new(row)));
+                    };
+                    let at_end = &mut |memory: &GuestMemory| {
+                        if traced {
+                            events = memory.events().unwrap_or_default();
+                        }
+                    };
                     let result = Guest::start(jobs[index].launch.clone())
-                        .and_then(|guest| guest.supervise(patience, &stopped, on_row));
+                        .and_then(|guest| guest.supervise_and(patience, &stopped, on_row, at_end));
+                    if traced {
+                        let _ = send.send(Event::Traced(index, cells, events));
+                    }
                     if result.is_err() {
                         stop.store(true, Ordering::SeqCst);
                     }
@@ -100,18 +131,19 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     let groups = jobs.iter().map(|j| j.group + 1).max().unwrap_or(0);
     let mut all: Vec<Collected> = (0..groups).map(|_| Collected::default()).collect();
     for job in jobs.iter().filter(|j| j.kind == Kind::Plain) {
-        all[job.group].instructions = Some(HashMap::new());
+        all[job.group].measured = Some(Measured::default());
     }
     let mut failure = None;
     for event in events {
         match event {
             Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], *cell, observer)?,
+            Event::Traced(index, cells, events) => observer.events(index, &jobs[index], &cells, events),
             Event::Ended(index, Ok(report)) => {
                 let job = &jobs[index];
                 let collected = &mut all[job.group];
                 match job.kind {
                     Kind::Checking => collected.complete = true,
-                    Kind::Plain => collected.known = collected.instructions.take().unwrap_or_default(),
+                    Kind::Plain => collected.known = collected.measured.take().unwrap_or_default(),
                 }
                 observer.ended(job, &report);
             }
@@ -138,8 +170,11 @@ fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut 
         }
         Kind::Plain => {
             let per_op = row.per_op(cell.instructions).filter(|n| *n > 0.0);
-            if let (Some(instructions), Some(n)) = (&mut collected.instructions, per_op) {
-                instructions.insert((row.strategy, row.workload), n);
+            let pair = (row.strategy, row.workload);
+            match (&mut collected.measured, per_op) {
+                (Some(measured), _) if row.has_bystander() => drop(measured.gaps.insert(pair, cell.bystander_gap)),
+                (Some(measured), Some(n)) => drop(measured.instructions.insert(pair, n)),
+                _ => {}
             }
         }
     }
@@ -151,9 +186,12 @@ fn hand_on(all: &mut [Collected], rest: bool, observer: &mut dyn Observer) -> an
     for collected in all {
         while let Some(row) = collected.rows.get_mut(collected.handed_on) {
             let pair = (row.strategy, row.workload);
-            let pending = collected.instructions.as_ref();
-            row.instructions_per_op = pending.unwrap_or(&collected.known).get(&pair).copied();
-            if row.instructions_per_op.is_none() && pending.is_some() && !rest {
+            let pending = collected.measured.as_ref();
+            let measured = pending.unwrap_or(&collected.known);
+            row.instructions_per_op = measured.instructions.get(&pair).copied();
+            row.longest_gap = measured.gaps.get(&pair).copied().filter(|_| row.has_bystander());
+            let missing = row.instructions_per_op.is_none() || (row.has_bystander() && row.longest_gap.is_none());
+            if missing && pending.is_some() && !rest {
                 return Ok(());
             }
             observer.row(row)?;
