@@ -2,6 +2,8 @@
 //!
 //! The map lock is held for reading. PTE tables may be reclaimed meanwhile, so a table that was found without a lock is used only inside a read section of
 //! [`crate::smp::rcu`] (it stays a table), and only after its lock is held and the PMD entry still points at it (it still is *this* table).
+//!
+//! A page of a file is got without either: the file's lock comes before table locks, and its holder may wait for a grace period. Then the table is looked for again.
 
 use core::ops::Range;
 
@@ -57,12 +59,16 @@ fn in_region<A: Arch>(
     }
     let pud = descend(cpu, mm, mm.root(), Level::Pgd, va)?;
     let pmd = descend(cpu, mm, pud, Level::Pud, va)?;
-    loop {
-        let _read = rcu::read(cpu);
+    let mut ready = None;
+    let result = loop {
+        let read = rcu::read(cpu);
         let pte = match pmd.entry(Level::Pmd, va) {
-            Entry::Leaf { .. } => return Ok(()),
+            Entry::Leaf { .. } => break Ok(()),
             Entry::Table(pte) => Table::at(pte.pfn()),
-            Entry::Absent => descend(cpu, mm, pmd, Level::Pmd, va)?,
+            Entry::Absent => match descend(cpu, mm, pmd, Level::Pmd, va) {
+                Ok(pte) => pte,
+                Err(error) => break Err(error),
+            },
         };
         ghost::point(cpu);
         pause!(cpu, AfterPmdLookup);
@@ -73,26 +79,39 @@ fn in_region<A: Arch>(
         }
         match guard.entry(Level::Pte, va) {
             Entry::Leaf { page, perm } if write && !perm.contains(Perm::WRITE) => {
-                break_copy_on_write(cpu, mm, region, &mut guard, va, page.pfn())?;
+                break break_copy_on_write(cpu, mm, region, &mut guard, va, page.pfn());
             }
             Entry::Absent => {
-                let (pfn, perm) = new_page(cpu, mm, region, va)?;
-                guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), perm));
+                let pfn = match (&region.backing, ready.take()) {
+                    (_, Some(pfn)) => pfn,
+                    (Backing::File(file, offset), None) => {
+                        drop(guard);
+                        drop(read);
+                        match file.page(cpu, offset + (va.0 - region.range.start.0)) {
+                            Ok(pfn) => ready = Some(pfn),
+                            Err(error) => break Err(error.into()),
+                        }
+                        continue;
+                    }
+                    (Backing::Anon | Backing::Shared(..), None) => {
+                        match page::alloc(cpu, FrameState::Anon, mm.id, va.0) {
+                            Ok(pfn) => pfn,
+                            Err(error) => break Err(error.into()),
+                        }
+                    }
+                };
+                guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), region.perm));
                 oracle::on_fill(cpu, pte, va);
+                break Ok(());
             }
-            _ => {}
+            _ => break Ok(()),
         }
-        return Ok(());
-    }
-}
-
-/// The page that belongs at `va`, with a reference for the entry.
-fn new_page<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, region: &Region<A>, va: VirtAddr) -> Result<(Pfn, Perm), MapError> {
-    let pfn = match &region.backing {
-        Backing::File(file, offset) => file.page(cpu, offset + (va.0 - region.range.start.0))?,
-        Backing::Anon | Backing::Shared(..) => page::alloc(cpu, FrameState::Anon, mm.id, va.0)?,
     };
-    Ok((pfn, region.perm))
+    // Somebody else has put a page there meanwhile.
+    if let Some(unused) = ready {
+        page::put(cpu, unused, 1);
+    }
+    result
 }
 
 /// Gives the mm a page of its own at `va`, or the one it has if nobody else uses it.
@@ -170,7 +189,7 @@ fn shared<A: Arch>(
         && at % PUD_SIZE == va.0 % PUD_SIZE
         && region.perm.contains(Perm::WRITE);
     let pud = descend(cpu, mm, mm.root(), Level::Pgd, va)?;
-    let mut contents = file.contents.lock();
+    let mut contents = file.lock();
     let pmd = match pud.below(Level::Pud, va) {
         Some(pmd) => pmd,
         None if sharable => share::join(cpu, mm, file, &mut contents, at - at % PUD_SIZE, &mut pud.lock(), gib)?,

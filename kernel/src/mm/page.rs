@@ -55,7 +55,13 @@ pub fn tag<A: Arch>(pfn: Pfn, owner: u32, address: u64) {
 /// The head of the page that `pfn` lies in: itself, unless it is inside a 2 MiB page.
 #[inline]
 pub fn head<A: Arch>(pfn: Pfn) -> Pfn {
-    if A::machine().frames.get(pfn).is_tail() { Pfn(pfn.0 & !((1 << HUGE_ORDER) - 1)) } else { pfn }
+    head_of(pfn, A::machine().frames.get(pfn).is_tail())
+}
+
+/// The same of a frame that is known to be `inside` a 2 MiB page, or not to be.
+#[inline(always)]
+pub(super) const fn head_of(pfn: Pfn, inside: bool) -> Pfn {
+    if inside { Pfn(pfn.0 & !((1 << HUGE_ORDER) - 1)) } else { pfn }
 }
 
 /// Drops `n` references of the page with head `pfn`, and frees it if they were the last.

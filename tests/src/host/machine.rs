@@ -110,6 +110,10 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         // The others' timers fire: whoever has interrupts enabled is in no walk.
         let board = board();
         let rounds = board.rounds.replace(board.rounds.get() + 1);
+        let hook = board.wait_hook.borrow_mut().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         assert!(rounds < PATIENCE, "CPU {} waits for something that nobody will do", board.current.get());
         for index in (0..board.cpus.len()).filter(|i| *i != board.current.get()) {
             if board.cpus[index].interrupts.get() {
