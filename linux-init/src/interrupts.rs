@@ -57,3 +57,46 @@ fn line(text: &str, label: &str, what: &str) -> Option<u64> {
     let rest = found.next()?;
     rest.split_ascii_whitespace().map_while(|word| word.parse::<u64>().ok()).try_fold(0, u64::checked_add)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As two machines with two CPUs printed them.
+    const X86_64: &str = include_str!("../samples/interrupts-6.12-x86_64.txt");
+    const AARCH64: &str = include_str!("../samples/interrupts-6.12-aarch64.txt");
+
+    #[test]
+    fn both_architectures_are_read() {
+        assert_eq!(totals(X86_64), Some(Totals { flush: 0, other_calls: 117 + 149, reschedule: 18 + 57 }));
+        assert_eq!(totals(AARCH64), Some(Totals { flush: 0, other_calls: 144 + 136, reschedule: 47 + 33 }));
+    }
+
+    #[test]
+    fn a_flush_is_a_function_call_too_and_counted_once() {
+        let flushed = X86_64.replace("TLB:          0          0", "TLB:         40          2");
+        assert_ne!(flushed, X86_64);
+        assert_eq!(totals(&flushed).unwrap(), Totals { flush: 42, other_calls: 117 + 149 - 42, reschedule: 75 });
+    }
+
+    #[test]
+    fn a_text_without_a_line_that_is_needed_is_refused() {
+        for missing in ["CAL:", "TLB:", "RES:"] {
+            let text: String = X86_64.lines().filter(|l| !l.starts_with(missing)).map(|l| format!("{l}\n")).collect();
+            assert_eq!(totals(&text), None, "{missing}");
+        }
+        assert_eq!(totals(&AARCH64.replace("Function call interrupts", "Calls")), None);
+        assert_eq!(totals(""), None);
+        // Fewer calls than flushes: the lines are not what they are taken for.
+        assert_eq!(totals(&X86_64.replace("TLB:          0", "TLB:        999")), None);
+    }
+
+    #[test]
+    fn what_came_between_two_readings() {
+        let before = Totals { flush: 10, other_calls: 20, reschedule: 5 };
+        let after = Totals { flush: 13, other_calls: 23, reschedule: 5 };
+        let between = after.since(before);
+        assert_eq!(between, Totals { flush: 3, other_calls: 3, reschedule: 0 });
+        assert_eq!(between.and(between).flush, 6);
+    }
+}

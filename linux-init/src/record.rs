@@ -68,3 +68,32 @@ pub enum Record<'a> {
         cells: u32,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_record_fits_its_frame() {
+        let record = Record::Counts {
+            workload: "collapse_shmem_ptemapped",
+            mode: "other",
+            ops: u64::MAX,
+            flush: u64::MAX,
+            other_calls: u64::MAX,
+            reschedule: u64::MAX,
+            walks: u64::MAX,
+            repeated: u64::MAX,
+            ticks: u64::MAX,
+            ticks_per_second: u64::MAX,
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.len() + 2 < LONGEST, "{}", text.len());
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
+
+    #[test]
+    fn a_name_that_neither_side_knows_is_an_error() {
+        assert!(serde_json::from_str::<Record>("{\"begin\":{}}").is_err());
+    }
+}
