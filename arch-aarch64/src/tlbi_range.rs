@@ -5,7 +5,7 @@
 //! single page first.
 //!
 //! Used where the CPU has the feature (`ID_AA64ISAR0_EL1.TLB`, asked once when the machine is installed): [`crate::tlbi::plan`] takes it as a flag, so that both plans are tested
-//! on any host.
+//! on any host. More than [`MAX_PAGES`] have no operand: a digit too many would run into the granule's field and invalidate something else.
 
 use kernel::addr::{PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;

@@ -93,7 +93,7 @@ pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
         note.address.store(start.0, Ordering::Relaxed);
         note.since.store(A::instructions(), Ordering::Relaxed);
         note.walk.store(walk, Ordering::Relaxed);
-        cpu.events.write(EventKind::WalkBegin, mm.id, start.0, 0);
+        cpu.events.write(EventKind::WalkBegin, mm.id, start.0, (!A::irqs_enabled()).into());
     }
 }
 

@@ -61,13 +61,15 @@ pub struct CellRow {
     pub predicted_sync: u64,
     /// What the closed form says of `syncs_elided`.
     pub predicted_elided: u64,
+    /// What the closed form says of `tlbi`.
+    pub predicted_tlbi: u64,
     /// Flush interrupts that the bystander of mode `isolated` served.
     pub bystander_flush: u64,
     /// Sync interrupts that it served.
     pub bystander_sync: u64,
     /// NMIs that it took.
     pub bystander_nmi: u64,
-    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is no bystander.
+    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is none, or where it had no turn in an operation.
     pub bystander_gap: u64,
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,

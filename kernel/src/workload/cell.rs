@@ -149,6 +149,7 @@ pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Ver
         predicted_flush: u64::MAX,
         predicted_sync: u64::MAX,
         predicted_elided: u64::MAX,
+        predicted_tlbi: u64::MAX,
         predicted_bystander: u64::MAX,
         ..CellRow::default()
     }
@@ -199,12 +200,14 @@ fn operate<A: Arch>(
                 A::relax();
             }
         }
+        cpu.events.write(EventKind::OperationBegin, 0, op, 0);
         let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
         counted.instructions += A::instructions() - began;
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
+        cpu.events.write(EventKind::OperationEnd, 0, op, 0);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
@@ -279,6 +282,7 @@ pub(crate) fn row<A: Arch>(
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
         predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
         predicted_elided: form.elided.unwrap_or(u64::MAX),
+        predicted_tlbi: form.tlbi.unwrap_or(u64::MAX),
         bystander_flush: bystander.flush,
         bystander_sync: bystander.sync,
         bystander_nmi: bystander.nmi,
