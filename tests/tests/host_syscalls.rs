@@ -163,9 +163,8 @@ proptest! {
             None => prop_assert_eq!(decoded, Err(Status::BadNumber)),
             Some(number) => {
                 let mut changed = words;
-                for i in 1 + number.arguments()..WORDS {
-                    changed[i] = other[i - 1];
-                }
+                let behind = 1 + number.arguments();
+                changed[behind..].copy_from_slice(&other[behind - 1..]);
                 prop_assert_eq!(decode(changed), decoded);
             }
         }
