@@ -7,20 +7,24 @@
 
 extern crate alloc;
 
+pub mod abi;
 pub mod addr;
 pub mod arch;
 pub mod atomic;
 pub mod boot;
 pub mod guard;
+pub mod ipc;
 pub mod ledger;
 pub mod machine;
 pub mod mm;
+pub mod object;
 pub mod oracle;
 pub mod record;
 pub mod scenario;
 pub mod smp;
 pub mod suite;
 pub mod sync;
+pub mod syscall;
 pub mod task;
 pub mod tlb;
 pub mod upcall;

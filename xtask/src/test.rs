@@ -15,8 +15,21 @@ use crate::setup;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 11] =
-    ["test", "--package", "tests", "--test", "qemu", "--test", "qemu_counts", "--test", "docs", "--test", "experiment"];
+const GUEST_TESTS: [&str; 13] = [
+    "test",
+    "--package",
+    "tests",
+    "--test",
+    "qemu",
+    "--test",
+    "qemu_counts",
+    "--test",
+    "docs",
+    "--test",
+    "experiment",
+    "--test",
+    "qemu_trace",
+];
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs the tests: on the host, and in QEMU on both architectures

@@ -54,6 +54,11 @@ fn in_region<A: Arch>(
     va: VirtAddr,
     write: bool,
 ) -> Result<(), MapError> {
+    if let Backing::File(file, offset) = &region.backing
+        && offset + (va.0 - region.range.start.0) >= file.bytes
+    {
+        return Err(MapError::NotMapped(va));
+    }
     if let Backing::Shared(file, offset) = &region.backing {
         return shared(cpu, mm, region, file, *offset, va);
     }
@@ -182,6 +187,9 @@ fn shared<A: Arch>(
 ) -> Result<(), MapError> {
     let va = va.align_down(Level::Pmd);
     let at = offset + (va.0 - region.range.start.0);
+    if at >= file.bytes {
+        return Err(MapError::NotMapped(va));
+    }
     let gib = va.align_down(Level::Pud);
     // One table has one permission: only regions that show the whole GiB for writing share.
     let sharable = region.range.start <= gib
@@ -218,7 +226,7 @@ pub fn get_user_pages<A: Arch>(
             if let Err(error) = handle(cpu, mm, va, write) {
                 return if done == 0 { Err(error) } else { Ok(done) };
             }
-            if let Some(pfn) = get_locked(cpu, mm, va, write) {
+            if let Some(pfn) = get_locked(cpu, mm, va, write, false) {
                 *out = pfn;
                 break;
             }
@@ -227,8 +235,19 @@ pub fn get_user_pages<A: Arch>(
     Ok(pages.len())
 }
 
-/// Takes a reference under the lock of the table that maps `va`.
-fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Option<Pfn> {
+/// The slow path behind [`crate::mm::walk::pin_user_pages_fast`]: pins the page at `va`, faulting it in. Under the map lock, so no fork is under way. Drop it by
+/// [`page::unpin_walked`].
+pub fn pin_user_page<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Result<Pfn, MapError> {
+    loop {
+        handle(cpu, mm, va, write)?;
+        if let Some(pfn) = get_locked(cpu, mm, va, write, true) {
+            return Ok(pfn);
+        }
+    }
+}
+
+/// Takes a reference, or a pin, under the lock of the table that maps `va`.
+fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool, pin: bool) -> Option<Pfn> {
     let map = mm.map.read();
     region_at(&map, va)?;
     let _read = rcu::read(cpu);
@@ -248,6 +267,10 @@ fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bo
     }
     let inside = va.0 & (level.entry_size() - 1) & !(crate::addr::PAGE_SIZE - 1);
     let pfn = PhysAddr(page.0 + inside).pfn();
-    A::machine().frames.get(page::head::<A>(pfn)).get();
+    let frame = A::machine().frames.get(page::head::<A>(pfn));
+    frame.get();
+    if pin {
+        frame.add_pins(1);
+    }
     Some(pfn)
 }

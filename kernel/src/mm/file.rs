@@ -45,15 +45,22 @@ pub struct Contents<A: Arch> {
 pub struct File<A: Arch> {
     /// Its number among mms and files.
     pub id: u32,
+    /// Its length in bytes: nothing belongs behind it.
+    pub bytes: u64,
     contents: Mutex<A, Contents<A>>,
 }
 
 impl<A: Arch> File<A> {
-    /// An empty file.
+    /// An empty file of any length.
     pub fn new() -> Arc<File<A>> {
+        File::of_bytes(u64::MAX)
+    }
+
+    /// An empty file of `bytes` bytes.
+    pub fn of_bytes(bytes: u64) -> Arc<File<A>> {
         let id = A::machine().next_mm.fetch_add(1, Ordering::Relaxed);
         let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
-        Arc::new(File { id, contents: Mutex::<A, _>::new(contents) })
+        Arc::new(File { id, bytes, contents: Mutex::<A, _>::new(contents) })
     }
 
     /// Takes the file's lock: see the head of this module.

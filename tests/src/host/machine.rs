@@ -7,9 +7,11 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, NativeTransport, UserFault}
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
-use kernel::task::user::{NoUserMode, UserEvent};
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
+
+use scripted::Scripted;
 
 use super::cpus::board;
 
@@ -46,7 +48,7 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     const NAME: &'static str = "host";
     type Codec = Codec;
     type CpuLocal = ();
-    type UserContext = NoUserMode;
+    type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if BROADCAST { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = TAGS;
     const INVALIDATION_CEILING: u64 = 33;
@@ -179,8 +181,12 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         Ok(())
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
-        NoUserMode::REFUSED
+    fn enter_user(context: &mut Scripted) -> UserEvent {
+        let pending = board().cpu().rung.get();
+        Self::irq_restore(true);
+        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        Self::irq_save();
+        event
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {
