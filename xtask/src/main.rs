@@ -8,6 +8,7 @@ mod bystander;
 mod child;
 mod ci;
 mod compare;
+mod diff;
 mod doctor;
 mod document;
 mod error;
@@ -67,6 +68,7 @@ enum Command {
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
     Report(page::Report),
+    Diff(diff::Diff),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
@@ -89,6 +91,7 @@ fn main() -> std::process::ExitCode {
         Command::Scenario(command) => command.run(),
         Command::Experiment(command) => command.run(),
         Command::Report(command) => command.run(),
+        Command::Diff(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
