@@ -23,6 +23,7 @@ mod output;
 mod panic_report;
 mod parity;
 mod probe;
+mod programs;
 mod progress;
 mod qemu;
 mod report;

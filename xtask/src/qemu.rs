@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) ram: PathBuf,
     /// Where the first serial port writes.
     pub(crate) serial: PathBuf,
+    /// The archive of programs; `None` where no cell runs any.
+    pub(crate) module: Option<PathBuf>,
     /// The kernel's command line.
     pub(crate) command_line: String,
     /// How the CPUs run.
@@ -68,6 +70,9 @@ pub(crate) fn arguments(launch: &Launch) -> Vec<String> {
     all.extend(memory_args(launch.memory_mib, &launch.ram));
     all.extend(["-smp".into(), launch.cpus.to_string()]);
     all.extend(kernel_args(&launch.image, &launch.command_line));
+    if let Some(module) = &launch.module {
+        all.extend(["-initrd".into(), module.display().to_string()]);
+    }
     if launch.gdb {
         all.extend(["-s".into(), "-S".into()]);
     }
@@ -160,6 +165,7 @@ mod tests {
             image: "target/guest/checking/k.elf".into(),
             ram: "/dev/shm/ram".into(),
             serial: "/dev/stderr".into(),
+            module: None,
             command_line: "modes=same ops=64".into(),
             engine: Engine::Icount,
             gdb: false,
@@ -188,6 +194,12 @@ mod tests {
              -m 528 -object memory-backend-file,id=ram,size=528M,mem-path=/dev/shm/ram,share=on -machine memory-backend=ram \
              -smp 4 -kernel target/guest/checking/k.elf -append modes=same ops=64"
         );
+    }
+
+    #[test]
+    fn programs_are_a_module() {
+        let line = arguments(&Launch { module: Some("target/guest/p.cpio".into()), ..launch(Arch::Aarch64) }).join(" ");
+        assert!(line.ends_with(" -append modes=same ops=64 -initrd target/guest/p.cpio"), "{line}");
     }
 
     #[test]

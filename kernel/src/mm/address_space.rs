@@ -86,6 +86,9 @@ pub enum MapError {
     OutOfAsids(u32),
 }
 
+/// In the id of an mm or file whose pages programs see: the oracle leaves no tags in them.
+pub const UNTAGGED: u32 = 1 << 31;
+
 /// An address space.
 pub struct Mm<A: Arch> {
     /// Its number; never used again.
@@ -111,10 +114,18 @@ pub struct Mm<A: Arch> {
 }
 
 impl<A: Arch> Mm<A> {
-    /// An empty address space.
+    /// An empty address space; for programs if `parent` is.
     pub fn new(cpu: &Cpu<A>, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
+        Mm::numbered(cpu, A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | parent & UNTAGGED, parent)
+    }
+
+    /// An empty address space for programs: its pages begin zeroed and hold what programs write.
+    pub fn for_programs(cpu: &Cpu<A>) -> Result<Arc<Mm<A>>, MapError> {
+        Mm::numbered(cpu, A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | UNTAGGED, 0)
+    }
+
+    fn numbered(cpu: &Cpu<A>, id: u32, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
-        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed);
         let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::ASIDS))?;
         let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
         // SAFETY: the frame is zeroed and nobody else knows it.

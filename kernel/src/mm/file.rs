@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::Mm;
+use crate::mm::address_space::{Mm, UNTAGGED};
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::page::{self, HUGE_ORDER};
@@ -50,7 +50,15 @@ pub struct File<A: Arch> {
 impl<A: Arch> File<A> {
     /// An empty file.
     pub fn new() -> Arc<File<A>> {
-        let id = A::machine().next_mm.fetch_add(1, Ordering::Relaxed);
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An empty file whose pages programs see: they begin zeroed and hold what programs write.
+    pub fn for_programs() -> Arc<File<A>> {
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | UNTAGGED)
+    }
+
+    fn numbered(id: u32) -> Arc<File<A>> {
         let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
         Arc::new(File { id, contents: Mutex::<A, _>::new(contents) })
     }

@@ -50,7 +50,11 @@ pub const STAGED: &[Named] = &[
     ("munmap_many", "munmap of 64 anonymous pages and of 1 GiB behind them whose PMD table has two sharers"),
 ];
 
-/// The number of a workload in [`NAMES`], or in [`STAGED`] behind it.
+/// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of [`STAGED`]. Each runs once, whatever the modes.
+pub const PROGRAMS: &[Named] =
+    &[("user_faults", "programs on every CPU write, unmap, protect and drop memory of one address space")];
+
+/// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -71,6 +75,7 @@ pub enum WorkloadId {
     RetractTruncate = 13,
     Fork = 14,
     MunmapMany = 15,
+    UserFaults = 16,
 }
 
 impl WorkloadId {
@@ -95,9 +100,17 @@ impl WorkloadId {
     /// The workloads for scenarios, in the order of their numbers.
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
+    /// The workloads of programs, in the order of their numbers.
+    pub const PROGRAMS: [WorkloadId; 1] = [WorkloadId::UserFaults];
+
+    /// Whether it is one of programs.
+    pub const fn runs_programs(self) -> bool {
+        self as u8 >= WorkloadId::UserFaults as u8
+    }
+
     /// Its name.
     pub fn name_of(n: u16) -> Option<&'static str> {
-        NAMES.iter().chain(STAGED).nth(n.into()).map(|named| named.0)
+        NAMES.iter().chain(STAGED).chain(PROGRAMS).nth(n.into()).map(|named| named.0)
     }
 
     /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
