@@ -35,8 +35,10 @@ pub enum Mode {
     Spin = 4,
     /// The mm stays loaded but unused.
     Lazy = 5,
+    /// The last CPU spins outside every mm, the bystander; walkers of the same mm on the others, on other pages.
+    Isolated = 6,
     /// A scenario says what every CPU does ([`crate::scenario`]).
-    Scripted = 6,
+    Scripted = 7,
 }
 
 impl Mode {
@@ -51,6 +53,10 @@ impl Mode {
         ("idle", "every other CPU is idle"),
         ("spin", "every other CPU reads user memory of the same mm through its TLB"),
         ("lazy", "every other CPU is idle with the mm still loaded"),
+        (
+            "isolated",
+            "as same, but the last CPU spins outside every mm and says how often and how long it is interrupted",
+        ),
     ];
 
     /// The name of the mode with this number.
@@ -59,7 +65,8 @@ impl Mode {
     }
 
     /// The modes to choose from, in the order of their numbers.
-    pub const ALL: [Mode; 6] = [Mode::Same, Mode::Contend, Mode::Other, Mode::Idle, Mode::Spin, Mode::Lazy];
+    pub const ALL: [Mode; 7] =
+        [Mode::Same, Mode::Contend, Mode::Other, Mode::Idle, Mode::Spin, Mode::Lazy, Mode::Isolated];
 }
 
 /// How the machine runs; the kernel only has to know whether it may arm timers to be interrupted at seeded moments.

@@ -1,63 +1,12 @@
 //! The kernel in QEMU, through the runner, as a person runs it. `cargo xtask test` runs these, after it has built the images; it
 //! leaves its own path in `XTASK`.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+mod runner;
+
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-/// Runs the runner with these words.
-fn xtask(words: &str) -> Output {
-    let program = std::env::var_os("XTASK").expect("`cargo xtask test` runs these tests");
-    Command::new(program).args(words.split_whitespace()).output().expect("the runner starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A file or directory of this test's own.
-fn scratch(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
-}
-
-/// Runs a suite and returns its rows; every verdict and count must be the expected one.
-#[track_caller]
-fn rows(name: &str, words: &str) -> Vec<Value> {
-    let path = scratch(&format!("{name}.json"));
-    let output = xtask(&format!("run {words} --json {}", path.display()));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{words}\n{text}\n{}", stderr(&output));
-    let file = std::fs::read_to_string(path).expect("the results are there");
-    let mut rows: Vec<Value> = file.lines().map(|l| serde_json::from_str(l).expect("each line is JSON")).collect();
-    let summary = rows.pop().expect("the file is not empty");
-    assert_eq!(summary["summary"], true, "the last object is the summary");
-    assert_eq!(summary["rows"], rows.len());
-    assert_eq!(summary["unexpected"], 0);
-    rows
-}
-
-/// The row of one cell.
-#[track_caller]
-fn row<'r>(rows: &'r [Value], strategy: &str, workload: &str, mode: &str) -> &'r Value {
-    let found = rows.iter().find(|r| r["strategy"] == strategy && r["workload"] == workload && r["mode"] == mode);
-    found.unwrap_or_else(|| panic!("no row for {strategy}, {workload}, {mode}"))
-}
-
-/// Asserts the counts per operation of one row.
-#[track_caller]
-fn counts(row: &Value, flush: f64, sync: f64, elided: f64) {
-    let of = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
-    assert_eq!(
-        (of("flush_ipis_per_op"), of("sync_ipis_per_op"), of("syncs_elided_per_op")),
-        (flush, sync, elided),
-        "{row}"
-    );
-}
-
-const SYNCING: &str = "--strategy sync-all,static-hook --ops 16 --mode same,other \
-                       --workload munmap_4k,collapse_anon,unshare_munmap_last,unshare_munmap_3way,unshare_exit";
+use runner::{row, rows, scratch, stderr, xtask};
 
 /// The same seed gives the same bytes; another seed gives another schedule, which some count of walks shows.
 #[track_caller]
@@ -109,7 +58,8 @@ fn ctrl_c_leaves_nothing(arch: &str) {
         .expect("the runner starts");
     let ours = |line: &str| line.contains("seed=424242") && line.contains("qemu-system");
     assert!(wait_for(|| processes().iter().any(|p| ours(p))), "QEMU never started");
-    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the runner takes a signal");
     let mut status = None;
     assert!(wait_for(|| {
         status = child.try_wait().expect("the runner can be waited for");
@@ -230,26 +180,6 @@ mod x86_64 {
 
     #[test]
     #[ignore = "boots QEMU"]
-    fn interrupts_are_counted_exactly() {
-        let rows = rows("x86_64-counts", &format!("--arch x86_64 {SYNCING}"));
-        for (workload, flush, sync) in [
-            ("munmap_4k", 3.0, 0.0),
-            ("collapse_anon", 3.0, 3.0),
-            ("unshare_munmap_last", 3.375, 3.0),
-            ("unshare_munmap_3way", 3.375, 0.0),
-            ("unshare_exit", 0.0, 3.0),
-        ] {
-            let elided = if sync > 0.0 { 1.0 } else { 0.0 };
-            counts(row(&rows, "sync-all", workload, "same"), flush, sync, 0.0);
-            counts(row(&rows, "static-hook", workload, "same"), flush, 0.0, elided);
-            counts(row(&rows, "sync-all", workload, "other"), 0.0, sync, 0.0);
-            counts(row(&rows, "static-hook", workload, "other"), 0.0, 0.0, elided);
-        }
-        assert!(rows.iter().all(|r| r["instructions_per_op"].as_f64().is_some_and(|n| n > 0.0)));
-    }
-
-    #[test]
-    #[ignore = "boots QEMU"]
     fn no_sync_is_needed_where_the_flush_interrupts() {
         let workloads = "--workload collapse_anon,unshare_munmap_last --mode contend";
         for (name, strategy) in [("none", "none"), ("hook", "static-hook --hook true")] {
@@ -303,24 +233,6 @@ mod aarch64 {
     #[ignore = "boots QEMU"]
     fn every_scenario_ends_as_its_file_says() {
         scenarios_come_out("aarch64");
-    }
-
-    #[test]
-    #[ignore = "boots QEMU"]
-    fn interrupts_are_counted_exactly() {
-        let rows = rows("aarch64-counts", &format!("--arch aarch64 {SYNCING}"));
-        for (workload, sync) in [
-            ("munmap_4k", 0.0),
-            ("collapse_anon", 3.0),
-            ("unshare_munmap_last", 3.0),
-            ("unshare_munmap_3way", 0.0),
-            ("unshare_exit", 3.0),
-        ] {
-            for strategy in ["sync-all", "static-hook"] {
-                counts(row(&rows, strategy, workload, "same"), 0.0, sync, 0.0);
-            }
-        }
-        assert!(rows.iter().all(|r| r["tlbi_per_op"].as_f64().is_some_and(|n| n > 0.0)));
     }
 
     #[test]

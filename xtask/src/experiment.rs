@@ -32,15 +32,24 @@ enum Event {
     Ended(usize, anyhow::Result<Report>),
 }
 
+/// Measurements by strategy and workload.
+#[derive(Default)]
+struct Measured {
+    /// Instructions per operation.
+    instructions: HashMap<(&'static str, &'static str), f64>,
+    /// Longest gaps of the bystander, in instructions.
+    gaps: HashMap<(&'static str, &'static str), u64>,
+}
+
 /// What one group's guests have said so far.
 #[derive(Default)]
 struct Collected {
     rows: Vec<Row>,
     /// Rows handed on.
     handed_on: usize,
-    /// Instructions per operation by strategy and workload; `None` once no more will come.
-    instructions: Option<HashMap<(&'static str, &'static str), f64>>,
-    known: HashMap<(&'static str, &'static str), f64>,
+    /// What the plain image measured so far; `None` once no more will come.
+    measured: Option<Measured>,
+    known: Measured,
     /// Whether all rows are there.
     complete: bool,
 }
@@ -100,7 +109,7 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     let groups = jobs.iter().map(|j| j.group + 1).max().unwrap_or(0);
     let mut all: Vec<Collected> = (0..groups).map(|_| Collected::default()).collect();
     for job in jobs.iter().filter(|j| j.kind == Kind::Plain) {
-        all[job.group].instructions = Some(HashMap::new());
+        all[job.group].measured = Some(Measured::default());
     }
     let mut failure = None;
     for event in events {
@@ -111,7 +120,7 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
                 let collected = &mut all[job.group];
                 match job.kind {
                     Kind::Checking => collected.complete = true,
-                    Kind::Plain => collected.known = collected.instructions.take().unwrap_or_default(),
+                    Kind::Plain => collected.known = collected.measured.take().unwrap_or_default(),
                 }
                 observer.ended(job, &report);
             }
@@ -138,8 +147,11 @@ fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut 
         }
         Kind::Plain => {
             let per_op = row.per_op(cell.instructions).filter(|n| *n > 0.0);
-            if let (Some(instructions), Some(n)) = (&mut collected.instructions, per_op) {
-                instructions.insert((row.strategy, row.workload), n);
+            let pair = (row.strategy, row.workload);
+            match (&mut collected.measured, per_op) {
+                (Some(measured), _) if row.has_bystander() => drop(measured.gaps.insert(pair, cell.bystander_gap)),
+                (Some(measured), Some(n)) => drop(measured.instructions.insert(pair, n)),
+                _ => {}
             }
         }
     }
@@ -151,9 +163,12 @@ fn hand_on(all: &mut [Collected], rest: bool, observer: &mut dyn Observer) -> an
     for collected in all {
         while let Some(row) = collected.rows.get_mut(collected.handed_on) {
             let pair = (row.strategy, row.workload);
-            let pending = collected.instructions.as_ref();
-            row.instructions_per_op = pending.unwrap_or(&collected.known).get(&pair).copied();
-            if row.instructions_per_op.is_none() && pending.is_some() && !rest {
+            let pending = collected.measured.as_ref();
+            let measured = pending.unwrap_or(&collected.known);
+            row.instructions_per_op = measured.instructions.get(&pair).copied();
+            row.longest_gap = measured.gaps.get(&pair).copied().filter(|_| row.has_bystander());
+            let missing = row.instructions_per_op.is_none() || (row.has_bystander() && row.longest_gap.is_none());
+            if missing && pending.is_some() && !rest {
                 return Ok(());
             }
             observer.row(row)?;

@@ -4,6 +4,7 @@
 mod arch;
 mod bench;
 mod build;
+mod bystander;
 mod child;
 mod ci;
 mod compare;

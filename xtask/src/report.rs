@@ -1,6 +1,7 @@
 //! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the options only.
 
 use crate::arch::Arch;
+use crate::bystander;
 use crate::compare;
 use crate::linux::{self, Reference};
 use crate::matrix;
@@ -32,6 +33,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
                 setting.qemu,
                 matrix::of(&of_arch(arch))
             );
+            out += &bystander::of(&of_arch(arch));
         }
         out += &violations(rows);
         out += &verdict_line(rows);
@@ -53,6 +55,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
             table::of(&rows, &linux)
         );
         out += &instructions(&rows, &linux);
+        out += &bystander::of(&rows);
     }
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));

@@ -33,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
     /// Instructions per operation, from the plain image.
     pub(crate) instructions_per_op: Option<f64>,
+    /// The longest that the bystander was kept from its loop, in instructions, from the plain image. Mode `isolated` only.
+    pub(crate) longest_gap: Option<u64>,
     /// The guest's record.
     pub(crate) cell: CellRow,
 }
@@ -67,6 +69,7 @@ impl Row {
             expected: verdict(cell.expected)?,
             verdict: verdict(cell.verdict)?,
             instructions_per_op: None,
+            longest_gap: None,
             cell,
         })
     }
@@ -121,10 +124,25 @@ impl Row {
             predicted_flush_ipis_per_op: self.predicted_per_op(cell.predicted_flush),
             predicted_sync_ipis_per_op: self.predicted_per_op(cell.predicted_sync),
             predicted_syncs_elided_per_op: self.predicted_per_op(cell.predicted_elided),
+            bystander_flush_ipis_per_op: self.of_bystander(cell.bystander_flush),
+            bystander_sync_ipis_per_op: self.of_bystander(cell.bystander_sync),
+            bystander_nmis_per_op: self.of_bystander(cell.bystander_nmi),
+            predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
+            bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
         };
         serde_json::to_string(&object).context("a row cannot be written as JSON")
+    }
+
+    /// A count of the bystander's, or a prediction of one, per operation; nothing in modes that have none.
+    pub(crate) fn of_bystander(&self, count: u64) -> Option<f64> {
+        if self.has_bystander() { self.predicted_per_op(count) } else { None }
+    }
+
+    /// Whether a CPU stands by.
+    pub(crate) fn has_bystander(&self) -> bool {
+        self.cell.mode == Mode::Isolated as u16 && self.cell.cpus > 1
     }
 
     /// A prediction per operation; nothing where none was made.
@@ -171,6 +189,11 @@ struct JsonRow<'a> {
     predicted_flush_ipis_per_op: Option<f64>,
     predicted_sync_ipis_per_op: Option<f64>,
     predicted_syncs_elided_per_op: Option<f64>,
+    bystander_flush_ipis_per_op: Option<f64>,
+    bystander_sync_ipis_per_op: Option<f64>,
+    bystander_nmis_per_op: Option<f64>,
+    predicted_bystander_sync_ipis_per_op: Option<f64>,
+    bystander_longest_gap: Option<u64>,
     miscounted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
@@ -217,6 +240,7 @@ pub(crate) mod tests {
             predicted_flush: u64::MAX,
             predicted_sync: u64::MAX,
             predicted_elided: u64::MAX,
+            predicted_bystander: u64::MAX,
             ..CellRow::default()
         }
     }

@@ -46,7 +46,7 @@ pub(crate) struct Run {
     /// Workloads, or all
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "all")]
     workload: Vec<String>,
-    /// What the other CPUs do: same, contend, other, idle, spin, lazy
+    /// What the other CPUs do: same, contend, other, idle, spin, lazy, isolated
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "same,other,contend")]
     mode: Vec<String>,
     /// Who walks in mode contend: gup, nmi, nmi-other, foreign, rcu

@@ -102,9 +102,12 @@ impl Suite {
         self.strategies.iter().map(|&s| Suite { strategies: vec![s], ..self.clone() }).collect()
     }
 
-    /// The same operations with every other CPU idle: what the plain image measures.
+    /// The same operations with every other CPU idle, and with a bystander if one was asked for: what the plain image measures.
     pub(crate) fn measurement(&self) -> Suite {
-        Suite { modes: vec![Mode::NAMES[Mode::Idle as usize].0], ..self.clone() }
+        let [idle, isolated] = [Mode::Idle, Mode::Isolated].map(|mode| Mode::NAMES[mode as usize].0);
+        let stands_by = self.modes.contains(&isolated);
+        let modes = [Some(idle), stands_by.then_some(isolated)];
+        Suite { modes: modes.into_iter().flatten().collect(), ..self.clone() }
     }
 
     /// The guest's command line ([`kernel::suite`]), given the transport that the architecture has by itself.
@@ -186,5 +189,7 @@ pub(crate) mod tests {
     fn the_measurement_runs_each_operation_once_per_strategy() {
         let plain = small().measurement();
         assert_eq!((plain.modes.as_slice(), plain.cells(), small().cells()), (&["idle"][..], 2, 4));
+        let isolated = Suite { modes: vec!["isolated", "same"], ..small() };
+        assert_eq!(isolated.measurement().modes, ["idle", "isolated"]);
     }
 }

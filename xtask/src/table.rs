@@ -292,7 +292,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn six_modes_make_three_tables() {
+    fn the_modes_make_three_tables() {
         let all: Vec<Row> = Mode::NAMES
             .iter()
             .enumerate()

@@ -52,7 +52,11 @@ impl Test {
         for arch in archs {
             let filter = format!("{}::", arch.name());
             let options = ["--ignored", "--test-threads=1", &filter];
-            if !passed(&["test", "--package", "tests", "--test", "qemu", "--test", "docs"], &options, &runner)? {
+            if !passed(
+                &["test", "--package", "tests", "--test", "qemu", "--test", "qemu_counts", "--test", "docs"],
+                &options,
+                &runner,
+            )? {
                 return Ok(Outcome::Unexpected);
             }
         }

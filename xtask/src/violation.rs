@@ -70,6 +70,9 @@ pub(crate) fn complaint(row: &Row) -> String {
             ("flush IPIs", row.cell.flush_ipis, row.cell.predicted_flush),
             ("sync IPIs", row.cell.sync_ipis, row.cell.predicted_sync),
             ("syncs elided", row.cell.syncs_elided, row.cell.predicted_elided),
+            ("the bystander's flush IPIs", row.cell.bystander_flush, 0),
+            ("the bystander's sync IPIs", row.cell.bystander_sync, row.cell.predicted_bystander),
+            ("the bystander's NMIs", row.cell.bystander_nmi, 0),
         ];
         let wrong: Vec<String> = counts
             .into_iter()

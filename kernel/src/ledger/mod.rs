@@ -87,6 +87,28 @@ pub struct Ledger {
     pub violations_ghost: Counter,
     /// Violations that this CPU's value checks found.
     pub violations_value: Counter,
+    /// NMIs that this CPU took.
+    pub nmis: Counter,
+}
+
+/// Interrupts that one CPU took, by cause.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Requests to flush, of pages or tables.
+    pub flush: u64,
+    /// Requests to sync.
+    pub sync: u64,
+    /// NMIs.
+    pub nmi: u64,
+}
+
+impl Taken {
+    /// What was taken since `before`, added to `sum`.
+    pub fn add_since(&self, before: &Taken, sum: &mut Taken) {
+        sum.flush += self.flush - before.flush;
+        sum.sync += self.sync - before.sync;
+        sum.nmi += self.nmi - before.nmi;
+    }
 }
 
 impl Ledger {
@@ -116,6 +138,16 @@ impl Ledger {
     /// A round of sync was left out.
     pub fn elided(&self, reason: Elision) {
         self.elided[reason as usize].add(1);
+    }
+
+    /// The interrupts that this CPU has taken so far.
+    pub fn taken(&self) -> Taken {
+        let handled = |cause: Cause| self.handled[cause as usize].get();
+        Taken {
+            flush: handled(Cause::FlushPages) + handled(Cause::FlushTables),
+            sync: handled(Cause::Sync),
+            nmi: self.nmis.get(),
+        }
     }
 
     /// The counts of this CPU, now.

@@ -61,6 +61,16 @@ pub struct CellRow {
     pub predicted_sync: u64,
     /// What the closed form says of `syncs_elided`.
     pub predicted_elided: u64,
+    /// Flush interrupts that the bystander of mode `isolated` served.
+    pub bystander_flush: u64,
+    /// Sync interrupts that it served.
+    pub bystander_sync: u64,
+    /// NMIs that it took.
+    pub bystander_nmi: u64,
+    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is no bystander.
+    pub bystander_gap: u64,
+    /// What the closed form says of `bystander_sync`; of the other two it says 0.
+    pub predicted_bystander: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
     pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.

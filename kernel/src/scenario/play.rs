@@ -124,7 +124,8 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     if total.violations_ghost + total.violations_value == 0 && (frames != 0 || tables != 0) {
         return Err(CellError::Leak { frames, tables });
     }
-    let mut row = cell::row(suite, cell, strategy, setting, &total, 0, &total);
+    let counted = cell::Counted { counts: total, ..cell::Counted::default() };
+    let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)
 }

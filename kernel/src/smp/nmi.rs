@@ -57,6 +57,7 @@ impl Nmi {
 
 /// The NMI.
 pub(crate) fn enter<A: Arch>(cpu: &'static Cpu<A>) {
+    cpu.ledger.nmis.add(1);
     nmi::handle(cpu);
     if cpu.nmi.walk.load(Ordering::Relaxed) == 0 {
         return;

@@ -24,7 +24,8 @@ impl Strategy for AckedGeneration {
 
     fn predicts(round: &Round) -> Option<Predicted> {
         // The flush's own interrupts acknowledge; without them it depends on which CPUs took any interrupt meanwhile.
-        (round.in_mask <= round.interrupted && round.left_behind == 0).then_some(Predicted::Elided)
+        let nobody = round.in_mask <= round.interrupted && round.left_behind == 0;
+        Some(if nobody { Predicted::Elided } else { Predicted::SomeUsers })
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

@@ -158,6 +158,8 @@ pub enum Predicted {
     Interrupts(u64),
     /// It leaves the sync out.
     Elided,
+    /// It interrupts some of the CPUs that use the mm, or an mm that left the table before: which of them, depends on the schedule.
+    SomeUsers,
     /// It waits, or takes another table.
     Waits,
 }

@@ -48,7 +48,8 @@ pub(super) fn promises(setting: Setting) -> Verdict {
 /// The closed form of [`decide`].
 pub(super) fn predicts(round: &Round) -> Option<Predicted> {
     // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment.
-    (round.in_use <= round.interrupted && round.left_behind == 0).then_some(Predicted::Elided)
+    let nobody = round.in_use <= round.interrupted && round.left_behind == 0;
+    Some(if nobody { Predicted::Elided } else { Predicted::SomeUsers })
 }
 
 impl Strategy for Targeted {

@@ -46,7 +46,8 @@ impl Strategy for TargetedV4 {
 
     fn predicts(round: &Round) -> Option<Predicted> {
         // By the property nobody; else it depends on who is walking at that moment, but for walkers of other mms.
-        (property(round.setting.transport) || round.in_use == 0).then_some(Predicted::Elided)
+        let nobody = property(round.setting.transport) || round.in_use == 0;
+        Some(if nobody { Predicted::Elided } else { Predicted::SomeUsers })
     }
 
     #[inline(always)]

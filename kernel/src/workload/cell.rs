@@ -8,7 +8,7 @@ use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
 use crate::arch::{Arch, NativeTransport};
-use crate::ledger::Snapshot;
+use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
@@ -84,7 +84,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         false => None,
     };
     let target: Target<A> = scene.target();
-    let counted = {
+    let (counted, gap) = {
         let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
@@ -93,7 +93,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         let counted = operate(cpu, suite, scene.as_mut(), &crowd);
         machine.policy.tick_ns.store(0, Ordering::Relaxed);
         crowd.disperse(cpu);
-        counted
+        (counted, crowd.longest_gap())
     };
     machine.policy.set_schedule_points(false);
     machine.policy.set_injection(0, 0);
@@ -105,7 +105,8 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     }
     rcu::barrier(cpu);
     retire_everywhere(cpu);
-    let (counted, instructions) = counted?;
+    let mut counted = counted?;
+    counted.gap = gap;
 
     let frames = free_before - machine.free_frames() as i64;
     let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
@@ -115,7 +116,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     if violations == 0 && (frames != 0 || tables != 0) {
         return Err(CellError::Leak { frames, tables });
     }
-    Ok(row(suite, cell, strategy, setting, &counted, instructions, &violated))
+    Ok(row(suite, cell, strategy, setting, &counted, &violated))
 }
 
 /// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
@@ -148,6 +149,7 @@ pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Ver
         predicted_flush: u64::MAX,
         predicted_sync: u64::MAX,
         predicted_elided: u64::MAX,
+        predicted_bystander: u64::MAX,
         ..CellRow::default()
     }
 }
@@ -161,16 +163,30 @@ pub(crate) fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
     }
 }
 
-/// Does the operations; returns what the windows counted, and the instructions in them.
+/// What the windows of a cell counted.
+#[derive(Default)]
+pub(crate) struct Counted {
+    /// By the CPU that operates; invalidations by all.
+    pub(crate) counts: Snapshot,
+    /// Instructions, from the begin of each operation to its end.
+    pub(crate) instructions: u64,
+    /// What the bystander took, where there is one.
+    pub(crate) bystander: Taken,
+    /// The longest that it was kept from its loop.
+    pub(crate) gap: u64,
+}
+
+/// Does the operations; returns what the windows counted.
 fn operate<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
     scene: &mut dyn Scene<A>,
     crowd: &Crowd<'_, A>,
-) -> Result<(Snapshot, u64), CellError> {
+) -> Result<Counted, CellError> {
     let machine = A::machine();
-    let mut counted = Snapshot::default();
-    let mut instructions = 0;
+    let mut counted = Counted::default();
+    let bystander = crowd.bystander(cpu);
+    let taken = || bystander.map(|cpu| cpu.ledger.taken()).unwrap_or_default();
     for op in 0..suite.ops {
         let failed = |error| CellError::Operation(op, error);
         machine.operation.store(op, Ordering::Relaxed);
@@ -183,18 +199,19 @@ fn operate<A: Arch>(
                 A::relax();
             }
         }
-        let before = (cpu.ledger.snapshot(), invalidations::<A>());
+        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
-        instructions += A::instructions() - began;
+        counted.instructions += A::instructions() - began;
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         crowd.close();
         result.map_err(failed)?;
-        counted = counted.plus(&delta);
+        counted.counts = counted.counts.plus(&delta);
+        taken().add_since(&before.2, &mut counted.bystander);
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
     }
-    Ok((counted, instructions))
+    Ok(counted)
 }
 
 fn invalidations<A: Arch>() -> u64 {
@@ -217,10 +234,10 @@ pub(crate) fn row<A: Arch>(
     cell: Cell,
     strategy: &sync::Entry<A>,
     setting: Setting,
-    counted: &Snapshot,
-    instructions: u64,
+    counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
+    let Counted { counts: counted, instructions, bystander, gap } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops);
@@ -243,7 +260,7 @@ pub(crate) fn row<A: Arch>(
         hook: setting.hook.into(),
         expected: expected as u8,
         verdict: verdict as u8,
-        miscounted: (!form.agrees(counted.flush_ipis, counted.sync_ipis, counted.syncs_elided)).into(),
+        miscounted: (!form.agrees(counted, bystander)).into(),
         cpus,
         walker: setting.walker as u64,
         ops: suite.ops,
@@ -254,7 +271,7 @@ pub(crate) fn row<A: Arch>(
         missing_syncs: total.missing_syncs,
         tlbi: counted.tlbi,
         vectors: counted.vectors,
-        instructions,
+        instructions: *instructions,
         walks: total.walks,
         pages: total.pages,
         violations_ghost: total.violations_ghost,
@@ -262,6 +279,11 @@ pub(crate) fn row<A: Arch>(
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
         predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
         predicted_elided: form.elided.unwrap_or(u64::MAX),
+        bystander_flush: bystander.flush,
+        bystander_sync: bystander.sync,
+        bystander_nmi: bystander.nmi,
+        bystander_gap: *gap,
+        predicted_bystander: form.bystander.unwrap_or(u64::MAX),
         steps: Default::default(),
         first: machine.first_violation.take(),
     }

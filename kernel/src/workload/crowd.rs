@@ -1,10 +1,11 @@
-//! What the other CPUs do while the first one operates: walk, read through their TLBs, keep an mm loaded, or nothing.
+//! What the other CPUs do while the first one operates: walk, read through their TLBs, keep an mm loaded, stand by, or nothing.
 //!
 //! They act only while the *window* is open, that is, during an operation; in between they wait, so that preparations are neither slowed nor counted.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::bystander::Bystander;
 use super::walker::WalkerClass;
 use super::{AWAY, AWAY_PAGES, Target};
 use crate::addr::{CpuId, Level, PAGE_SIZE, Pfn, VirtAddr};
@@ -51,6 +52,8 @@ pub struct Crowd<'a, A: Arch> {
     round: AtomicU64,
     /// How many of them have.
     ready: AtomicU32,
+    /// See [`super::bystander`].
+    bystander: Bystander,
 }
 
 impl<'a, A: Arch> Crowd<'a, A> {
@@ -72,6 +75,7 @@ impl<'a, A: Arch> Crowd<'a, A> {
             stop: AtomicBool::new(false),
             round: AtomicU64::new(0),
             ready: AtomicU32::new(0),
+            bystander: Bystander::default(),
         }
     }
 
@@ -109,6 +113,16 @@ impl<'a, A: Arch> Crowd<'a, A> {
             wait.again(|| None);
         }
         wait.done();
+    }
+
+    /// The CPU that has nothing to do with any mm, where the mode has one.
+    pub fn bystander(&self, cpu: &Cpu<A>) -> Option<&'static Cpu<A>> {
+        A::machine().online().last().filter(|last| self.mode == Mode::Isolated && last.id != cpu.id)
+    }
+
+    /// The longest that it was kept from its loop while an operation was under way.
+    pub fn longest_gap(&self) -> u64 {
+        self.bystander.longest_gap()
     }
 
     /// The operation begins.
@@ -182,19 +196,26 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     // SAFETY: the first CPU keeps the crowd until `disperse` has seen this job end.
     let crowd = unsafe { &*(argument as *const Crowd<'_, A>) };
     let mut round = 0;
+    let stands_by = crowd.bystander(A::machine().cpus[0]).is_some_and(|last| last.id == cpu.id);
     while !crowd.stop.load(Ordering::Acquire) {
         let now = crowd.round.load(Ordering::Acquire);
         if now != round {
             round = now;
-            switch::load(cpu, crowd.mm);
+            if !stands_by {
+                switch::load(cpu, crowd.mm);
+            }
             if crowd.mode == Mode::Lazy {
                 switch::become_lazy(cpu);
             }
             crowd.ready.fetch_add(1, Ordering::Release);
         }
+        if stands_by {
+            crowd.bystander.spin(cpu, &crowd.window);
+            continue;
+        }
         if crowd.window.load(Ordering::Acquire) {
             match crowd.mode {
-                Mode::Same | Mode::Other => walk(cpu, crowd),
+                Mode::Same | Mode::Other | Mode::Isolated => walk(cpu, crowd),
                 Mode::Contend => contend(cpu, crowd),
                 Mode::Spin => read_through_tlb(cpu, crowd.mm, AWAY),
                 Mode::Lazy | Mode::Idle | Mode::Scripted => {}

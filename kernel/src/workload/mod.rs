@@ -5,6 +5,7 @@
 
 pub mod anon;
 pub mod bench;
+pub mod bystander;
 pub mod cell;
 pub mod crowd;
 pub mod file;

@@ -6,6 +6,7 @@
 use super::WorkloadId;
 use super::shared::BATCH;
 use crate::arch::Arch;
+use crate::ledger::{Snapshot, Taken};
 use crate::suite::Mode;
 use crate::sync::{self, Predicted, Round, Setting};
 use crate::tlb::transport::TransportId;
@@ -30,6 +31,8 @@ pub struct Prediction {
     pub sync_ipis: Option<u64>,
     /// Syncs left out.
     pub elided: Option<u64>,
+    /// Sync interrupts that the bystander takes; other interrupts it takes none.
+    pub bystander: Option<u64>,
 }
 
 /// The rounds of `ops` operations.
@@ -70,24 +73,26 @@ pub fn predict<A: Arch>(
     cpus: u64,
     ops: u64,
 ) -> Prediction {
-    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None };
+    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None, bystander: None };
     if matches!(mode, Mode::Contend | Mode::Scripted) || setting.transport == TransportId::Mixed {
         return none;
     }
     let rounds = rounds(workload, ops);
     let others = cpus - 1;
+    // The bystander has nothing to do with the mm.
+    let users = if mode == Mode::Isolated { others.saturating_sub(1) } else { others };
     let interrupts = matches!(setting.transport, TransportId::Ipi | TransportId::Paravirt);
     let (told, loaded) = match mode {
         Mode::Contend | Mode::Scripted => return none,
-        // Every other CPU has the mm loaded.
-        Mode::Same | Mode::Spin => (rounds.flush, true),
+        // Every other CPU has the mm loaded, but for a bystander.
+        Mode::Same | Mode::Spin | Mode::Isolated => (rounds.flush, true),
         // Lazy CPUs are told of tables only, and only by the first flush of an operation: it makes them unload the mm.
         Mode::Lazy => (rounds.flush_of_tables.min(ops), true),
         // No other CPU ever had it.
         Mode::Other | Mode::Idle => (0, false),
     };
-    let flush_ipis = if interrupts { told * others } else { 0 };
-    let uses = if loaded && mode != Mode::Lazy { others } else { 0 };
+    let flush_ipis = if interrupts { told * users } else { 0 };
+    let uses = if loaded && mode != Mode::Lazy { users } else { 0 };
     let round = match workload {
         // The mm that asks has run on the initiator alone, whatever the others do.
         WorkloadId::UnshareExit => Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind: 0 },
@@ -99,27 +104,40 @@ pub fn predict<A: Arch>(
         _ => Round {
             setting,
             others,
-            in_mask: if loaded && (mode != Mode::Lazy || !interrupts) { others } else { 0 },
+            in_mask: if loaded && (mode != Mode::Lazy || !interrupts) { users } else { 0 },
             in_use: uses,
-            interrupted: if loaded && interrupts { others } else { 0 },
+            interrupted: if loaded && interrupts { users } else { 0 },
             left_behind: 0,
         },
     };
-    let (sync_ipis, elided) = match (strategy.predicts)(&round) {
+    let predicted = (strategy.predicts)(&round);
+    let (sync_ipis, elided) = match predicted {
         _ if rounds.sync == 0 => (Some(0), Some(0)),
-        None => (None, None),
+        None | Some(Predicted::SomeUsers) => (None, None),
         Some(Predicted::Interrupts(targets)) => (Some(rounds.sync * targets), Some(0)),
         Some(Predicted::Elided) => (Some(0), Some(rounds.sync)),
         Some(Predicted::Waits) => (Some(0), Some(0)),
     };
-    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided }
+    let bystander = match predicted {
+        _ if rounds.sync == 0 || mode != Mode::Isolated || others == 0 => Some(0),
+        None => None,
+        // Whoever interrupts all others interrupts it too, once in a round; whoever interrupts fewer has looked who has to do with the mm.
+        Some(Predicted::Interrupts(targets)) if targets == others => Some(rounds.sync),
+        Some(_) => Some(0),
+    };
+    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, bystander }
 }
 
 impl Prediction {
     /// Whether what was counted is what was predicted, as far as it was.
-    pub fn agrees(&self, flush_ipis: u64, sync_ipis: u64, elided: u64) -> bool {
-        [(self.flush_ipis, flush_ipis), (self.sync_ipis, sync_ipis), (self.elided, elided)]
-            .into_iter()
-            .all(|(form, count)| form.is_none_or(|form| form == count))
+    pub fn agrees(&self, counted: &Snapshot, bystander: &Taken) -> bool {
+        let counts = [
+            (self.flush_ipis, counted.flush_ipis),
+            (self.sync_ipis, counted.sync_ipis),
+            (self.elided, counted.syncs_elided),
+            (self.bystander, bystander.sync),
+        ];
+        counts.into_iter().all(|(form, count)| form.is_none_or(|form| form == count))
+            && (bystander.flush, bystander.nmi) == (0, 0)
     }
 }

@@ -1,0 +1,102 @@
+//! What the kernel in QEMU counts: interrupts and invalidations per operation. `cargo xtask test` runs these.
+
+mod runner;
+
+use runner::{row, rows};
+use serde_json::Value;
+
+/// Asserts the counts per operation of one row.
+#[track_caller]
+fn counts(row: &Value, flush: f64, sync: f64, elided: f64) {
+    let of = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+    assert_eq!(
+        (of("flush_ipis_per_op"), of("sync_ipis_per_op"), of("syncs_elided_per_op")),
+        (flush, sync, elided),
+        "{row}"
+    );
+}
+
+const SYNCING: &str = "--strategy sync-all,static-hook --ops 16 --mode same,other \
+                       --workload munmap_4k,collapse_anon,unshare_munmap_last,unshare_munmap_3way,unshare_exit";
+
+/// A CPU that spins outside every mm is interrupted once in each round of a strategy that interrupts everybody, and is kept from its loop for longer then; by one
+/// that looks who can walk, never.
+#[track_caller]
+fn bystanders_are_told_apart(arch: &str, everybody: &str, nobody: &str) {
+    let suite = "--mode isolated --workload collapse_anon --ops 8";
+    let rows = rows(
+        &format!("{arch}-isolated"),
+        &format!("--arch {arch} {suite} --strategy {everybody},{nobody} --transport broadcast"),
+    );
+    let of = |strategy: &str, key: &str| {
+        let row = row(&rows, strategy, "collapse_anon", "isolated");
+        row[key].as_f64().unwrap_or_else(|| panic!("no {key} in {row}"))
+    };
+    for (strategy, taken) in everybody.split(',').map(|s| (s, 1.0)).chain(nobody.split(',').map(|s| (s, 0.0))) {
+        assert_eq!(of(strategy, "bystander_sync_ipis_per_op"), taken, "{strategy}");
+        assert_eq!(of(strategy, "predicted_bystander_sync_ipis_per_op"), taken, "{strategy}");
+        assert_eq!(of(strategy, "bystander_flush_ipis_per_op"), 0.0, "{strategy}");
+        assert_eq!(of(strategy, "bystander_nmis_per_op"), 0.0, "{strategy}");
+    }
+    let (loops, taken) = (of("coverage", "bystander_longest_gap"), of("sync-all", "bystander_longest_gap"));
+    assert!(0.0 < loops && loops < 16.0, "its loop alone takes {loops} instructions");
+    assert!(taken > loops + 32.0, "an interrupt takes {taken} instructions, the loop {loops}");
+}
+
+mod x86_64 {
+    use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn interrupts_are_counted_exactly() {
+        let rows = rows("x86_64-counts", &format!("--arch x86_64 {SYNCING}"));
+        for (workload, flush, sync) in [
+            ("munmap_4k", 3.0, 0.0),
+            ("collapse_anon", 3.0, 3.0),
+            ("unshare_munmap_last", 3.375, 3.0),
+            ("unshare_munmap_3way", 3.375, 0.0),
+            ("unshare_exit", 0.0, 3.0),
+        ] {
+            let elided = if sync > 0.0 { 1.0 } else { 0.0 };
+            counts(row(&rows, "sync-all", workload, "same"), flush, sync, 0.0);
+            counts(row(&rows, "static-hook", workload, "same"), flush, 0.0, elided);
+            counts(row(&rows, "sync-all", workload, "other"), 0.0, sync, 0.0);
+            counts(row(&rows, "static-hook", workload, "other"), 0.0, 0.0, elided);
+        }
+        assert!(rows.iter().all(|r| r["instructions_per_op"].as_f64().is_some_and(|n| n > 0.0)));
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn bystanders_are_interrupted_by_those_who_interrupt_everybody() {
+        bystanders_are_told_apart("x86_64", "sync-all,static-hook", "coverage,targeted");
+    }
+}
+
+mod aarch64 {
+    use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn interrupts_are_counted_exactly() {
+        let rows = rows("aarch64-counts", &format!("--arch aarch64 {SYNCING}"));
+        for (workload, sync) in [
+            ("munmap_4k", 0.0),
+            ("collapse_anon", 3.0),
+            ("unshare_munmap_last", 3.0),
+            ("unshare_munmap_3way", 0.0),
+            ("unshare_exit", 3.0),
+        ] {
+            for strategy in ["sync-all", "static-hook"] {
+                counts(row(&rows, strategy, workload, "same"), 0.0, sync, 0.0);
+            }
+        }
+        assert!(rows.iter().all(|r| r["tlbi_per_op"].as_f64().is_some_and(|n| n > 0.0)));
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn bystanders_are_interrupted_by_those_who_interrupt_everybody() {
+        bystanders_are_told_apart("aarch64", "sync-all,static-hook", "coverage,targeted");
+    }
+}

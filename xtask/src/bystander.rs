@@ -1,0 +1,70 @@
+//! The table of mode `isolated`: what reached a CPU that has nothing to do with any mm.
+
+use crate::rows::Row;
+use crate::table::{self, Cell, Line, grouped};
+
+/// The bystander's table of one architecture's rows; nothing where none stood by.
+pub(crate) fn of(rows: &[Row]) -> String {
+    let rows: Vec<Row> = rows.iter().filter(|r| r.has_bystander()).cloned().collect();
+    let Some(first) = rows.first() else { return String::new() };
+    let bold = anstyle::Style::new().bold();
+    let mut out = format!("{bold}The bystander{bold:#}: CPU {} of {}\n", first.cell.cpus - 1, first.arch.name());
+    out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts taken, per\n\
+            operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
+    for transport in table::distinct(&rows, |r| r.transport) {
+        let rows: Vec<Row> = rows.iter().filter(|r| r.transport == transport).cloned().collect();
+        let mut lines = Vec::new();
+        for workload in table::distinct(&rows, |r| r.workload) {
+            lines.push(Line::Section(format!("{bold}{workload}{bold:#}")));
+            lines.extend(rows.iter().filter(|r| r.workload == workload).map(line));
+        }
+        let headings = [transport, "flush", "sync", "NMI", "longest gap"];
+        out += &format!("\n{}", table::layout(&[("", 4)], &headings, &lines));
+    }
+    out + "\n"
+}
+
+fn line(row: &Row) -> Line {
+    let count = |n| Cell::count(row.of_bystander(n));
+    let wrong = row.cell.miscounted != 0;
+    let gap = Cell::plain(row.longest_gap.map_or("-".into(), grouped));
+    Line::Cells(vec![
+        Cell::plain(format!("  {}", row.strategy)),
+        count(row.cell.bystander_flush),
+        count(row.cell.bystander_sync),
+        count(row.cell.bystander_nmi),
+        if wrong { gap.marked() } else { gap },
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::rows::tests::cell;
+    use crate::table::tests::bare;
+    use kernel::record::cell::CellRow;
+    use kernel::suite::Mode;
+
+    fn row(strategy: u16, sync: u64, gap: u64) -> Row {
+        let cell = CellRow { bystander_sync: sync, ..cell(strategy, 6, Mode::Isolated) };
+        let mut row = Row::resolve(Arch::X86_64, cell).unwrap();
+        row.longest_gap = Some(gap);
+        row
+    }
+
+    #[test]
+    fn the_bystander_has_a_table_of_its_own() {
+        let text = bare(&of(&[row(0, 0, 6), row(1, 64, 1234)]));
+        assert!(text.starts_with("The bystander: CPU 3 of x86_64\n"), "{text}");
+        let table = "ipi          flush sync NMI longest gap\ncollapse_anon\n\
+                     \u{20} none           0    0   0 6\n\u{20} sync-all       0    1   0 1,234\n\n";
+        assert!(text.ends_with(table), "{text}");
+        assert!(text.lines().all(|l| l.len() <= 100));
+    }
+
+    #[test]
+    fn without_one_there_is_none() {
+        assert_eq!(of(&[Row::resolve(Arch::X86_64, cell(0, 6, Mode::Same)).unwrap()]), "");
+    }
+}
