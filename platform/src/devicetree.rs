@@ -61,8 +61,6 @@ pub struct Described<'a> {
     pub redistributors: ArrayVec<RedistributorRegion, MAX_REGIONS>,
     /// The command line; empty where there is none.
     pub command_line: &'a str,
-    /// The initial module (`linux,initrd-start` and `-end` of `/chosen`).
-    pub module: Option<MemoryRegion>,
 }
 
 /// Reads the devicetree at the start of `bytes`.
@@ -77,7 +75,6 @@ pub fn read(bytes: &[u8]) -> Result<Described<'_>, TreeError> {
         distributor: PhysAddr(0),
         redistributors: ArrayVec::new(),
         command_line: "",
-        module: None,
     };
     let (mut psci, mut uart, mut gic, mut enable_methods) = (false, false, false, true);
 
@@ -109,9 +106,6 @@ pub fn read(bytes: &[u8]) -> Result<Described<'_>, TreeError> {
             };
             psci = true;
         }
-        if node.name == "chosen" {
-            found.module = module(node)?;
-        }
         if node.name == "chosen"
             && let Some(arguments) = text(node, "bootargs")
         {
@@ -137,18 +131,6 @@ pub fn read(bytes: &[u8]) -> Result<Described<'_>, TreeError> {
         return Err(TreeError::Address("memory"));
     }
     Ok(found)
-}
-
-/// The module that the tree names, whole: both of its ends or neither.
-fn module(chosen: FdtNode<'_, '_>) -> Result<Option<MemoryRegion>, TreeError> {
-    let number = |name| chosen.property(name).map(|value| value.as_usize().ok_or(TreeError::Address("initial module")));
-    match (number("linux,initrd-start").transpose()?, number("linux,initrd-end").transpose()?) {
-        (None, None) => Ok(None),
-        (Some(start), Some(end)) if start < end => {
-            Ok(Some(MemoryRegion { start: PhysAddr(start as u64), end: PhysAddr(end as u64) }))
-        }
-        _ => Err(TreeError::Address("initial module")),
-    }
 }
 
 fn add_memory(memory: &mut ArrayVec<MemoryRegion, MAX_REGIONS>, node: FdtNode<'_, '_>) -> Result<(), TreeError> {

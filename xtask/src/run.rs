@@ -156,7 +156,12 @@ impl Run {
             strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,
             // Each transport has guests of its own: see `jobs`.
             transport: None,
-            workloads: names::choose_more("workload", &self.workload, kernel::workload::NAMES, kernel::workload::PROGRAMS)?,
+            workloads: names::choose_more(
+                "workload",
+                &self.workload,
+                kernel::workload::NAMES,
+                kernel::workload::PROGRAMS,
+            )?,
             modes: names::choose("mode", &self.mode, Mode::NAMES)?,
             walker: self.walker()?,
             ops: self.ops,

@@ -81,7 +81,7 @@ pub(crate) fn guard_mask(without: &[&str]) -> u64 {
 }
 
 /// Whether a workload is one of programs.
-fn is_program(workload: &str) -> bool {
+pub(crate) fn is_program(workload: &str) -> bool {
     kernel::workload::PROGRAMS.iter().any(|(name, _)| *name == workload)
 }
 

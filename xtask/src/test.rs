@@ -53,7 +53,19 @@ impl Test {
             let filter = format!("{}::", arch.name());
             let options = ["--ignored", "--test-threads=1", &filter];
             if !passed(
-                &["test", "--package", "tests", "--test", "qemu", "--test", "qemu_counts", "--test", "docs"],
+                &[
+                    "test",
+                    "--package",
+                    "tests",
+                    "--test",
+                    "qemu",
+                    "--test",
+                    "qemu_counts",
+                    "--test",
+                    "qemu_user",
+                    "--test",
+                    "docs",
+                ],
                 &options,
                 &runner,
             )? {

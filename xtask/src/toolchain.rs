@@ -112,10 +112,7 @@ impl Toolchain {
 /// Code generation for what runs at fixed addresses, with frame pointers for backtraces. The same for all packages, so that they share one core library; their build
 /// scripts name their linker scripts.
 pub(crate) fn rust_flags(arch: Arch) -> Vec<String> {
-    let mut flags = vec![
-        "-Crelocation-model=static".to_owned(),
-        "-Cforce-frame-pointers=yes".to_owned(),
-    ];
+    let mut flags = vec!["-Crelocation-model=static".to_owned(), "-Cforce-frame-pointers=yes".to_owned()];
     flags.extend(arch.target_features().map(|f| format!("-Ctarget-feature={f}")));
     flags
 }
@@ -239,9 +236,7 @@ mod tests {
         assert_eq!(set("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER").as_deref(), Some("/toolchain/rust-lld"));
         assert_eq!(
             set("CARGO_ENCODED_RUSTFLAGS").as_deref(),
-            Some(
-                "-Crelocation-model=static\x1f-Cforce-frame-pointers=yes\x1f-Ctarget-feature=+lse"
-            )
+            Some("-Crelocation-model=static\x1f-Cforce-frame-pointers=yes\x1f-Ctarget-feature=+lse")
         );
         let plain = Toolchain::Targets.build_command(&facts(), Arch::X86_64);
         assert!(!format!("{plain:?}").contains("build-std"));

@@ -168,9 +168,10 @@ impl<A: Arch> Mm<A> {
         self.flush_generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Adds a region.
+    /// Adds a region. Nothing may be both written and executed.
     pub fn map(self: &Arc<Mm<A>>, range: Range<VirtAddr>, perm: Perm, backing: Backing<A>) -> Result<(), MapError> {
         check_range::<A>(&range)?;
+        check_perm(&range, perm)?;
         let mut map = self.map.write();
         if map.iter().any(|r| r.range.start < range.end && range.start < r.range.end) {
             return Err(MapError::Overlaps(range.start, range.end));
@@ -208,6 +209,11 @@ pub(super) fn check_range<A: Arch>(range: &Range<VirtAddr>) -> Result<(), MapErr
     } else {
         Err(MapError::BadRange(range.start, range.end))
     }
+}
+
+/// Whether leaves of `range` may have `perm`: not to be both written and executed.
+pub(super) fn check_perm(range: &Range<VirtAddr>, perm: Perm) -> Result<(), MapError> {
+    if perm == Perm::all() { Err(MapError::Forbidden(range.start)) } else { Ok(()) }
 }
 
 /// The region that `va` lies in.

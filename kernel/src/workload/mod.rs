@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod file;
 pub mod fork;
 pub mod predict;
+pub mod programs;
 pub mod shared;
 pub mod walker;
 
@@ -132,6 +133,9 @@ pub enum OpError {
     /// An address space refused.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The workload is one of programs ([`programs`]), for which no stage is set.
+    #[error("a workload of programs has no scene")]
+    NoScene,
     /// A collapse gave up; a walker may have been in the way.
     #[error(transparent)]
     Collapse(#[from] CollapseError),
@@ -182,6 +186,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
+        UserFaults => return Err(OpError::NoScene),
     })
 }
 

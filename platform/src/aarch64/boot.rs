@@ -12,6 +12,7 @@ use arch_aarch64::gic::GicError;
 use arch_aarch64::kernel_map::{self, MapError, direct_map};
 use arch_aarch64::{counter, features, psci, sgi, timer, user_mode, vectors};
 use firmware::devicetree::{self, Described, TreeError};
+use firmware::module::{self, BadModule};
 use kernel::addr::PhysAddr;
 use kernel::boot::{ExitCode, MemoryRegion, StartError};
 use kernel::record::shared::RunState;
@@ -38,6 +39,8 @@ enum Refused {
     Memory(#[from] MapError),
     #[error("{0}")]
     Gic(#[from] GicError),
+    #[error("{0}")]
+    BadModule(#[from] BadModule),
     #[error("the module at {0} is not in RAM")]
     Module(PhysAddr),
     #[error("the devicetree has no CPU with the affinity {0:#x} of the one that booted")]
@@ -80,8 +83,9 @@ fn find_out() -> Result<Found, Refused> {
     let described = devicetree::read(tree)?;
     console::init(described.uart);
 
-    let module = described.module.map_or(Ok(&[][..]), |region| module(&described, region))?;
-    let free = memory::take(&described.memory, described.module)?;
+    let region = module::named(described.command_line)?;
+    let bytes = region.map_or(Ok(&[][..]), |region| bytes_of_module(&described, region))?;
+    let free = memory::take(&described.memory, region)?;
     kernel_map::map_device(described.distributor)?;
     for region in &described.redistributors {
         kernel_map::map_device(region.start)?;
@@ -96,14 +100,14 @@ fn find_out() -> Result<Found, Refused> {
         memory: Box::leak(free.as_slice().into()),
         cpus: boot_cpu_first(&described)?,
         command_line: described.command_line,
-        module,
+        module: bytes,
         start_cpu,
         init_boot_cpu: |cpu| init_cpu(cpu),
     })
 }
 
 /// The bytes of the module, which stay where they are: they were left out of what is free.
-fn module(described: &Described<'_>, region: MemoryRegion) -> Result<&'static [u8], Refused> {
+fn bytes_of_module(described: &Described<'_>, region: MemoryRegion) -> Result<&'static [u8], Refused> {
     if !described.memory.iter().any(|ram| ram.start <= region.start && region.end <= ram.end) {
         return Err(Refused::Module(region.start));
     }
