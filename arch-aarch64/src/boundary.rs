@@ -210,6 +210,10 @@ impl Arch for Aarch64 {
         mmu::unload();
     }
 
+    fn has_range_invalidation() -> bool {
+        RANGES.load(Ordering::Relaxed)
+    }
+
     #[inline]
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
         tlbi::run(asid, what, Reach::Local, RANGES.load(Ordering::Relaxed))

@@ -53,7 +53,7 @@ use kernel::arch::Asid;
 use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 
-use crate::tlbi_range::Ranges;
+use crate::tlbi_range::{self, Ranges};
 
 /// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): what the last entry of its root maps.
 pub const SELF_MAP: VirtAddr = VirtAddr(511 << 39);
@@ -237,7 +237,10 @@ fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut s
     let recursive = what.recursive_pages(SELF_MAP);
     // The control must not drop by accident what it leaves out, as an emulator may that is asked for many pages at once.
     let range = range && !matches!(what.recursive, Recursive::LeftOut);
-    if what.all || entries.count > CEILING || recursive.iter().any(|pages| pages.count >= CEILING) {
+    let pages = entries.count << (what.stride.shift() - Level::Pte.shift());
+    // Terabytes, by whole tables of gigabytes: more than an operation on a range can say.
+    let too_long = range && pages > tlbi_range::MAX_PAGES;
+    if what.all || entries.count > CEILING || too_long || recursive.iter().any(|pages| pages.count >= CEILING) {
         say(O::space(Space::new(asid)));
         return;
     }
@@ -256,7 +259,6 @@ fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut s
         }
     }
     if range {
-        let pages = entries.count << (what.stride.shift() - Level::Pte.shift());
         for piece in Ranges::new(asid, entries.first, pages) {
             say(match (piece, what.tables) {
                 (Ok(range), true) => O::range_all_levels(range),

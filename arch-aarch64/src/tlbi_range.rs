@@ -4,8 +4,8 @@
 //! pages below 2^21 is a sum with at most one operation for each scale, as a number is the sum of its digits; an odd one needs a
 //! single page first.
 //!
-//! The kernel counts invalidations and compares the count with a closed form in the number of entries, on machines with and
-//! without this feature, so it does not use ranges unless it is told to ([`crate::tlbi::plan`]'s flag).
+//! Used where the CPU has the feature (`ID_AA64ISAR0_EL1.TLB`, asked once when the machine is installed): [`crate::tlbi::plan`] takes it as a flag, so that both plans are tested
+//! on any host. More than [`MAX_PAGES`] have no operand: a digit too many would run into the granule's field and invalidate something else.
 
 use kernel::addr::{PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;

@@ -3,6 +3,9 @@
 use arch_sim::machine::{Execution, Hardware, run};
 use kernel::record::cell::Verdict;
 
+/// So many seeds are tried until something shows; most show within the first few.
+const SEEDS: u64 = 60;
+
 fn words(strategy: &str, workload: &str, mode: &str, transport: &str) -> String {
     format!("strategies={strategy} workloads={workload} modes={mode} ops=6 engine=mttcg transport={transport}")
 }
@@ -60,8 +63,11 @@ fn the_same_seed_is_the_same_interleaving() {
 fn must_show(workload: &str, mode: &str, broken: Hardware) {
     let words = words("sync-all", workload, mode, "broadcast");
     assert_eq!(outcomes::<true>(&words, Hardware::default()), (0, 0), "{workload} with all guards");
-    let (violated, found) = outcomes::<true>(&words, broken);
-    assert!(violated + found > 0, "{workload} with {broken:?}");
+    let shows = |seed| {
+        let execution = execute::<true>(&words, seed, broken);
+        execution.rows[0].verdict == Verdict::Unsafe as u8 || !execution.findings.is_empty()
+    };
+    assert!((1..=SEEDS).any(shows), "{workload} with {broken:?}");
 }
 
 /// Controls 21 (b) and 23 (a): nobody waits for the broadcast to complete.

@@ -68,6 +68,10 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Above this many entries an invalidation takes the whole address space instead
     /// (Linux: 33 on x86, 512 on arm64).
     const INVALIDATION_CEILING: u64;
+    /// Whether one instruction invalidates a run of pages, on this machine: asked when its closed forms are.
+    fn has_range_invalidation() -> bool {
+        false
+    }
     /// First address above the user half.
     const USER_END: VirtAddr;
     /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at itself there

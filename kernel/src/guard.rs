@@ -40,13 +40,15 @@ guards! {
     WalkIrqOff: "the walk runs with interrupts masked", Qemu;
     PmdRecheck: "the walk looks at the PMD entry again after it took the reference", Qemu;
     PteRecheck: "the walk looks at the PTE entry again after it took the reference", Qemu;
+    HeadRecheck: "the walk looks at a page's head again after it took the reference", Host;
     ReclaimRescan: "reclaim looks at all entries again when the lock was dropped", Qemu;
     FaultPmdSame: "a fault looks at the PMD entry again after it took the table's lock", Qemu;
+    ZapPmdSame: "clearing looks at the PMD entry again after it took the table's lock", Host;
     CollapseFreeze: "collapse takes all references of a page before it copies it", Qemu;
     ForkRetry: "a pin is given back when the mm was forked meanwhile", Scenario;
     UnshareSync: "leaving a shared table syncs before the last sharer may use it", Qemu;
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
-    NestedGather: "of two gathers of one mm the second flushes everything", Qemu;
+    NestedGather: "a gather that ends while another of its mm is under way flushes everything", Qemu;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
     WalkPublish: "the walk publishes what its strategy asks for", Scenario;
     PublishFirst: "the walk publishes before it reads the first entry", Scenario;
@@ -57,6 +59,10 @@ guards! {
     SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
     SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
     SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
+    RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
+    RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
+    IpcPin: "a long message is copied through pages that are pinned", Host;
+    IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -8,6 +8,7 @@ use crate::boot::BootInfo;
 use crate::mm::address_space::Asids;
 use crate::mm::frame::FrameTable;
 use crate::mm::frame_alloc::FrameAllocator;
+use crate::object::Objects;
 use crate::record::cell::Violation;
 use crate::record::shared::Shared;
 use crate::scenario::stage::Stage;
@@ -42,6 +43,8 @@ pub struct Machine<A: Arch> {
     pub nmi_board: Board<A>,
     /// What is being run.
     pub policy: Policy<A>,
+    /// The derivation tree, what ends, interrupt lines.
+    pub objects: Objects<A>,
     /// The scenario that is being played.
     pub stage: Stage,
     /// Counts unlinked tables: see [`crate::sync::acked_generation`].
@@ -74,6 +77,7 @@ impl<A: Arch> Machine<A> {
             rcu: Rcu::default(),
             nmi_board: Board::default(),
             policy: Policy::new(),
+            objects: Objects::default(),
             stage: Stage::default(),
             unlink_generation: crate::atomic::AtomicU64::new(0),
             operation: AtomicU64::new(0),

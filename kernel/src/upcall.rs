@@ -8,6 +8,7 @@ use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::nmi;
 use crate::smp::rcu;
+use crate::task::sched;
 
 /// The call doorbell rang ([`crate::arch::Doorbell::Call`]).
 pub fn call<A: Arch>() {
@@ -25,6 +26,7 @@ pub fn timer<A: Arch>() {
     // It interrupted code with interrupts enabled, so no walk.
     rcu::quiescent(cpu);
     call::acknowledge_generation(cpu);
+    sched::tick(cpu);
     start_ticks(cpu);
 }
 

@@ -8,6 +8,10 @@
 pub mod abi;
 pub mod call;
 mod entry;
+pub mod first;
+pub mod kernel;
+pub mod random;
+pub mod vectors;
 
 /// Exit statuses that mean the same in every program; those of a program's own are below.
 pub mod exit {

@@ -1,15 +1,14 @@
 //! Interleavings of two CPUs that once were wrong, made by hand on the machine of the host.
 
-use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, VirtAddr};
+use kernel::addr::{PAGE_SIZE, VirtAddr};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
-use kernel::mm::fault;
 use kernel::mm::frame::FrameState;
 use kernel::mm::page;
 use kernel::mm::unmap::dontneed;
 use kernel::tlb::switch;
 use kernel::tlb::transport::TransportId;
-use tests::host::{Tagged, Untagged, World};
+use tests::host::{Tagged, World};
 
 const AT: VirtAddr = VirtAddr(0x4000_0000);
 const WORD: u64 = 8;
@@ -40,42 +39,4 @@ fn a_lazy_cpu_that_was_skipped_catches_up() {
         world.on(1, || switch::load(two, &mm));
         assert_eq!(world.read(1, &mm, AT.add(WORD)), Ok(18), "by way of another mm: {elsewhere}");
     }
-}
-
-/// Two threads drop the contents of the same range. The second has read the PMD entry, then the first empties and frees the table, whose frame becomes
-/// another mm's table; the second must not touch it.
-#[test]
-fn a_table_that_is_reclaimed_meanwhile_is_left_alone() {
-    let world = World::<Untagged>::new(2, 16384);
-    world.choose("sync-all", TransportId::Ipi);
-    let (one, two) = (world.cpu(0), world.cpu(1));
-    let mm = Mm::<Untagged>::new(one, 0).expect("memory suffices");
-    let other = Mm::<Untagged>::new(one, 0).expect("memory suffices");
-    let range = AT..AT.add(PMD_SIZE);
-    for mm in [&mm, &other] {
-        mm.map(range.clone(), Perm::WRITE, Backing::Anon).expect("nothing is there");
-    }
-    fault::populate(one, &mm, range.clone()).expect("memory suffices");
-    let pmd = mm.table_at(Level::Pmd, AT).expect("it is populated");
-    let (theirs, victim) = (mm.clone(), other.clone());
-    let reclaimed = range.clone();
-    let meanwhile = move || {
-        let world_on_two = || {
-            dontneed(two, &theirs, reclaimed.clone()).expect("it is mapped");
-            for _ in 0..3 {
-                kernel::smp::rcu::quiescent(one);
-                kernel::smp::rcu::quiescent(two);
-                kernel::smp::rcu::poll(two);
-            }
-            fault::populate(two, &victim, reclaimed).expect("memory suffices");
-        };
-        tests::host::run_on(1, world_on_two);
-    };
-    // The load that finds the table; the hook runs after it, before the next.
-    world.after_load(pmd, Level::Pmd, AT, meanwhile);
-    world.on(0, || dontneed(one, &mm, range.clone())).expect("it is mapped");
-    assert!(world.hook_ran());
-    let theirs = other.table_at(Level::Pte, AT).expect("another mm's tables are left alone");
-    assert_eq!((theirs.scan(), theirs.frame().population()), (512, 512));
-    assert_eq!(world.violations(), 0);
 }

@@ -245,11 +245,11 @@ fn sharers_are_counted() {
     mprotect(cpu, &mms[1], at.clone(), Perm::empty()).expect("it is mapped");
     assert_eq!((table.frame().sharers(), table.frame().state()), (1, FrameState::Table));
     assert!(mms[1].table_at(Level::Pmd, at.start).is_none());
-    assert!(file.contents.lock().tables.contains_key(&0));
+    assert!(file.lock().tables.contains_key(&0));
     for mm in mms {
         exit::exit(cpu, mm);
     }
-    assert!(file.contents.lock().tables.is_empty());
+    assert!(file.lock().tables.is_empty());
     file.destroy(cpu);
     world.settle();
     assert_eq!(world.machine().free_frames(), free);

@@ -57,6 +57,8 @@ fn under_way(history: &[Event], cpu: usize) -> Vec<(usize, BTreeMap<usize, usize
             Event::End(c) if *c == cpu => drop(walks.pop()),
             Event::Hold(c, level, table) if *c == cpu => {
                 let innermost = walks.last_mut().expect("a walk is under way");
+                // Level 0 is the lowest: whoever takes a table has left what he held further down.
+                innermost.1.retain(|held, _| held >= level);
                 innermost.1.insert(*level, *table);
             }
             _ => {}

@@ -49,24 +49,37 @@ fn ends_are_told_apart(arch: &str) {
 #[track_caller]
 fn ctrl_c_leaves_nothing(arch: &str) {
     let program = std::env::var_os("XTASK").expect("`cargo xtask test` runs these tests");
-    let many = format!("run --arch {arch} --ops 1000000 --workload munmap_2m --mode same --seed 424242");
-    let mut child = Command::new(program)
+    // A seed that nobody else's QEMU has.
+    let seed = 424_200_000_000 + u64::from(std::process::id());
+    let many = format!("run --arch {arch} --ops 1000000 --workload munmap_2m --mode same --seed {seed}");
+    let child = Command::new(program)
         .args(many.split_whitespace())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("the runner starts");
-    let ours = |line: &str| line.contains("seed=424242") && line.contains("qemu-system");
+    let mut child = Ended(child);
+    let ours = |line: &str| line.contains(&format!("seed={seed}")) && line.contains("qemu-system");
     assert!(wait_for(|| processes().iter().any(|p| ours(p))), "QEMU never started");
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the runner takes a signal");
     let mut status = None;
     assert!(wait_for(|| {
-        status = child.try_wait().expect("the runner can be waited for");
+        status = child.0.try_wait().expect("the runner can be waited for");
         status.is_some()
     }));
     assert_eq!(status.and_then(|s| s.code()), Some(130));
     assert!(wait_for(|| !processes().iter().any(|p| ours(p))), "QEMU was left behind");
+}
+
+/// A process that does not outlive the test, whatever becomes of that.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Command lines of all processes.

@@ -27,7 +27,7 @@ pub(crate) fn of(rows: &[Row]) -> String {
 fn line(row: &Row) -> Line {
     let count = |n| Cell::count(row.of_bystander(n));
     let wrong = row.cell.miscounted != 0;
-    let gap = Cell::plain(row.longest_gap.map_or("-".into(), grouped));
+    let gap = Cell::plain(row.longest_gap.filter(|gap| *gap > 0).map_or("-".into(), grouped));
     Line::Cells(vec![
         Cell::plain(format!("  {}", row.strategy)),
         count(row.cell.bystander_flush),

@@ -9,9 +9,11 @@ mod child;
 mod ci;
 mod compare;
 mod doctor;
+mod document;
 mod error;
 mod experiment;
 mod guest;
+mod guests;
 mod hang;
 mod hunt;
 mod image;
@@ -27,6 +29,7 @@ mod probe;
 mod programs;
 mod progress;
 mod qemu;
+mod records;
 mod report;
 mod results_file;
 mod rows;
@@ -61,6 +64,7 @@ const EXIT_STATUS: &str = "Exit status: 0 when every verdict and every count is 
 enum Command {
     Run(Box<run::Run>),
     Scenario(scenario::Scenario),
+    Experiment(experiment::Run),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
@@ -80,6 +84,7 @@ fn main() -> std::process::ExitCode {
     let result = match cli.command {
         Command::Run(command) => command.run(),
         Command::Scenario(command) => command.run(),
+        Command::Experiment(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),

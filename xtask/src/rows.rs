@@ -124,6 +124,7 @@ impl Row {
             predicted_flush_ipis_per_op: self.predicted_per_op(cell.predicted_flush),
             predicted_sync_ipis_per_op: self.predicted_per_op(cell.predicted_sync),
             predicted_syncs_elided_per_op: self.predicted_per_op(cell.predicted_elided),
+            predicted_tlbi_per_op: self.predicted_per_op(cell.predicted_tlbi),
             bystander_flush_ipis_per_op: self.of_bystander(cell.bystander_flush),
             bystander_sync_ipis_per_op: self.of_bystander(cell.bystander_sync),
             bystander_nmis_per_op: self.of_bystander(cell.bystander_nmi),
@@ -190,6 +191,7 @@ struct JsonRow<'a> {
     predicted_flush_ipis_per_op: Option<f64>,
     predicted_sync_ipis_per_op: Option<f64>,
     predicted_syncs_elided_per_op: Option<f64>,
+    predicted_tlbi_per_op: Option<f64>,
     bystander_flush_ipis_per_op: Option<f64>,
     bystander_sync_ipis_per_op: Option<f64>,
     bystander_nmis_per_op: Option<f64>,
@@ -243,6 +245,7 @@ pub(crate) mod tests {
             predicted_flush: u64::MAX,
             predicted_sync: u64::MAX,
             predicted_elided: u64::MAX,
+            predicted_tlbi: u64::MAX,
             predicted_bystander: u64::MAX,
             ..CellRow::default()
         }

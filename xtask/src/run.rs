@@ -11,8 +11,8 @@ use kernel::workload::walker::WalkerClass;
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::{self, Kind, image_path};
 use crate::error::{Outcome, bad_input};
-use crate::experiment::{self, Job, Observer};
 use crate::guest::Report;
+use crate::guests::{self, Job, Observer};
 use crate::names;
 use crate::output;
 use crate::programs;
@@ -311,7 +311,7 @@ impl Run {
         let at_once = std::thread::available_parallelism().map_or(2, usize::from);
         let patience = (!self.gdb).then(|| Duration::from_secs(self.patience));
         let begin = Instant::now();
-        let rows = experiment::run(&jobs, at_once, patience, session);
+        let rows = guests::run(&jobs, at_once, patience, session);
         if let Some(bar) = session.bar.take() {
             bar.end();
         }

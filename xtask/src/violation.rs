@@ -1,6 +1,6 @@
 //! A row's first violation, and its wrong counts, in words.
 
-use kernel::record::cell::{Verdict, ViolationKind};
+use kernel::record::cell::{Verdict, Violation, ViolationKind};
 
 use crate::rows::Row;
 use crate::table::count;
@@ -21,11 +21,14 @@ pub(crate) fn in_words(row: &Row) -> String {
     let (kind_in_words, order) = (kind.in_words(), order(kind, v.times));
     let who = format!("cpu {} in its walk {} to {:#x} (mm {})", v.walker, v.walk, v.address, v.mm);
     if kind == ViolationKind::StaleRecursion {
-        // The walk found it out itself; who had changed the tables is not noted.
         return format!(
             "{kind_in_words}: {who} had found the {subject} in its PMD entry, in operation {}; {order}",
             v.op
         );
+    }
+    if v.updater == Violation::NOBODY {
+        // The walk found it out itself; who had changed what it read is not noted.
+        return format!("{kind_in_words}: {who} came to the {subject}, in operation {}; {order}", v.op);
     }
     format!("{kind_in_words}: {who} held the {subject}; cpu {} {end} in operation {}; {order}", v.updater, v.op)
 }
@@ -70,6 +73,7 @@ pub(crate) fn complaint(row: &Row) -> String {
             ("flush IPIs", row.cell.flush_ipis, row.cell.predicted_flush),
             ("sync IPIs", row.cell.sync_ipis, row.cell.predicted_sync),
             ("syncs elided", row.cell.syncs_elided, row.cell.predicted_elided),
+            ("invalidations", row.cell.tlbi, row.cell.predicted_tlbi),
             ("the bystander's flush IPIs", row.cell.bystander_flush, 0),
             ("the bystander's sync IPIs", row.cell.bystander_sync, row.cell.predicted_bystander),
             ("the bystander's NMIs", row.cell.bystander_nmi, 0),
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
     use crate::arch::Arch;
     use crate::rows::tests::cell;
-    use kernel::record::cell::{CellRow, Violation};
+    use kernel::record::cell::CellRow;
     use kernel::suite::Mode;
 
     fn unsafe_row() -> Row {
@@ -125,6 +129,21 @@ mod tests {
              0x4000200000 (mm 3) held the PTE table in frame 0x1234; cpu 0 reused it in operation 5; order: walk began \
              at 1000, table unlinked +40, flush completed +90, table reused +100 instructions"
         );
+    }
+
+    #[test]
+    fn who_is_not_noted_is_not_named() {
+        let mut row = unsafe_row();
+        row.cell.first.kind = ViolationKind::WrongPage as u16;
+        row.cell.first.updater = Violation::NOBODY;
+        let text = in_words(&row);
+        assert!(
+            text.contains(
+                "cpu 2 in its walk 117 to 0x4000200000 (mm 3) came to the page in frame 0x1234, in operation 5;"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("cpu 0") && !text.contains("65535"), "{text}");
     }
 
     #[test]

@@ -203,3 +203,16 @@ fn a_table_reads_as_a_page_and_a_block_does_not() {
     let block = Codec::leaf(Level::Pmd, PhysAddr(0x4560_0000), Perm::WRITE);
     assert_eq!(Codec::decode(Level::Pte, block), Entry::Absent);
 }
+
+/// A table of gigabytes is removed: 2^27 pages, for which there is no operand. Each entry by itself without ranges, the address space with them.
+#[test]
+fn what_no_range_can_say_takes_the_address_space() {
+    let what = Invalidation { start: VirtAddr(0), end: VirtAddr(1 << 39), ..range(512, Level::Pud, true) };
+    assert_eq!(steps_with(&what, Broadcast, true), [DsbIshst, Tlbi(Aside1is(Space::new(ASID))), DsbIsh, Isb]);
+    assert_eq!(steps_with(&what, Broadcast, false).len(), 512 + 3);
+    // The largest that it can say: a GiB of 2 MiB entries, 4 << 16 pages.
+    let Tlbi(Rvae1is(Range(raw))) = steps_with(&range(512, Level::Pmd, true), Broadcast, true)[1] else {
+        panic!("no range")
+    };
+    assert_eq!((raw >> 44 & 3, raw >> 39 & 31), (3, 3));
+}

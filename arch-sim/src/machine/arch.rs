@@ -6,9 +6,10 @@ use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
-use kernel::task::user::{NoUserMode, UserEvent};
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
+use scripted::Scripted;
 
 use super::codec::Codec;
 use super::mmu::Leaf;
@@ -77,7 +78,7 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const ELF_MACHINE: u16 = 0;
     type Codec = Codec;
     type CpuLocal = ();
-    type UserContext = NoUserMode;
+    type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = if TAGGED { 256 } else { 1 };
     const INVALIDATION_CEILING: u64 = 33;
@@ -260,8 +261,12 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         Ok(())
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
-        NoUserMode::REFUSED
+    fn enter_user(context: &mut Scripted) -> UserEvent {
+        let pending = world().core().call.get();
+        Self::irq_restore(true);
+        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        Self::irq_save();
+        event
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}

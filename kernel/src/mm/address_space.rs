@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::{Arch, Asid};
-use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::mm::entry::Perm;
 use crate::mm::file::File;
 use crate::mm::frame_alloc::OutOfFrames;
@@ -75,6 +75,9 @@ pub enum MapError {
     /// Nothing is there.
     #[error("nothing is mapped at {0}")]
     NotMapped(VirtAddr),
+    /// The 2 MiB pages of a shared region are mapped whole or not at all.
+    #[error("{0} lies inside a 2 MiB page of a shared region: move it to a multiple of 2 MiB")]
+    CutsHugePage(VirtAddr),
     /// The region does not allow it.
     #[error("the region at {0} does not allow this access")]
     Forbidden(VirtAddr),
@@ -87,7 +90,7 @@ pub enum MapError {
 }
 
 /// In the id of an mm or file whose pages programs see: the oracle leaves no tags in them.
-pub const UNTAGGED: u32 = 1 << 31;
+pub const PLAIN: u32 = 1 << 31;
 
 /// An address space.
 pub struct Mm<A: Arch> {
@@ -107,25 +110,32 @@ pub struct Mm<A: Arch> {
     pub map: RwLock<A, Vec<Region<A>>>,
     /// Odd while a fork write-protects: see [`crate::mm::fork`].
     pub(super) write_protect_seq: AtomicU32,
-    /// A walk has ever pinned a page of it.
-    pub(super) has_pinned: AtomicBool,
-    /// The mm that it was forked from, or 0; its pages may still be that one's.
-    pub parent: u32,
+    /// The mms that it descends from by fork: its pages may still be any of theirs.
+    pub ancestors: Vec<u32>,
 }
 
 impl<A: Arch> Mm<A> {
-    /// An empty address space; for programs if `parent` is.
+    /// An empty address space; a child of mm number `parent`, unless that is 0.
     pub fn new(cpu: &Cpu<A>, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
-        Mm::numbered(cpu, A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | parent & UNTAGGED, parent)
+        Mm::with_ancestors(cpu, if parent == 0 { Vec::new() } else { alloc::vec![parent] }, 0)
     }
 
     /// An empty address space for programs: its pages begin zeroed and hold what programs write.
     pub fn for_programs(cpu: &Cpu<A>) -> Result<Arc<Mm<A>>, MapError> {
-        Mm::numbered(cpu, A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | UNTAGGED, 0)
+        Mm::with_ancestors(cpu, Vec::new(), PLAIN)
     }
 
-    fn numbered(cpu: &Cpu<A>, id: u32, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
+    /// An empty address space that descends from `parent` and from all that `parent` descends from.
+    pub(super) fn child_of(cpu: &Cpu<A>, parent: &Mm<A>) -> Result<Arc<Mm<A>>, MapError> {
+        let mut ancestors = Vec::with_capacity(parent.ancestors.len() + 1);
+        ancestors.extend_from_slice(&parent.ancestors);
+        ancestors.push(parent.id);
+        Mm::with_ancestors(cpu, ancestors, parent.id & PLAIN)
+    }
+
+    fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>, plain: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
+        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed) | plain;
         let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::ASIDS))?;
         let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
         // SAFETY: the frame is zeroed and nobody else knows it.
@@ -140,9 +150,13 @@ impl<A: Arch> Mm<A> {
             gathers: AtomicU32::new(0),
             map: RwLock::<A, _>::new(Vec::new()),
             write_protect_seq: AtomicU32::new(0),
-            has_pinned: AtomicBool::new(false),
-            parent,
+            ancestors,
         }))
+    }
+
+    /// Whether a page that mm number `owner` got first may be this one's: its own, or inherited.
+    pub fn descends_from(&self, owner: u32) -> bool {
+        owner == self.id || self.ancestors.contains(&owner)
     }
 
     /// The root table.
@@ -172,6 +186,13 @@ impl<A: Arch> Mm<A> {
     pub fn map(self: &Arc<Mm<A>>, range: Range<VirtAddr>, perm: Perm, backing: Backing<A>) -> Result<(), MapError> {
         check_range::<A>(&range)?;
         check_perm(&range, perm)?;
+        if let Backing::Shared(_, offset) = &backing {
+            for at in [range.start, range.end, VirtAddr(*offset)] {
+                if !at.is_aligned(Level::Pmd) {
+                    return Err(MapError::CutsHugePage(at));
+                }
+            }
+        }
         let mut map = self.map.write();
         if map.iter().any(|r| r.range.start < range.end && range.start < r.range.end) {
             return Err(MapError::Overlaps(range.start, range.end));
@@ -214,6 +235,18 @@ pub(super) fn check_range<A: Arch>(range: &Range<VirtAddr>) -> Result<(), MapErr
 /// Whether leaves of `range` may have `perm`: not to be both written and executed.
 pub(super) fn check_perm(range: &Range<VirtAddr>, perm: Perm) -> Result<(), MapError> {
     if perm == Perm::all() { Err(MapError::Forbidden(range.start)) } else { Ok(()) }
+}
+
+/// Whether no end of `range` lies inside a page of a region, all of whose pages are whole 4 KiB, or whole 2 MiB where it is shared.
+pub(super) fn check_cuts<A: Arch>(map: &[Region<A>], range: &Range<VirtAddr>) -> Result<(), MapError> {
+    for cut in [range.start, range.end] {
+        let shared =
+            region_at(map, cut).is_some_and(|r| matches!(r.backing, Backing::Shared(..)) && r.range.start < cut);
+        if shared && !cut.is_aligned(Level::Pmd) {
+            return Err(MapError::CutsHugePage(cut));
+        }
+    }
+    Ok(())
 }
 
 /// The region that `va` lies in.

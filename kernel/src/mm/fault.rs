@@ -2,6 +2,8 @@
 //!
 //! The map lock is held for reading. PTE tables may be reclaimed meanwhile, so a table that was found without a lock is used only inside a read section of
 //! [`crate::smp::rcu`] (it stays a table), and only after its lock is held and the PMD entry still points at it (it still is *this* table).
+//!
+//! A page of a file is got without either: the file's lock comes before table locks, and its holder may wait for a grace period. Then the table is looked for again.
 
 use core::ops::Range;
 
@@ -85,17 +87,26 @@ fn in_region<A: Arch>(
     va: VirtAddr,
     write: bool,
 ) -> Result<Was, MapError> {
+    if let Backing::File(file, offset) = &region.backing
+        && offset + (va.0 - region.range.start.0) >= file.bytes
+    {
+        return Err(MapError::NotMapped(va));
+    }
     if let Backing::Shared(file, offset) = &region.backing {
         return shared(cpu, mm, region, file, *offset, va).map(|()| Was::Present);
     }
     let pud = descend(cpu, mm, mm.root(), Level::Pgd, va)?;
     let pmd = descend(cpu, mm, pud, Level::Pud, va)?;
-    loop {
-        let _read = rcu::read(cpu);
+    let mut ready = None;
+    let result = loop {
+        let read = rcu::read(cpu);
         let pte = match pmd.entry(Level::Pmd, va) {
-            Entry::Leaf { .. } => return Ok(Was::Present),
+            Entry::Leaf { .. } => break Ok(Was::Present),
             Entry::Table(pte) => Table::at(pte.pfn()),
-            Entry::Absent => descend(cpu, mm, pmd, Level::Pmd, va)?,
+            Entry::Absent => match descend(cpu, mm, pmd, Level::Pmd, va) {
+                Ok(pte) => pte,
+                Err(error) => break Err(error),
+            },
         };
         ghost::point(cpu);
         pause!(cpu, AfterPmdLookup);
@@ -106,26 +117,39 @@ fn in_region<A: Arch>(
         }
         match guard.entry(Level::Pte, va) {
             Entry::Leaf { page, perm } if write && !perm.contains(Perm::WRITE) => {
-                return break_copy_on_write(cpu, mm, region, &mut guard, va, page.pfn());
+                break break_copy_on_write(cpu, mm, region, &mut guard, va, page.pfn());
             }
             Entry::Absent => {
-                let (pfn, perm) = new_page(cpu, mm, region, va)?;
-                guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), perm));
+                let pfn = match (&region.backing, ready.take()) {
+                    (_, Some(pfn)) => pfn,
+                    (Backing::File(file, offset), None) => {
+                        drop(guard);
+                        drop(read);
+                        match file.page(cpu, offset + (va.0 - region.range.start.0)) {
+                            Ok(pfn) => ready = Some(pfn),
+                            Err(error) => break Err(error.into()),
+                        }
+                        continue;
+                    }
+                    (Backing::Anon | Backing::Shared(..), None) => {
+                        match page::alloc(cpu, FrameState::Anon, mm.id, va.0) {
+                            Ok(pfn) => pfn,
+                            Err(error) => break Err(error.into()),
+                        }
+                    }
+                };
+                guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), region.perm));
                 oracle::on_fill(cpu, pte, va);
-                return Ok(Was::Absent);
+                break Ok(Was::Absent);
             }
-            _ => return Ok(Was::Present),
+            _ => break Ok(Was::Present),
         }
-    }
-}
-
-/// The page that belongs at `va`, with a reference for the entry.
-fn new_page<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, region: &Region<A>, va: VirtAddr) -> Result<(Pfn, Perm), MapError> {
-    let pfn = match &region.backing {
-        Backing::File(file, offset) => file.page(cpu, offset + (va.0 - region.range.start.0))?,
-        Backing::Anon | Backing::Shared(..) => page::alloc(cpu, FrameState::Anon, mm.id, va.0)?,
     };
-    Ok((pfn, region.perm))
+    // Somebody else has put a page there meanwhile.
+    if let Some(unused) = ready {
+        page::put(cpu, unused, 1);
+    }
+    result
 }
 
 /// Gives the mm a page of its own at `va`, or the one it has if nobody else uses it.
@@ -188,6 +212,9 @@ fn shared<A: Arch>(
 ) -> Result<(), MapError> {
     let va = va.align_down(Level::Pmd);
     let at = offset + (va.0 - region.range.start.0);
+    if at >= file.bytes {
+        return Err(MapError::NotMapped(va));
+    }
     let gib = va.align_down(Level::Pud);
     // One table has one permission: only regions that show the whole GiB for writing share.
     let sharable = region.range.start <= gib
@@ -195,7 +222,7 @@ fn shared<A: Arch>(
         && at % PUD_SIZE == va.0 % PUD_SIZE
         && region.perm.contains(Perm::WRITE);
     let pud = descend(cpu, mm, mm.root(), Level::Pgd, va)?;
-    let mut contents = file.contents.lock();
+    let mut contents = file.lock();
     let pmd = match pud.below(Level::Pud, va) {
         Some(pmd) => pmd,
         None if sharable => share::join(cpu, mm, file, &mut contents, at - at % PUD_SIZE, &mut pud.lock(), gib)?,
@@ -224,7 +251,7 @@ pub fn get_user_pages<A: Arch>(
             if let Err(error) = handle(cpu, mm, va, write) {
                 return if done == 0 { Err(error) } else { Ok(done) };
             }
-            if let Some(pfn) = get_locked(cpu, mm, va, write) {
+            if let Some(pfn) = get_locked(cpu, mm, va, write, false) {
                 *out = pfn;
                 break;
             }
@@ -233,8 +260,19 @@ pub fn get_user_pages<A: Arch>(
     Ok(pages.len())
 }
 
-/// Takes a reference under the lock of the table that maps `va`.
-fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Option<Pfn> {
+/// The slow path behind [`crate::mm::walk::pin_user_pages_fast`]: pins the page at `va`, faulting it in. Under the map lock, so no fork is under way. Drop it by
+/// [`page::unpin_walked`].
+pub fn pin_user_page<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Result<Pfn, MapError> {
+    loop {
+        handle(cpu, mm, va, write)?;
+        if let Some(pfn) = get_locked(cpu, mm, va, write, true) {
+            return Ok(pfn);
+        }
+    }
+}
+
+/// Takes a reference, or a pin, under the lock of the table that maps `va`.
+fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool, pin: bool) -> Option<Pfn> {
     let map = mm.map.read();
     region_at(&map, va)?;
     let _read = rcu::read(cpu);
@@ -254,6 +292,10 @@ fn get_locked<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bo
     }
     let inside = va.0 & (level.entry_size() - 1) & !(crate::addr::PAGE_SIZE - 1);
     let pfn = PhysAddr(page.0 + inside).pfn();
-    A::machine().frames.get(page::head::<A>(pfn)).get();
+    let frame = A::machine().frames.get(page::head::<A>(pfn));
+    frame.get();
+    if pin {
+        frame.add_pins(1);
+    }
     Some(pfn)
 }

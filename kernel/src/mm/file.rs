@@ -1,7 +1,8 @@
 //! Files in memory: their pages, who maps them, and the PMD tables that mms share for them.
 //!
 //! One lock per file plays the part of Linux's `i_mmap` lock and of its page-cache lock: it is held while a shared table is found,
-//! joined or left, until the flush and the sync for those that left are done.
+//! joined or left, until the flush and the sync for those that left are done. That sync may be a grace period, so nobody takes this lock inside a read section of
+//! [`crate::smp::rcu`], nor under a table's lock that a reader in such a section may want: see [`crate::smp::lock`]. [`File::lock`] refuses.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -11,13 +12,14 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Mm, UNTAGGED};
+use crate::mm::address_space::{Mm, PLAIN};
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::page::{self, HUGE_ORDER};
 use crate::mm::share::SharedTable;
 use crate::smp::cpu::Cpu;
-use crate::smp::lock::Mutex;
+use crate::smp::lock::{Mutex, MutexGuard};
+use crate::smp::rcu;
 
 /// Where a file is mapped.
 pub struct Mapping<A: Arch> {
@@ -43,34 +45,51 @@ pub struct Contents<A: Arch> {
 pub struct File<A: Arch> {
     /// Its number among mms and files.
     pub id: u32,
-    /// See the head of this module.
-    pub contents: Mutex<A, Contents<A>>,
+    /// Its length in bytes: nothing belongs behind it.
+    pub bytes: u64,
+    contents: Mutex<A, Contents<A>>,
 }
 
 impl<A: Arch> File<A> {
-    /// An empty file.
+    /// An empty file of any length.
     pub fn new() -> Arc<File<A>> {
-        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed))
+        File::of_bytes(u64::MAX)
     }
 
-    /// An empty file whose pages programs see: they begin zeroed and hold what programs write.
-    pub fn for_programs() -> Arc<File<A>> {
-        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | UNTAGGED)
+    /// An empty file of `bytes` bytes.
+    pub fn of_bytes(bytes: u64) -> Arc<File<A>> {
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed), bytes)
     }
 
-    fn numbered(id: u32) -> Arc<File<A>> {
+    /// An empty file of `bytes` bytes whose pages programs see: they begin zeroed and hold what programs write.
+    pub fn for_programs(bytes: u64) -> Arc<File<A>> {
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | PLAIN, bytes)
+    }
+
+    fn numbered(id: u32, bytes: u64) -> Arc<File<A>> {
         let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
-        Arc::new(File { id, contents: Mutex::<A, _>::new(contents) })
+        Arc::new(File { id, bytes, contents: Mutex::<A, _>::new(contents) })
+    }
+
+    /// Takes the file's lock: see the head of this module.
+    ///
+    /// # Panics
+    /// In a build with `checking`, in a read section: who has the lock may wait for a grace period, which the section holds up.
+    pub fn lock(&self) -> MutexGuard<'_, A, Contents<A>> {
+        if cfg!(feature = "checking") {
+            rcu::assert_outside(A::this_cpu(), "takes a file's lock");
+        }
+        self.contents.lock()
     }
 
     pub(super) fn add_mapping(&self, mm: &Arc<Mm<A>>, range: &Range<VirtAddr>, offset: u64) {
         let mapping = Mapping { mm: Arc::downgrade(mm), range: range.clone(), offset };
-        self.contents.lock().mappings.push(mapping);
+        self.lock().mappings.push(mapping);
     }
 
     /// Forgets the part `range` of a mapping of `mm`.
     pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
-        let mut contents = self.contents.lock();
+        let mut contents = self.lock();
         let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
         if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
@@ -96,13 +115,13 @@ impl<A: Arch> File<A> {
 
     /// The page that holds byte `offset`: with its head, and the frame itself.
     pub fn find(&self, offset: u64) -> Option<Pfn> {
-        let contents = self.contents.lock();
+        let contents = self.lock();
         find(&contents, offset)
     }
 
     /// The 4 KiB page at `offset`, allocated if it is not there, with a reference for the caller.
     pub fn page(&self, cpu: &Cpu<A>, offset: u64) -> Result<Pfn, OutOfFrames> {
-        let mut contents = self.contents.lock();
+        let mut contents = self.lock();
         if let Some(pfn) = find(&contents, offset) {
             A::machine().frames.get(page::head::<A>(pfn)).get();
             return Ok(pfn);
@@ -130,7 +149,7 @@ impl<A: Arch> File<A> {
 
     /// Drops the pages of `range` (byte offsets) from the file; those that are referred to elsewhere live on there.
     pub fn truncate(&self, cpu: &Cpu<A>, range: Range<u64>) {
-        let mut contents = self.contents.lock();
+        let mut contents = self.lock();
         let gone: Vec<u64> = contents.pages.range(range).map(|(offset, _)| *offset).collect();
         for offset in gone {
             if let Some(pfn) = contents.pages.remove(&offset) {
@@ -142,7 +161,7 @@ impl<A: Arch> File<A> {
     /// Drops everything. No mm maps it any more.
     pub fn destroy(&self, cpu: &Cpu<A>) {
         self.truncate(cpu, 0..u64::MAX);
-        let contents = self.contents.lock();
+        let contents = self.lock();
         debug_assert!(contents.tables.is_empty());
     }
 }

@@ -22,7 +22,7 @@ use crate::smp::cpu::Cpu;
 
 /// A copy of `parent`: private pages are shared until written, files and shared tables are mapped again and faulted in on demand.
 pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm<A>>, MapError> {
-    let child = Mm::new(cpu, parent.id)?;
+    let child = Mm::child_of(cpu, parent)?;
     let map = parent.map.write();
     // Release, then a full fence: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast`.
     parent.write_protect_seq.fetch_add(1, Ordering::AcqRel);
@@ -63,9 +63,7 @@ fn copy_region<A: Arch>(
     let mut va = region.range.start.align_down(Level::Pmd);
     while va < region.range.end {
         if let Some(pmd) = parent.table_at(Level::Pmd, va) {
-            if matches!(pmd.entry(Level::Pmd, va), Entry::Leaf { .. }) {
-                zap::split(cpu, parent, pmd, va)?;
-            }
+            zap::split(cpu, parent, pmd, va)?;
             if let Some(pte) = pmd.below(Level::Pmd, va) {
                 copy_ptes(cpu, child, pte, va, region, gather)?;
             }

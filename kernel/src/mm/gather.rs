@@ -6,8 +6,9 @@
 //! Collected frames are kept in pages of pointers (batches). When there is no frame for one, a table is flushed at once and freed after a grace period
 //! that is waited for; pages are flushed at once. The fault injection `batch` makes that happen.
 //!
-//! Two gathers of one mm at the same time (`MADV_DONTNEED` by two threads) may each see entries that the other has cleared and not flushed. The second
-//! to finish therefore flushes everything.
+//! Two gathers of one mm at the same time (`MADV_DONTNEED` by two threads) may each see entries that the other has cleared and not flushed: found empty, there is nothing for the
+//! one to flush, and it would return while translations are still there. Therefore a gather that finishes while another is under way flushes everything. The last of them
+//! finishes alone, and need not: whoever was there before it has flushed what it saw cleared, or cleared it and flushes it himself.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +26,8 @@ use crate::mm::self_map;
 use crate::mm::share;
 use crate::mm::state::{self, Unlinked};
 use crate::mm::table::{self, Table};
-use crate::oracle::ghost;
+use crate::oracle::{self, ghost};
+use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::tlb::coverage::Coverage;
@@ -156,6 +158,7 @@ impl<'m, A: Arch> Gather<'m, A> {
         let Some(batch) = self.table_batch else {
             // The allocation failed: invalidate before the table goes, wait for whoever may hold it, free it.
             let flushed = unlinked.flush(self.cpu);
+            self.interrupted |= flushed.coverage().interrupts() != 0;
             flushed.free_without_batch(self.cpu);
             return;
         };
@@ -300,6 +303,8 @@ impl<A: Arch> state::Flushed<'_, A> {
     /// The end of a table for which there was no batch: wait for a grace period, then free.
     fn free_without_batch(self, cpu: &'static Cpu<A>) {
         let table = self.into_table();
+        cpu.events.write(EventKind::Retire, 0, table.pfn().0.into(), 0);
+        oracle::on_retire(cpu, table);
         let policy = &A::machine().policy;
         let skipped = (policy.strategy().frees_without_grace)(policy.hook());
         if guard!(GraceBeforeFree) && !skipped {

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::UNTAGGED;
+use crate::mm::address_space::PLAIN;
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::{self, OutOfFrames};
 use crate::oracle;
@@ -48,7 +48,7 @@ pub fn alloc_huge<A: Arch>(state: FrameState, owner: u32, address: u64) -> Resul
 
 /// Writes the tag of (`owner`, `address`), unless what the owner has in its pages is a program's business.
 pub fn tag<A: Arch>(pfn: Pfn, owner: u32, address: u64) {
-    if cfg!(feature = "checking") && owner & UNTAGGED == 0 {
+    if cfg!(feature = "checking") && owner & PLAIN == 0 {
         first_word::<A>(pfn).store(oracle::value::tag(owner, address), Ordering::Relaxed);
     }
 }
@@ -56,7 +56,13 @@ pub fn tag<A: Arch>(pfn: Pfn, owner: u32, address: u64) {
 /// The head of the page that `pfn` lies in: itself, unless it is inside a 2 MiB page.
 #[inline]
 pub fn head<A: Arch>(pfn: Pfn) -> Pfn {
-    if A::machine().frames.get(pfn).is_tail() { Pfn(pfn.0 & !((1 << HUGE_ORDER) - 1)) } else { pfn }
+    head_of(pfn, A::machine().frames.get(pfn).is_tail())
+}
+
+/// The same of a frame that is known to be `inside` a 2 MiB page, or not to be.
+#[inline(always)]
+pub(super) const fn head_of(pfn: Pfn, inside: bool) -> Pfn {
+    if inside { Pfn(pfn.0 & !((1 << HUGE_ORDER) - 1)) } else { pfn }
 }
 
 /// Drops `n` references of the page with head `pfn`, and frees it if they were the last.

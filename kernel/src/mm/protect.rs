@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, check_perm, check_range, split_at};
+use crate::mm::address_space::{Backing, MapError, Mm, check_cuts, check_perm, check_range, split_at};
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::gather::Gather;
 use crate::mm::table::Table;
@@ -17,14 +17,16 @@ pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
     check_range::<A>(&range)?;
     check_perm(&range, perm)?;
     let mut map = mm.map.write();
+    // All that can fail, before anything is changed.
+    check_cuts(&map, &range)?;
+    if !map.iter().any(|r| r.range.start < range.end && range.start < r.range.end) {
+        return Err(MapError::NotMapped(range.start));
+    }
+    zap::split_ends(cpu, mm, &range)?;
     split_at(&mut map, &range);
     let first = map.partition_point(|r| r.range.start < range.start);
     let last = map.partition_point(|r| r.range.start < range.end);
-    if first == last {
-        return Err(MapError::NotMapped(range.start));
-    }
     let mut gather = Gather::new(cpu, mm);
-    let mut result = Ok(());
     for region in &mut map[first..last] {
         region.perm = perm;
         if let Backing::Shared(file, offset) = &region.backing {
@@ -32,21 +34,15 @@ pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
             let _own = unmap::leave_shared(cpu, mm, file, region, *offset, &mut gather);
         }
         let private = matches!(region.backing, Backing::Anon);
-        result = result.and(change(cpu, mm, region.range.clone(), perm, private, &mut gather));
+        change(mm, region.range.clone(), perm, private, &mut gather);
     }
     gather.finish();
     drop(map);
-    result
+    Ok(())
 }
 
-fn change<A: Arch>(
-    cpu: &'static Cpu<A>,
-    mm: &Mm<A>,
-    range: Range<VirtAddr>,
-    perm: Perm,
-    private: bool,
-    gather: &mut Gather<'_, A>,
-) -> Result<(), MapError> {
+/// No end of `range` cuts a leaf.
+fn change<A: Arch>(mm: &Mm<A>, range: Range<VirtAddr>, perm: Perm, private: bool, gather: &mut Gather<'_, A>) {
     let mut va = range.start;
     while va < range.end {
         let gib = va.align_down(Level::Pud).add(Level::Pud.entry_size());
@@ -54,38 +50,26 @@ fn change<A: Arch>(
         if let Some(pmd) = mm.table_at(Level::Pmd, va) {
             while va < gib.min(range.end) {
                 let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(range.end);
-                change_pmd(cpu, mm, pmd, va..next, perm, private, gather)?;
+                change_pmd(pmd, va..next, perm, private, gather);
                 va = next;
             }
         }
         va = gib;
     }
-    Ok(())
 }
 
 /// Changes what is in `range`, which lies within one PMD entry.
-fn change_pmd<A: Arch>(
-    cpu: &'static Cpu<A>,
-    mm: &Mm<A>,
-    pmd: Table<A>,
-    range: Range<VirtAddr>,
-    perm: Perm,
-    private: bool,
-    gather: &mut Gather<'_, A>,
-) -> Result<(), MapError> {
+fn change_pmd<A: Arch>(pmd: Table<A>, range: Range<VirtAddr>, perm: Perm, private: bool, gather: &mut Gather<'_, A>) {
     let va = range.start;
-    if matches!(pmd.entry(Level::Pmd, va), Entry::Leaf { .. }) && range.end.0 - va.0 != Level::Pmd.entry_size() {
-        zap::split(cpu, mm, pmd, va)?;
-    }
     match pmd.entry(Level::Pmd, va) {
         Entry::Absent => {}
         Entry::Leaf { page, .. } => {
+            assert!(range.end.0 - va.0 == Level::Pmd.entry_size(), "{va} cuts a 2 MiB leaf that was not split first");
             pmd.lock().change(Level::Pmd, va, A::Codec::leaf(Level::Pmd, page, perm));
             gather.changed(Level::Pmd, va);
         }
         Entry::Table(pte) => change_ptes(Table::at(pte.pfn()), range, perm, private, gather),
     }
-    Ok(())
 }
 
 fn change_ptes<A: Arch>(pte: Table<A>, range: Range<VirtAddr>, perm: Perm, private: bool, gather: &mut Gather<'_, A>) {

@@ -62,7 +62,7 @@ fn maps<A: Arch>(table: Table<A>, index: usize, pfn: Pfn) -> bool {
 pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u64) -> Result<(), MapError> {
     debug_assert!(at.is_multiple_of(PMD_SIZE));
     let mut places: Vec<(Arc<Mm<A>>, VirtAddr)> = Vec::new();
-    for mapping in &file.contents.lock().mappings {
+    for mapping in &file.lock().mappings {
         let end = mapping.offset + (mapping.range.end.0 - mapping.range.start.0);
         if let Some(mm) = mapping.mm.upgrade()
             && mapping.offset <= at

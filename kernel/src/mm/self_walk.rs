@@ -22,6 +22,7 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::page;
 use crate::mm::self_map::entry_address;
 use crate::mm::walk::drop_again;
 use crate::oracle::ghost;
@@ -133,17 +134,14 @@ fn ptes<A: Arch, const PIN: bool>(
             return done;
         }
         let Some(frame) = frames.lookup(page.pfn()) else { return done };
-        let (head, frame) = if frame.is_tail() {
-            let head = Pfn(page.pfn().0 & !511);
-            (head, frames.get(head))
-        } else {
-            (page.pfn(), frame)
-        };
-        if !frame.try_get(1) {
+        let inside = frame.is_tail();
+        let head = page::head_of(page.pfn(), inside);
+        pause!(cpu, AfterHead);
+        if !frames.get(head).try_get(1) {
             return done;
         }
         if PIN {
-            frame.add_pins(1);
+            frames.get(head).add_pins(1);
         }
         pause!(cpu, AfterReference);
         ghost::point(cpu);
@@ -152,7 +150,8 @@ fn ptes<A: Arch, const PIN: bool>(
         let pte_changed = guard!(PteRecheck) && recursive::probe(cpu, mm, va, pte_at, found) != raw;
         let pmd_changed = guard!(PmdRecheck) && A::probe_entry(pmd_at) != pmd_raw;
         let reused = A::LEAF_READS_AS_TABLE && guard!(SelfMapReuse) && descriptor.generation_now() != generation;
-        if pte_changed || pmd_changed || reused {
+        let head_changed = guard!(HeadRecheck) && frame.is_tail() != inside;
+        if head_changed || pte_changed || pmd_changed || reused {
             drop_again::<A, PIN>(head, 1);
             return done;
         }

@@ -386,6 +386,12 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
 /// What a sync runs on its targets: that it runs is all that matters.
 fn acknowledge<A: Arch>(_cpu: &'static Cpu<A>, _argument: usize) {}
 
+/// Frees a table that was deposited and never linked again, after a grace period.
+pub(super) fn retire_deposited<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+    table.frame().set_state(FrameState::UnlinkedTable);
+    retire(cpu, table);
+}
+
 /// Frees a flushed table after a grace period.
 pub(super) fn retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     cpu.events.write(EventKind::Retire, 0, table.pfn().0.into(), 0);

@@ -1,7 +1,7 @@
 //! Page tables: reading them without a lock, changing them under theirs, and how many entries they have.
 //!
 //! Every change of an entry goes through a [`TableGuard`], which keeps the population count beside it; a table is empty when
-//! the count says so, and [`Table::scan`] is the proof (`population_matches_scan` in the tests, and the oracle on every free).
+//! the count says so, and [`Table::scan`] is the proof: the test `population_matches_scan`, and the oracle on every table that is given up.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -203,8 +203,8 @@ pub fn alloc<A: Arch>(cpu: &Cpu<A>, owner: u32, level: Level, base: VirtAddr) ->
     Ok(Table::at(pfn))
 }
 
-/// Frees a table that no walk can hold any more: only [`crate::mm::state`] and a finished grace period come here, and
-/// whoever allocated a table and never linked it.
+/// Frees a table that no walk can hold any more: a finished grace period, waited for or not ([`crate::smp::rcu::poll`], [`crate::mm::gather`]), or whoever allocated a table
+/// and never linked it. [`crate::mm::state`] comes here at once only where the guard `GraceBeforeFree` is taken away.
 pub(crate) fn free<A: Arch>(cpu: &'static Cpu<A>, pfn: Pfn) {
     let table = Table::<A>::at(pfn);
     pause!(cpu, BeforeFree);

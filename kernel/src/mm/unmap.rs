@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, Region, check_range, split_at};
+use crate::mm::address_space::{Backing, MapError, Mm, Region, check_cuts, check_range, split_at};
 use crate::mm::file::File;
 use crate::mm::gather::Gather;
 use crate::mm::share;
@@ -17,6 +17,9 @@ use crate::smp::cpu::Cpu;
 pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>) -> Result<(), MapError> {
     check_range::<A>(&range)?;
     let mut map = mm.map.write();
+    // All that can fail, before anything is changed: a table with a leaf left in it must not be freed.
+    check_cuts(&map, &range)?;
+    zap::split_ends(cpu, mm, &range)?;
     split_at(&mut map, &range);
     let first = map.partition_point(|r| r.range.start < range.start);
     let last = map.partition_point(|r| r.range.start < range.end);
@@ -24,34 +27,28 @@ pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>)
     let floor = if first == 0 { VirtAddr(0) } else { map[first - 1].range.end };
     let ceiling = map.get(first).map_or(A::USER_END, |r| r.range.start);
     let mut gather = Gather::new(cpu, mm);
-    let result = gone.iter().try_for_each(|region| unmap_region(cpu, mm, region, &mut gather));
+    gone.iter().for_each(|region| unmap_region(cpu, mm, region, &mut gather));
     free_tables(cpu, mm, mm.root(), Level::Pgd, &range, &(floor..ceiling), &mut gather);
     gather.finish();
     drop(map);
-    result
+    Ok(())
 }
 
-/// Clears the leaves of one region and takes it off its file. The map lock is held for writing.
-pub(super) fn unmap_region<A: Arch>(
-    cpu: &'static Cpu<A>,
-    mm: &Mm<A>,
-    region: &Region<A>,
-    gather: &mut Gather<'_, A>,
-) -> Result<(), MapError> {
+/// Clears the leaves of one region and takes it off its file. The map lock is held for writing, and no end of the region cuts a leaf.
+pub(super) fn unmap_region<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, region: &Region<A>, gather: &mut Gather<'_, A>) {
     match &region.backing {
-        Backing::Anon => zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather)?,
+        Backing::Anon => zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather),
         Backing::File(file, _) => {
-            zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather)?;
+            zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather);
             file.remove_mapping(mm, &region.range);
         }
         Backing::Shared(file, offset) => {
             for own in leave_shared(cpu, mm, file, region, *offset, gather) {
-                zap::zap(cpu, mm, own, EmptyTables::Keep, gather)?;
+                zap::zap(cpu, mm, own, EmptyTables::Keep, gather);
             }
             file.remove_mapping(mm, &region.range);
         }
     }
-    Ok(())
 }
 
 /// For each GiB of a shared region: leaves the table if others use it too, else takes it off the file's list, so that nobody joins it any more. Returns the
@@ -64,7 +61,7 @@ pub(super) fn leave_shared<A: Arch>(
     offset: u64,
     gather: &mut Gather<'_, A>,
 ) -> Vec<Range<VirtAddr>> {
-    let mut contents = file.contents.lock();
+    let mut contents = file.lock();
     let mut va = region.range.start;
     let mut own = Vec::new();
     while va < region.range.end {
@@ -122,9 +119,10 @@ pub fn dontneed<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
         // Its leaves are in tables that other mms link: dropping them here would drop them there, without a flush there.
         return Err(MapError::Forbidden(range.start));
     }
+    zap::split_ends(cpu, mm, &range)?;
     let mut gather = Gather::new(cpu, mm);
-    let result = zap::zap(cpu, mm, range, EmptyTables::Reclaim, &mut gather);
+    zap::zap(cpu, mm, range, EmptyTables::Reclaim, &mut gather);
     gather.finish();
     drop(map);
-    result
+    Ok(())
 }

@@ -9,6 +9,9 @@
 //! 3. **Reference, then recheck.** A page found through an entry may have been unmapped and given to somebody else meanwhile. So the walk
 //!    takes a reference (a full barrier), then reads the PTE *and* the PMD entry again: if both are what they were, the page was mapped there while it
 //!    was referenced. The PTE alone is not enough: when the whole table was retracted its entries stay as they are, and only the PMD entry tells.
+//! 4. **The head, too, again.** Inside a 2 MiB page the reference is taken on the head, which is found before anything holds it. Meanwhile that page may have been freed, and its frames
+//!    given out one by one: head and part are strangers now, and the part may even be mapped again by the very same entry. So the walk compares the head once it has the reference, which
+//!    keeps it what it is (Linux: `try_get_folio`). The page of a PMD leaf is its own head: there is nothing to compare.
 //!
 //! A walk that finds anything else than what it hoped for stops and returns what it has; the slow path, [`crate::mm::fault::get_user_pages`], does the rest.
 
@@ -19,6 +22,7 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::page;
 use crate::mm::self_walk;
 use crate::mm::table::Table;
 use crate::oracle::ghost;
@@ -49,9 +53,6 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    if !mm.has_pinned.load(Ordering::Relaxed) {
-        mm.has_pinned.store(true, Ordering::Relaxed);
-    }
     // Acquire: pairs with the release in `fork`; what is read below is from after an even value.
     let sequence = mm.write_protect_seq.load(Ordering::Acquire);
     if sequence & 1 != 0 {
@@ -63,7 +64,7 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     A::fence();
     if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Acquire) != sequence {
         for pfn in &pages[..count] {
-            crate::mm::page::unpin_walked(cpu, *pfn);
+            page::unpin_walked(cpu, *pfn);
         }
         return 0;
     }
@@ -224,24 +225,22 @@ fn ptes<A: Arch, const PIN: bool>(
         let Some(frame) = frames.lookup(page.pfn()) else { return done };
         ghost::point(cpu);
         // Inside a 2 MiB page that is mapped by PTEs the head has the references.
-        let (head, frame) = if frame.is_tail() {
-            let head = Pfn(page.pfn().0 & !511);
-            (head, frames.get(head))
-        } else {
-            (page.pfn(), frame)
-        };
-        if !frame.try_get(1) {
+        let inside = frame.is_tail();
+        let head = page::head_of(page.pfn(), inside);
+        pause!(cpu, AfterHead);
+        if !frames.get(head).try_get(1) {
             return done;
         }
         pause!(cpu, AfterReference);
         if PIN {
-            frame.add_pins(1);
+            frames.get(head).add_pins(1);
         }
         ghost::point(cpu);
         pause!(cpu, BeforeRecheck);
+        let head_changed = guard!(HeadRecheck) && frame.is_tail() != inside;
         let pmd_changed = guard!(PmdRecheck) && A::load_entry(pmd_slot) != pmd_raw;
         let pte_changed = guard!(PteRecheck) && A::load_entry(slot) != raw;
-        if pmd_changed || pte_changed {
+        if head_changed || pmd_changed || pte_changed {
             drop_again::<A, PIN>(head, 1);
             return done;
         }
@@ -257,5 +256,5 @@ pub(super) fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
     if PIN {
         A::machine().frames.get(head).drop_pins(count);
     }
-    crate::mm::page::put_from_walk(A::this_cpu(), head, count);
+    page::put_from_walk(A::this_cpu(), head, count);
 }

@@ -1,19 +1,29 @@
 //! Clearing leaves: the part that munmap, `MADV_DONTNEED`, exit and truncation have in common.
+//!
+//! A range may begin or end inside a 2 MiB leaf, which then has to become a table of 4 KiB leaves first, and that may need a frame. It is the only thing that can fail, so
+//! it comes first ([`split_ends`]); from there on clearing cannot fail, and no operation stops half way.
+//!
+//! An anonymous 2 MiB leaf has a table of its own deposited with its PMD table ([`crate::mm::collapse`]): splitting it needs no frame. One of a file has none.
 
 use core::ops::Range;
 
-use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::mm::address_space::{MapError, Mm};
 use crate::mm::entry::{Entry, EntryCodec};
+use crate::mm::frame::FrameState;
 use crate::mm::gather::Gather;
 use crate::mm::page;
 use crate::mm::reclaim::{self, Emptied};
 use crate::mm::self_map;
-use crate::mm::table::{self, Table};
+use crate::mm::state;
+use crate::mm::table::{self, Table, TableGuard};
 use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
+use crate::tlb::invalidation::Invalidation;
+use crate::tlb::transport;
 
 /// What to do with a PTE table that the zap has emptied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +34,26 @@ pub(super) enum EmptyTables {
     Reclaim,
 }
 
-/// Clears every leaf of `range` and hands the pages to `gather`. The map lock is held, for reading at least.
+/// Splits the 2 MiB leaves that an end of `range` cuts. The map lock is held, so that nothing collapses them again before it is dropped.
+pub(super) fn split_ends<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: &Range<VirtAddr>) -> Result<(), MapError> {
+    for cut in [range.start, range.end] {
+        if !cut.is_aligned(Level::Pmd)
+            && let Some(pmd) = mm.table_at(Level::Pmd, cut)
+        {
+            split(cpu, mm, pmd, cut)?;
+        }
+    }
+    Ok(())
+}
+
+/// Clears every leaf of `range`, whose ends cut none, and hands the pages to `gather`. The map lock is held, for reading at least.
 pub(super) fn zap<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     range: Range<VirtAddr>,
     empty: EmptyTables,
     gather: &mut Gather<'_, A>,
-) -> Result<(), MapError> {
+) {
     let mut va = range.start;
     while va < range.end {
         let Some(pmd) = mm.table_at(Level::Pmd, va) else {
@@ -43,12 +65,11 @@ pub(super) fn zap<A: Arch>(
         while va < end {
             let next = va.align_down(Level::Pmd).add(Level::Pmd.entry_size()).min(end);
             if pmd.load(Level::Pmd, va) != 0 {
-                zap_pmd(cpu, mm, pmd, va..next, empty, gather)?;
+                zap_pmd(cpu, mm, pmd, va..next, empty, gather);
             }
             va = next;
         }
     }
-    Ok(())
 }
 
 /// Clears what is in `range`, which lies within one PMD entry.
@@ -59,22 +80,23 @@ fn zap_pmd<A: Arch>(
     range: Range<VirtAddr>,
     empty: EmptyTables,
     gather: &mut Gather<'_, A>,
-) -> Result<(), MapError> {
+) {
     let whole = range.end.0 - range.start.0 == Level::Pmd.entry_size();
     loop {
         match pmd.entry(Level::Pmd, range.start) {
-            Entry::Absent => return Ok(()),
-            Entry::Leaf { .. } if whole => {
+            Entry::Absent => return,
+            Entry::Leaf { .. } => {
+                assert!(whole, "{} cuts a 2 MiB leaf that was not split first", range.start);
                 let mut guard = pmd.lock();
                 let Entry::Leaf { page, .. } = guard.entry(Level::Pmd, range.start) else { continue };
                 guard.clear(Level::Pmd, range.start);
-                let deposited = guard.withdraw();
+                let deposited = deposited_for(&mut guard, page.pfn());
                 // Under the map lock for reading a fault may link a table here as soon as the lock is dropped.
                 let flushed = empty == EmptyTables::Reclaim && self_map::leaf_goes(cpu, mm, range.start);
                 drop(guard);
                 if let Some(deposited) = deposited {
-                    // It was drained before it was deposited, and no entry points at it.
-                    table::free(cpu, deposited.pfn());
+                    // No entry points at it and no translation leads through it. But it was drained of walks that an interrupt ends, not of readers under RCU.
+                    state::retire_deposited(cpu, deposited);
                 }
                 if !flushed {
                     gather.changed(Level::Pmd, range.start);
@@ -82,16 +104,15 @@ fn zap_pmd<A: Arch>(
                 if gather.page(page.pfn()) {
                     gather.flush();
                 }
-                return Ok(());
+                return;
             }
-            Entry::Leaf { .. } => split(cpu, mm, pmd, range.start)?,
             Entry::Table(pte) => {
                 let pte = Table::at(pte.pfn());
                 let emptied = zap_ptes(cpu, mm, pmd, range.clone(), whole, empty, gather);
                 if whole && empty == EmptyTables::Reclaim && emptied == Emptied::Unknown {
                     reclaim::rescan_and_free(cpu, mm, pmd, pte, range.start, gather);
                 }
-                return Ok(());
+                return;
             }
         }
     }
@@ -114,8 +135,9 @@ fn zap_ptes<A: Arch>(
         // Others with the map lock for reading may reclaim or retract the table: it stays a table until its lock is held, and this one while it is.
         let read = rcu::read(cpu);
         let Some(pte) = pmd.below(Level::Pmd, range.start) else { return Emptied::Freed };
+        pause!(cpu, AfterZapLookup);
         let mut guard = pte.lock();
-        if pmd.below(Level::Pmd, range.start) != Some(pte) {
+        if guard!(ZapPmdSame) && pmd.below(Level::Pmd, range.start) != Some(pte) {
             continue;
         }
         drop(read);
@@ -148,46 +170,51 @@ fn zap_ptes<A: Arch>(
     Emptied::Unknown
 }
 
-/// Replaces a 2 MiB leaf by a table of 4 KiB leaves of the same page. Break before make: the entry is cleared and flushed before the
+/// Takes the table that was deposited for the leaf of `page`, which is about to go: anonymous leaves have one.
+fn deposited_for<A: Arch>(pmd: &mut TableGuard<A>, page: Pfn) -> Option<Table<A>> {
+    let anonymous = A::machine().frames.get(page).state() == FrameState::Anon;
+    if anonymous { pmd.withdraw() } else { None }
+}
+
+/// Replaces the 2 MiB leaf at `va`, if one is there, by a table of 4 KiB leaves of the same page. Break before make: the entry is cleared and flushed before the
 /// table is linked.
 pub(super) fn split<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, pmd: Table<A>, va: VirtAddr) -> Result<(), MapError> {
     let base = va.align_down(Level::Pmd);
-    // A spare in case none was deposited (a leaf of a file).
-    let spare = table::alloc(cpu, mm.id, Level::Pte, base)?;
-    let mut guard = pmd.lock();
-    let Entry::Leaf { page, perm } = guard.entry(Level::Pmd, base) else {
-        drop(guard);
-        table::free(cpu, spare.pfn());
-        return Ok(());
-    };
-    let deposited = guard.withdraw();
-    let pte = deposited.unwrap_or(spare);
-    guard.clear(Level::Pmd, base);
-    let what = crate::tlb::invalidation::Invalidation {
-        start: base,
-        end: base.add(Level::Pmd.entry_size()),
-        stride: Level::Pmd,
-        tables: false,
-        all: false,
-        recursive: self_map::covering::<A>(self_map::read_through_leaf::<A>()),
-    };
-    let _ = crate::tlb::transport::flush(cpu, mm, what);
-    let frame = A::machine().frames.get(page.pfn());
-    // The leaf had one reference; each of the 512 entries has one.
-    for _ in 1..ENTRIES {
-        frame.get();
+    let mut spare = None;
+    loop {
+        let mut guard = pmd.lock();
+        let Entry::Leaf { page, perm } = guard.entry(Level::Pmd, base) else { break };
+        let Some(pte) = deposited_for(&mut guard, page.pfn()).or_else(|| spare.take()) else {
+            drop(guard);
+            spare = Some(table::alloc(cpu, mm.id, Level::Pte, base)?);
+            continue;
+        };
+        guard.clear(Level::Pmd, base);
+        let what = Invalidation {
+            start: base,
+            end: base.add(Level::Pmd.entry_size()),
+            stride: Level::Pmd,
+            tables: false,
+            all: false,
+            recursive: self_map::covering::<A>(self_map::read_through_leaf::<A>()),
+        };
+        let _ = transport::flush(cpu, mm, what);
+        let frame = A::machine().frames.get(page.pfn());
+        // The leaf had one reference; each of the 512 entries has one.
+        for _ in 1..ENTRIES {
+            frame.get();
+        }
+        let mut inner = pte.lock();
+        for i in 0..ENTRIES as u64 {
+            let at = base.add(i * PAGE_SIZE);
+            inner.set(Level::Pte, at, A::Codec::leaf(Level::Pte, PhysAddr(page.0 + i * PAGE_SIZE), perm));
+        }
+        drop(inner);
+        guard.set(Level::Pmd, base, A::Codec::table(pte.pfn().addr()));
+        break;
     }
-    let mut inner = pte.lock();
-    for i in 0..ENTRIES as u64 {
-        let at = base.add(i * PAGE_SIZE);
-        let raw = A::Codec::leaf(Level::Pte, crate::addr::PhysAddr(page.0 + i * PAGE_SIZE), perm);
-        inner.set(Level::Pte, at, raw);
-    }
-    drop(inner);
-    guard.set(Level::Pmd, base, A::Codec::table(pte.pfn().addr()));
-    drop(guard);
-    if deposited.is_some() {
-        table::free(cpu, spare.pfn());
+    if let Some(unused) = spare {
+        table::free(cpu, unused.pfn());
     }
     Ok(())
 }

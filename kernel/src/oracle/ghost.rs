@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
-use crate::addr::{CpuId, Level, Pfn, VirtAddr};
+use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::mm::address_space::Mm;
 use crate::mm::table::Table;
@@ -97,12 +97,14 @@ pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
     }
 }
 
-/// The walk has the address of `table`, of `level`, on its way to `va`.
+/// The walk has the address of `table`, of `level`, on its way to `va`; of the levels below it holds nothing any more.
 #[inline(always)]
 #[doc(hidden)]
 pub fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
     if cfg!(feature = "checking") {
         let note = cpu.ghost.innermost();
+        // On its way down it has left what it held below, of the entry before.
+        note.holds[..level as usize].iter().for_each(|below| below.store(NONE, Ordering::Relaxed));
         note.holds[level as usize].store(table.pfn().0, Ordering::Relaxed);
         if level == Level::Pte && value::is_page(table) {
             oracle::report(cpu, describe(cpu, cpu, table.pfn(), ViolationKind::PageForTable, va));
@@ -232,7 +234,7 @@ fn of_note<A: Arch>(
     Violation {
         kind: kind as u16,
         walker: walker.id.0,
-        updater: if updater.id == walker.id { CpuId(0).0 } else { updater.id.0 },
+        updater: if updater.id == walker.id { Violation::NOBODY } else { updater.id.0 },
         level: frame.map_or(0, |f| f.level() as u16),
         mm: note.mm.load(Ordering::Relaxed),
         pfn: pfn.0,

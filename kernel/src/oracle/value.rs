@@ -3,6 +3,8 @@
 //! A page's descriptor says which mm and address, or which file and offset, it belongs to, and does not change while anybody has a reference. So a walk's result can be judged after the
 //! fact: a page that was unmapped since is still what it was; a page that was freed and used again is not.
 
+use core::sync::atomic::Ordering;
+
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::mm::address_space::{Backing, Mm, region_at};
@@ -30,7 +32,7 @@ fn identity<A: Arch>(frames: &FrameTable<A>, pfn: Pfn) -> Option<(FrameState, u3
 fn explained<A: Arch>(mm: &Mm<A>, va: VirtAddr, pfn: Pfn) -> Option<bool> {
     let Some((state, owner, address)) = identity(&A::machine().frames, pfn) else { return Some(false) };
     match state {
-        FrameState::Anon => Some((owner == mm.id || owner == mm.parent) && address == va.0),
+        FrameState::Anon => Some(mm.descends_from(owner) && address == va.0),
         FrameState::File => {
             // Only tried: a walk waits for nobody.
             let map = mm.map.try_read()?;
@@ -56,25 +58,30 @@ pub(crate) fn judge_walk<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtA
 
 /// Judges what a CPU read at the start of a page of `mm` through its TLB: the tag of what is there, never that of a free frame or of somebody else's page.
 pub(crate) fn judge_translation<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
-    let ours = [mm.id, mm.parent].iter().any(|owner| observed == tag(*owner, va.0));
-    if !ours {
+    let ours = |owner: &u32| observed == tag(*owner, va.0);
+    if !ours(&mm.id) && !mm.ancestors.iter().any(ours) {
         oracle::report(cpu, ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va));
     }
 }
 
-/// Judges a table that was unlinked for good. A leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
+/// Judges a table that was unlinked for good. Nobody changes it any more, so its population must be what a scan says. A leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
 pub(crate) fn judge_retired<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
+    let va = VirtAddr(table.frame().address());
+    // Not by the walk's own load: on a simulated machine that is a step in which others act.
+    let raw = |index| table.slot(index).load(Ordering::Relaxed);
+    let used = (0..ENTRIES).filter(|index| raw(*index) != 0).count();
+    if used != usize::from(table.frame().population()) {
+        oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::Miscounted, va));
+    }
     if table.frame().level() != Level::Pte {
         return;
     }
     let lost = (0..ENTRIES).any(|i| {
-        let raw = A::load_entry(table.slot(i));
-        let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, raw) else { return false };
+        let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, raw(i)) else { return false };
         matches!(identity(&A::machine().frames, page.pfn()), Some((FrameState::Anon, _, _)))
             && A::machine().frames.lookup(page.pfn()).is_some_and(|f| f.refs() != 0)
     });
     if lost {
-        let va = VirtAddr(table.frame().address());
         oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::LostMapping, va));
     }
 }

@@ -61,13 +61,15 @@ pub struct CellRow {
     pub predicted_sync: u64,
     /// What the closed form says of `syncs_elided`.
     pub predicted_elided: u64,
+    /// What the closed form says of `tlbi`.
+    pub predicted_tlbi: u64,
     /// Flush interrupts that the bystander of mode `isolated` served.
     pub bystander_flush: u64,
     /// Sync interrupts that it served.
     pub bystander_sync: u64,
     /// NMIs that it took.
     pub bystander_nmi: u64,
-    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is no bystander.
+    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is none, or where it had no turn in an operation.
     pub bystander_gap: u64,
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,
@@ -87,7 +89,7 @@ pub struct Violation {
     pub kind: u16,
     /// The CPU that walked.
     pub walker: u16,
-    /// The CPU that reused or freed.
+    /// The CPU that reused or freed, or [`Violation::NOBODY`].
     pub updater: u16,
     /// Level of the table, 0 for PTE.
     pub level: u16,
@@ -103,6 +105,11 @@ pub struct Violation {
     pub op: u64,
     /// When the walk began, the table was unlinked, the flush completed, and the table was reused or freed, on the machine's instruction counter.
     pub times: [u64; 4],
+}
+
+impl Violation {
+    /// In place of the updater: the walker found it out itself, after the fact, and who had changed the tables is not noted.
+    pub const NOBODY: u16 = u16::MAX;
 }
 
 /// What went wrong; the value of [`Violation::kind`].
@@ -127,6 +134,8 @@ pub enum ViolationKind {
     PinnedAndShared = 8,
     /// A recursive address led to a table that was no longer there, though its flush was complete.
     StaleRecursion = 9,
+    /// A table was given up whose population was not what a scan of it says.
+    Miscounted = 10,
 }
 
 impl ViolationKind {
@@ -143,6 +152,7 @@ impl ViolationKind {
             PageForTable,
             PinnedAndShared,
             StaleRecursion,
+            Miscounted,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -165,6 +175,7 @@ impl ViolationKind {
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
             ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
+            ViolationKind::Miscounted => "a table was given up with another number of entries than it was said to have",
         }
     }
 }

@@ -53,27 +53,27 @@ event_kinds! {
     WalkEnd = 5, "walk at {a} ends with {b} pages";
     /// A table was unlinked: `a` its frame, `b` the address whose entry was cleared.
     Unlink = 6, "table {a} unlinked from {b}";
-    /// A flush begins: `a` first address, `b` targets.
-    FlushBegin = 7, "flush from {a} begins, {b} targets";
-    /// A flush ended: `a` first address, `b` acknowledgements.
-    FlushEnd = 8, "flush from {a} ends, {b} acknowledged";
+    /// A flush begins: `a` first address, `b` other CPUs in the mm's mask, of which the transport interrupts those that it must.
+    FlushBegin = 7, "flush from {a} begins, {b} other CPUs may have it";
+    /// A flush ended: `a` first address, `b` CPUs interrupted, all of which have acknowledged.
+    FlushEnd = 8, "flush from {a} ends, {b} interrupted";
     /// A sync begins: `a` the table's frame, `b` targets.
     SyncBegin = 9, "sync for table {a} begins, {b} targets";
     /// A sync ended: `a` the table's frame.
     SyncEnd = 10, "sync for table {a} ends";
-    /// A sync was left out: `a` the table's frame, `b` the reason's number.
+    /// A sync was left out: `a` the table's frame, `b` the reason's number ([`crate::ledger::Elision`]).
     SyncElided = 11, "sync for table {a} elided (reason {b})";
-    /// A table is reused: `a` its frame.
+    /// A table is reused: `a` its frame, `b` the address that it was unlinked from, or its offset in the file that shared it.
     Reuse = 12, "table {a} reused";
     /// A table waits for a grace period: `a` its frame.
     Retire = 13, "table {a} retired";
-    /// A table or page was freed: `a` its frame.
+    /// A table was freed: `a` its frame.
     Free = 14, "frame {a} freed";
-    /// An unlinked table was put back unchanged: `a` its frame.
+    /// An unlinked table was put back unchanged: `a` its frame, `b` the address.
     Relink = 15, "table {a} put back";
     /// A call's interrupt handler ran a request: `a` the cause, `b` the initiator.
     Acknowledge = 16, "acknowledged cause {a} to cpu {b}";
-    /// The oracle found a violation: `a` the frame, `b` the CPU that held it.
+    /// The oracle found a violation: `a` the frame (0: it is of an address), `b` the CPU that held it.
     Violation = 17, "VIOLATION: frame {a} still held by cpu {b}";
     /// A pause point was passed: `a` its number.
     Pause = 18, "pause point {a}";

@@ -37,6 +37,7 @@ points! {
     AfterPmdRead = "after_pmd_read": "walk: holds the PTE table, has not read its entry";
     BetweenReads = "between_reads": "walk without ReadOnce: has checked the PMD entry and is about to read it again";
     AfterPteRead = "after_pte_read": "walk: has read the PTE entry, has no reference yet";
+    AfterHead = "after_head": "walk: knows the page's head, has no reference yet";
     AfterReference = "after_reference": "walk: has taken the reference";
     BeforeRecheck = "before_recheck": "walk: is about to read the entries again";
     WalkEnd = "walk_end": "walk: holds nothing any more, interrupts are still masked";
@@ -56,6 +57,7 @@ points! {
     AfterCopy = "after_copy": "collapse: copied, the huge page is not mapped yet";
     AfterLeave = "after_leave": "unshare: the PUD entry is cleared, nothing is flushed";
     AfterSettle = "after_settle": "unshare: the last sharer may use the table as its own";
+    AfterZapLookup = "after_zap_lookup": "reclaim: has found the PTE table, has not locked it";
     AfterZap = "after_zap": "reclaim: the entries are cleared, the table's lock is dropped";
     BeforeRescan = "before_rescan": "reclaim: about to lock the parent and look at the table again";
     Switching = "switching": "context switch: says that it changes over, is not in the mask yet";

@@ -127,6 +127,16 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
     request.busy.store(false, Ordering::Relaxed);
 }
 
+/// Interrupts `target`, if no interrupt is on its way there, and does not wait: it shall look at something that was changed before.
+pub fn interrupt<A: Arch>(cpu: &'static Cpu<A>, target: &'static Cpu<A>) {
+    cpu.ledger.wanted(Cause::Wake, 1);
+    // AcqRel: as in `call_many`. If it is `true`, `serve` has not begun, and what was changed before is visible to the target after it.
+    if !target.inbox.raised.swap(true, Ordering::AcqRel) {
+        cpu.ledger.vector(Cause::Wake, 1);
+        A::ring(target, Doorbell::Call);
+    }
+}
+
 /// A target of `initiator` that has not taken its request, for the report of a wait that takes too long.
 fn first_waiting<A: Arch>(initiator: CpuId, targets: &CpuMask) -> Option<CpuId> {
     targets.iter().find(|id| A::machine().cpu(*id).inbox.from.contains(initiator))

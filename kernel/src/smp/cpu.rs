@@ -13,6 +13,7 @@ use crate::smp::call::{Inbox, Request};
 use crate::smp::nmi::Nmi;
 use crate::smp::rcu::RcuCpu;
 use crate::sync::WalkSlot;
+use crate::task::sched::Tasks;
 use crate::tlb::switch::Loaded;
 use crate::tlb::transport::paravirt::Vcpu;
 
@@ -50,6 +51,8 @@ pub struct Cpu<A: Arch> {
     pub vcpu: Vcpu,
     /// Free frames that only it takes from and gives to.
     pub magazine: Magazine,
+    /// Its threads.
+    pub tasks: Tasks<A>,
     /// What it is doing, for the runner.
     pub status: &'static CpuStatus,
     /// Its seeded choices.
@@ -81,6 +84,7 @@ impl<A: Arch> Cpu<A> {
             nmi: Nmi::default(),
             vcpu: Vcpu::default(),
             magazine: Magazine::default(),
+            tasks: Tasks::default(),
             status,
             chance: Chance::new(id.0 as u64),
             job: AtomicUsize::new(0),

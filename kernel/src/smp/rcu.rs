@@ -149,9 +149,16 @@ fn holding_up<A: Arch>(cpu: &Cpu<A>, number: u64) -> Option<CpuId> {
         .map(|other| other.id)
 }
 
-/// Waits until every walk and every [`read`] section that was under way is over. The caller is in neither.
+/// # Panics
+/// If the CPU is in a [`read`] section: it does `what`, which may wait for a grace period, or for somebody who does.
+pub(crate) fn assert_outside<A: Arch>(cpu: &Cpu<A>, what: &str) {
+    assert!(cpu.rcu.nesting.load(Ordering::Relaxed) == 0, "{} {what} while it holds up grace periods", cpu.id);
+}
+
+/// Waits until every walk and every [`read`] section that was under way is over. The caller is in neither, and holds no table's lock: a reader may wait for that inside its
+/// section.
 pub fn synchronize<A: Arch>(cpu: &'static Cpu<A>) {
-    assert!(cpu.rcu.nesting.load(Ordering::Relaxed) == 0, "{} waits for a grace period that it holds up", cpu.id);
+    assert_outside(cpu, "waits for a grace period");
     let number = start(A::machine());
     let mut wait = Wait::new(cpu, Doing::WaitGrace);
     while let Some(whom) = holding_up(cpu, number) {
@@ -160,7 +167,7 @@ pub fn synchronize<A: Arch>(cpu: &'static Cpu<A>) {
     wait.done();
 }
 
-/// Frees `table` after a grace period, without waiting. Only [`crate::mm::state`] calls this.
+/// Frees `table` after a grace period, without waiting: [`crate::mm::state`] for what was unlinked, [`crate::mm::exit`] for a root.
 pub(crate) fn retire<A: Arch>(cpu: &'static Cpu<A>, table: Pfn) {
     let rcu = &cpu.rcu;
     let frame = A::machine().frames.get(table);

@@ -6,4 +6,6 @@
 pub mod load;
 pub mod module;
 pub mod program;
+pub mod sched;
+pub mod turn;
 pub mod user;

@@ -38,7 +38,7 @@ impl<A: Arch> FileScene<A> {
         switch::load(cpu, &mm);
         let file = File::new();
         if id == WorkloadId::CollapseShmem {
-            let mut contents = file.contents.lock();
+            let mut contents = file.lock();
             file.huge_page(&mut contents, 0).map_err(crate::mm::address_space::MapError::from)?;
         }
         Ok(FileScene { id, mm, file, range: HERE..HERE.add(PMD_SIZE) })

@@ -1,8 +1,20 @@
-//! What must come out: for each workload, mode and strategy, how many CPUs a flush and a sync interrupt, as a closed form.
+//! What must come out: for each workload, mode and strategy, how many CPUs a flush and a sync interrupt, and how many invalidations that takes, as closed forms.
 //!
-//! With `N` CPUs online: an operation makes `F` rounds of flush, each to every *other* CPU of the mm's mask, and `S` rounds of sync,
-//! each to whom the strategy says. The forms do not look at what the kernel does; every run is compared with them exactly.
+//! With `N` CPUs online, of which `U` besides the initiator use the mm: an operation makes `F` rounds of flush, each to every *other* CPU of the mm's mask, and `S` rounds of sync,
+//! each to whom the strategy says. The forms do not look at what the kernel does, nor at the plans of the architectures; every run is compared with them exactly.
+//!
+//! | transport | flush interrupts | invalidations, `c` for one flush on one CPU |
+//! |---|---|---|
+//! | `ipi`, `paravirt` | `F·U` | `F·(1 + U)·c`: here, and in each handler |
+//! | `broadcast`, native | 0 | `F·c`: one CPU for all |
+//! | `broadcast`, by NMI | 0 | `F·(1 + U)·c`: here, and in each NMI |
+//! | `mixed` | those of the first two flushes of the mm's life, if it is on many CPUs | those flushes as on `ipi`, the second one once more and all others as on `broadcast` |
+//!
+//! Nothing is frozen in the modes that have a form, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`].
 
+pub mod invalidations;
+
+use self::invalidations::Hardware;
 use super::WorkloadId;
 use super::shared::BATCH;
 use crate::arch::Arch;
@@ -10,6 +22,7 @@ use crate::ledger::{Snapshot, Taken};
 use crate::suite::Mode;
 use crate::sync::{self, Predicted, Round, Setting};
 use crate::tlb::transport::TransportId;
+use crate::tlb::transport::mixed::FEW;
 
 /// Rounds over all operations of a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +35,7 @@ pub struct Rounds {
     pub sync: u64,
 }
 
-/// Interrupts over all operations of a cell, in targets; elisions in rounds. `None` where there is no closed form.
+/// Counts over all operations of a cell: interrupts in targets, elisions in rounds, invalidations in instructions. `None` where there is no closed form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prediction {
     /// Flush interrupts.
@@ -31,6 +44,8 @@ pub struct Prediction {
     pub sync_ipis: Option<u64>,
     /// Syncs left out.
     pub elided: Option<u64>,
+    /// Invalidations, by all CPUs.
+    pub tlbi: Option<u64>,
     /// Sync interrupts that the bystander takes; other interrupts it takes none.
     pub bystander: Option<u64>,
 }
@@ -62,9 +77,76 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
     }
 }
 
+/// On `mixed`, where the mm is on more than [`FEW`] CPUs: how many operations, and how many of their flushes, come before the mm flushes by broadcast alone.
+/// The first flush of its life goes by interrupt and promotes it, the second one does both.
+const fn by_interrupt(workload: WorkloadId, ops: u64) -> (u64, u64) {
+    use WorkloadId::*;
+    let first_two = if ops < 2 { ops } else { 2 };
+    match workload {
+        // Between the first operation and the second, what the first one left is flushed: that was the second flush.
+        CollapseAnon | CollapseShmem | RetractTruncate | Mprotect2m | Mprotect4k | UnshareMprotectLast => (1, 1),
+        // Both are in the first operation.
+        UnshareChain => (1, 2),
+        _ => (first_two, first_two),
+    }
+}
+
+/// What the other CPUs are to the mm, in a mode whose members are where the mode says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Crowd {
+    /// Online CPUs but the initiator: N - 1.
+    others: u64,
+    /// Of these, the ones that have the mm loaded.
+    loaded: u64,
+    /// Of these, the ones that use it: all, or where they are lazy none.
+    users: u64,
+}
+
+impl Crowd {
+    /// `None` in modes for which there are no forms: in `contend` a collapse may be tried more than once.
+    const fn of(mode: Mode, cpus: u64) -> Option<Crowd> {
+        let others = cpus - 1;
+        let (loaded, users) = match mode {
+            Mode::Same | Mode::Spin => (others, others),
+            // The bystander has nothing to do with the mm.
+            Mode::Isolated => (others.saturating_sub(1), others.saturating_sub(1)),
+            Mode::Lazy => (others, 0),
+            // No other CPU ever had it.
+            Mode::Other | Mode::Idle => (0, 0),
+            Mode::Contend | Mode::Scripted => return None,
+        };
+        Some(Crowd { others, loaded, users })
+    }
+
+    /// Lazy CPUs are told of tables only, and unload the mm then.
+    const fn lazy(&self) -> bool {
+        self.loaded > self.users
+    }
+}
+
+/// The round of sync of `workload` after a flush that interrupts, or one that does not.
+fn round(workload: WorkloadId, setting: Setting, crowd: Crowd, interrupts: bool) -> Round {
+    let Crowd { others, loaded, users } = crowd;
+    match workload {
+        // The mm that asks has run on the initiator alone, whatever the others do.
+        WorkloadId::UnshareExit => Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind: 0 },
+        // The one that asks is loaded nowhere; the first to leave was loaded where the mode says, and its flush either interrupted them or left them behind.
+        WorkloadId::UnshareChain => {
+            let left_behind = if interrupts { 0 } else { users };
+            Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind }
+        }
+        _ => Round {
+            setting,
+            others,
+            in_mask: if crowd.lazy() && interrupts { 0 } else { loaded },
+            in_use: users,
+            interrupted: if interrupts { loaded } else { 0 },
+            left_behind: 0,
+        },
+    }
+}
+
 /// The counts of one cell; a count is `None` where there is no closed form.
-///
-/// There is none in `contend`, where a collapse may be tried more than once, nor on `mixed`, where it depends on when the mm was promoted.
 pub fn predict<A: Arch>(
     workload: WorkloadId,
     strategy: &sync::Entry<A>,
@@ -73,59 +155,62 @@ pub fn predict<A: Arch>(
     cpus: u64,
     ops: u64,
 ) -> Prediction {
-    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None, bystander: None };
-    if matches!(mode, Mode::Contend | Mode::Scripted) || setting.transport == TransportId::Mixed {
-        return none;
-    }
+    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None, tlbi: None, bystander: None };
+    let Some(crowd) = Crowd::of(mode, cpus) else { return none };
     let rounds = rounds(workload, ops);
-    let others = cpus - 1;
-    // The bystander has nothing to do with the mm.
-    let users = if mode == Mode::Isolated { others.saturating_sub(1) } else { others };
-    let interrupts = matches!(setting.transport, TransportId::Ipi | TransportId::Paravirt);
-    let (told, loaded) = match mode {
-        Mode::Contend | Mode::Scripted => return none,
-        // Every other CPU has the mm loaded, but for a bystander.
-        Mode::Same | Mode::Spin | Mode::Isolated => (rounds.flush, true),
-        // Lazy CPUs are told of tables only, and only by the first flush of an operation: it makes them unload the mm.
-        Mode::Lazy => (rounds.flush_of_tables.min(ops), true),
-        // No other CPU ever had it.
-        Mode::Other | Mode::Idle => (0, false),
-    };
-    let flush_ipis = if interrupts { told * users } else { 0 };
-    let uses = if loaded && mode != Mode::Lazy { users } else { 0 };
-    let round = match workload {
-        // The mm that asks has run on the initiator alone, whatever the others do.
-        WorkloadId::UnshareExit => Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind: 0 },
-        // The one that asks is loaded nowhere; the first to leave was loaded where the mode says, and its flush either interrupted them or left them behind.
-        WorkloadId::UnshareChain => {
-            let left_behind = if interrupts { 0 } else { uses };
-            Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind }
+    // Lazy CPUs are told by the first flush of an operation only: it makes them unload the mm.
+    let told = if crowd.lazy() { rounds.flush_of_tables.min(ops) } else { rounds.flush };
+    // A flush of tables takes lazy CPUs out of the mask: then the mm is never on many.
+    let promoted = setting.transport == TransportId::Mixed
+        && 1 + crowd.loaded > FEW.into()
+        && !(crowd.lazy() && rounds.flush_of_tables > 0);
+    let (interrupting_ops, interrupting_flushes) = match setting.transport {
+        TransportId::Broadcast => (0, 0),
+        TransportId::Mixed if promoted => {
+            let (ops, flushes) = by_interrupt(workload, ops);
+            (ops, flushes.min(told))
         }
-        _ => Round {
-            setting,
-            others,
-            in_mask: if loaded && (mode != Mode::Lazy || !interrupts) { users } else { 0 },
-            in_use: uses,
-            interrupted: if loaded && interrupts { users } else { 0 },
-            left_behind: 0,
-        },
+        _ => (ops, told),
     };
-    let predicted = (strategy.predicts)(&round);
-    let (sync_ipis, elided) = match predicted {
-        _ if rounds.sync == 0 => (Some(0), Some(0)),
-        None | Some(Predicted::SomeUsers) => (None, None),
-        Some(Predicted::Interrupts(targets)) => (Some(rounds.sync * targets), Some(0)),
-        Some(Predicted::Elided) => (Some(0), Some(rounds.sync)),
-        Some(Predicted::Waits) => (Some(0), Some(0)),
+    let flush_ipis = interrupting_flushes * crowd.loaded;
+
+    let (mut sync_ipis, mut elided, mut bystander) = (Some(0), Some(0), Some(0));
+    let groups = if rounds.sync == 0 {
+        [(0, true), (0, false)]
+    } else {
+        [(interrupting_ops, true), (ops - interrupting_ops, false)]
     };
-    let bystander = match predicted {
-        _ if rounds.sync == 0 || mode != Mode::Isolated || others == 0 => Some(0),
-        None => None,
-        // Whoever interrupts all others interrupts it too, once in a round; whoever interrupts fewer has looked who has to do with the mm.
-        Some(Predicted::Interrupts(targets)) if targets == others => Some(rounds.sync),
-        Some(_) => Some(0),
+    for (syncs, interrupts) in groups.into_iter().filter(|(syncs, _)| *syncs > 0) {
+        let predicted = (strategy.predicts)(&round(workload, setting, crowd, interrupts));
+        let (interrupted, left_out) = match predicted {
+            None | Some(Predicted::SomeUsers) => (None, None),
+            Some(Predicted::Interrupts(targets)) => (Some(syncs * targets), Some(0)),
+            Some(Predicted::Elided) => (Some(0), Some(syncs)),
+            Some(Predicted::Waits) => (Some(0), Some(0)),
+        };
+        let stands_by = match predicted {
+            _ if mode != Mode::Isolated || crowd.others == 0 => Some(0),
+            None => None,
+            // Whoever interrupts all others interrupts it too, once in a round; whoever interrupts fewer has looked who has to do with the mm.
+            Some(Predicted::Interrupts(targets)) if targets == crowd.others => Some(syncs),
+            Some(_) => Some(0),
+        };
+        let add = |sum: &mut Option<u64>, n: Option<u64>| *sum = sum.zip(n).map(|(sum, n)| sum + n);
+        add(&mut sync_ipis, interrupted);
+        add(&mut elided, left_out);
+        add(&mut bystander, stands_by);
+    }
+    let flushes = invalidations::Flushes {
+        transport: setting.transport,
+        promoted,
+        rounds,
+        by_interrupt: by_interrupt(workload, ops).1.min(rounds.flush),
+        loaded: crowd.loaded,
+        lazy: crowd.lazy(),
+        ops,
     };
-    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, bystander }
+    let tlbi = Some(invalidations::count(&Hardware::of::<A>(), workload, &flushes, strategy.self_map));
+    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, tlbi, bystander }
 }
 
 impl Prediction {
@@ -135,6 +220,7 @@ impl Prediction {
             (self.flush_ipis, counted.flush_ipis),
             (self.sync_ipis, counted.sync_ipis),
             (self.elided, counted.syncs_elided),
+            (self.tlbi, counted.tlbi),
             (self.bystander, bystander.sync),
         ];
         counts.into_iter().all(|(form, count)| form.is_none_or(|form| form == count))

@@ -1,36 +1,48 @@
-//! Workloads of programs: the first program of one runs on every CPU, in one address space, until all of them have ended.
+//! Workloads of programs: a first process, which has everything that programs may have, and all that come from it, on every CPU, until the first has ended.
+//!
+//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`] and the thread's in [`FIRST_THREAD`]. Its argument says how many operations it shall
+//! do, with which seed, on how many CPUs. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of the run are in force, the oracle watches, and what is
+//! left over when everything has ended is an error of the kernel, as in every cell.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::WorkloadId;
-use crate::abi::{Number, Rights, Status};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::abi::Rights;
+use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Cause;
-use crate::mm::address_space::{Backing, MapError, Mm};
-use crate::mm::entry::Perm;
-use crate::mm::exit;
-use crate::mm::fault;
-use crate::mm::protect::mprotect;
-use crate::mm::unmap::{dontneed, munmap};
+use crate::object::account::{Account, Price};
+use crate::object::process::{self, Process};
+use crate::object::thread::{Start, Thread};
+use crate::object::{self, Object, ObjectError, capability};
 use crate::record::shared::Doing;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::Suite;
-use crate::task::load;
 use crate::task::module::{self, ModuleError};
 use crate::task::program::{Program, ProgramError};
-use crate::task::user::{UserContext, UserEvent};
+use crate::task::{load, sched, turn};
 use crate::tlb::switch;
 
-/// Where the stacks are: one below the other, with a page between that is never mapped.
-const STACKS: VirtAddr = VirtAddr(0x7000_0000_0000);
+/// Where the first process finds itself.
+pub const FIRST_PROCESS: u32 = 0;
+/// Where it finds its first thread.
+pub const FIRST_THREAD: u32 = 1;
+/// Slots of its table.
+const SLOTS: u32 = 1024;
+/// The end of its stack.
+const STACK: VirtAddr = VirtAddr(0x7000_0000_0000);
 const STACK_BYTES: u64 = 16 * PAGE_SIZE;
-const STACK_STEP: u64 = STACK_BYTES + PAGE_SIZE;
+/// What programs may use of the kernel's heap.
+const HEAP: u64 = 4 << 20;
+/// Address spaces at a time.
+const SPACES: u64 = 128;
+/// The first thread's priority: in the middle.
+const PRIORITY: u8 = 16;
+/// Turns that a CPU takes, at most, to come to rest when all processes have ended.
+const REST: usize = 100_000;
 
 /// Why the programs of a workload could not be started.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,37 +55,51 @@ pub enum StartError {
     Program(#[from] ProgramError),
     /// Memory is short.
     #[error(transparent)]
-    Map(#[from] MapError),
+    Object(#[from] ObjectError),
 }
 
-struct Crew<A: Arch> {
-    mm: Arc<Mm<A>>,
-    entry: VirtAddr,
-    argument: u64,
-    status: AtomicU64,
-}
-
-/// Runs the workload. Returns the first status that was not 0, or 0, and the instructions that it took.
+/// Runs workload `id`: the status that its first process ended with, and the instructions that all took together.
 pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId) -> Result<(u64, u64), StartError> {
     let machine = A::machine();
     let name = WorkloadId::name_of(id as u16).unwrap_or_default();
     let program = Program::parse::<A>(module::find(machine.firmware.module, name)?)?;
-    let mm = Mm::for_programs(cpu)?;
-    let crew = Crew { mm: mm.clone(), entry: program.entry, argument: suite.ops, status: AtomicU64::new(0) };
-    load::load(cpu, &mm, &program)?;
-    for n in 0..machine.cpus.len() as u64 {
-        let top = STACKS.0 - n * STACK_STEP;
-        mm.map(VirtAddr(top - STACK_BYTES)..VirtAddr(top), Perm::WRITE, Backing::Anon)?;
-    }
+    // Half of memory: tables, magazines and what waits for a grace period are nobody's.
+    let limit = Price { frames: machine.free_frames() as u64 / 2, bytes: HEAP, spaces: SPACES };
+    let account = Account::first(limit.and(process::price::<A>(SLOTS)));
+    let first = Process::new(cpu, &account, SLOTS, limit, PRIORITY * 2 - 1)?;
+    capability::install(cpu, &first.table, FIRST_PROCESS, Object::Process(first.clone()))?;
+    load::load(cpu, &first, &program)?;
+    let stack = VirtAddr(STACK.0 - STACK_BYTES);
+    first.map_anonymous(&first.account, stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
+    let cpus = machine.cpus.len() as u64;
+    let argument = suite.ops & 0xffff_ffff | (suite.seed & 0xffff) << 32 | cpus << 48;
+    let start = Start { entry: program.entry, stack: STACK, argument, priority: PRIORITY, cpu: CpuId(0) };
     let began = A::instructions();
+    Thread::make(cpu, &first, FIRST_THREAD, &first, start)?;
+
+    let over = AtomicBool::new(false);
     let mut others = *machine.online_mask();
     others.remove(cpu.id);
     for other in others.iter() {
-        machine.cpu(other).give_job(member::<A>, &raw const crew as usize);
+        machine.cpu(other).give_job(member::<A>, &raw const over as usize);
     }
     call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
     crate::upcall::start_ticks(cpu);
-    member(cpu, &raw const crew as usize);
+    while !first.has_ended() {
+        if !turn::turn(cpu) {
+            rcu::quiescent(cpu);
+            A::relax();
+        }
+    }
+    let took = A::instructions() - began;
+    if let Ok(original) = first.table.get(FIRST_PROCESS) {
+        capability::delete(cpu, &original);
+    }
+    object::finish(cpu);
+    // Release: pairs with the acquire in `member`.
+    over.store(true, Ordering::Release);
+    call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
+    rest(cpu);
     let mut wait = Wait::new(cpu, Doing::WaitWorkload);
     for other in others.iter() {
         while machine.cpu(other).has_job() {
@@ -81,72 +107,30 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId) 
         }
     }
     wait.done();
-    let took = A::instructions() - began;
-    exit::exit(cpu, mm);
-    Ok((crew.status.into_inner(), took))
+    let status = first.status();
+    drop(first);
+    assert!(account.used() == Price::NOTHING, "{:?} of the programs' account was not given back", account.used());
+    Ok((status, took))
 }
 
-fn member<A: Arch>(cpu: &'static Cpu<A>, crew: usize) {
+/// What every other CPU does.
+fn member<A: Arch>(cpu: &'static Cpu<A>, over: usize) {
     // SAFETY: the first CPU keeps it until this job has ended.
-    let crew = unsafe { &*(crew as *const Crew<A>) };
-    switch::load(cpu, &crew.mm);
-    let stack = VirtAddr(STACKS.0 - u64::from(cpu.id.0) * STACK_STEP);
-    let argument = crew.argument | u64::from(cpu.id.0) << 32;
-    let mut context = Box::new(A::UserContext::start(crew.entry, stack, argument));
-    let status = loop {
-        A::irq_save();
-        rcu::enter_idle(cpu);
-        let event = A::enter_user(&mut context);
-        rcu::leave_idle(cpu);
-        A::irq_restore(true);
-        match event {
-            UserEvent::Call => match call(cpu, &crew.mm, context.call()) {
-                Some(status) => break status,
-                None => context.answer([0; 8]),
-            },
-            UserEvent::Fault { at, access } => {
-                if let Err(error) = fault::of_program(cpu, &crew.mm, at, access) {
-                    log::error!("cpu {}: {access:?}: {error}", cpu.id.0);
-                    break at.0 | 1 << 63;
-                }
-            }
-            UserEvent::Interrupt => {}
-            UserEvent::Exception { kind, at } => {
-                log::error!("cpu {}: {kind} at {at}", cpu.id.0);
-                break at.0 | 1 << 62;
-            }
+    let over = unsafe { &*(over as *const AtomicBool) };
+    // Acquire: pairs with the release in `run`.
+    while !over.load(Ordering::Acquire) {
+        if !turn::turn(cpu) {
+            sched::idle(cpu);
         }
-    };
-    context.park();
-    if status != 0 {
-        let _ = crew.status.compare_exchange(0, status, Ordering::Relaxed, Ordering::Relaxed);
     }
+    rest(cpu);
+}
+
+/// All processes have ended: the CPU does what is left, and forgets them.
+fn rest<A: Arch>(cpu: &'static Cpu<A>) {
+    let turns = (0..REST).take_while(|_| turn::turn(cpu)).count();
+    assert!(turns < REST, "{} does not come to rest after all programs have ended", cpu.id);
+    sched::forget(cpu);
     switch::unload(cpu);
     rcu::barrier(cpu);
-}
-
-fn call<A: Arch>(cpu: &'static Cpu<A>, mm: &Arc<Mm<A>>, words: [u64; 8]) -> Option<u64> {
-    let [number, a, b, c, d, ..] = words;
-    let perm = |rights: u64| {
-        let rights = Rights::from_bits_truncate(rights as u32);
-        let mut perm = Perm::empty();
-        perm.set(Perm::WRITE, rights.contains(Rights::WRITE));
-        perm.set(Perm::EXEC, rights.contains(Rights::EXECUTE));
-        perm
-    };
-    let range = |at: u64, bytes: u64| VirtAddr(at)..VirtAddr(at + bytes);
-    let result = match Number::from_word(number) {
-        Some(Number::Null) => Ok(()),
-        Some(Number::Exit) => return Some(a),
-        Some(Number::MapAnonymous) => mm.map(range(b, c), perm(d), Backing::Anon),
-        Some(Number::Unmap) => munmap(cpu, mm, range(b, PAGE_SIZE)),
-        Some(Number::Protect) => mprotect(cpu, mm, range(b, PAGE_SIZE), perm(c)),
-        Some(Number::Discard) => dontneed(cpu, mm, range(b, c)),
-        _ => return Some(Status::BadNumber as u64),
-    };
-    if let Err(error) = result {
-        log::error!("call {number}: {error}");
-        return Some(Status::BadArgument as u64);
-    }
-    None
 }

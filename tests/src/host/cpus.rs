@@ -30,6 +30,8 @@ pub(super) struct Board {
     pub(super) rounds: Cell<u64>,
     /// The slot whose next load is hooked, and what then happens.
     pub(super) hook: RefCell<Option<(usize, Hook)>>,
+    /// What happens when a CPU next waits.
+    pub(super) wait_hook: RefCell<Option<Hook>>,
 }
 
 thread_local! {

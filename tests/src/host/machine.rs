@@ -7,9 +7,11 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, NativeTransport, UserFault}
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
-use kernel::task::user::{NoUserMode, UserEvent};
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
+
+use scripted::Scripted;
 
 use super::cpus::board;
 
@@ -47,7 +49,7 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     const ELF_MACHINE: u16 = 62;
     type Codec = Codec;
     type CpuLocal = ();
-    type UserContext = NoUserMode;
+    type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if BROADCAST { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const ASIDS: u32 = TAGS;
     const INVALIDATION_CEILING: u64 = 33;
@@ -111,6 +113,10 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         // The others' timers fire: whoever has interrupts enabled is in no walk.
         let board = board();
         let rounds = board.rounds.replace(board.rounds.get() + 1);
+        let hook = board.wait_hook.borrow_mut().take();
+        if let Some(hook) = hook {
+            hook();
+        }
         assert!(rounds < PATIENCE, "CPU {} waits for something that nobody will do", board.current.get());
         for index in (0..board.cpus.len()).filter(|i| *i != board.current.get()) {
             if board.cpus[index].interrupts.get() {
@@ -176,8 +182,12 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         Ok(())
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
-        NoUserMode::REFUSED
+    fn enter_user(context: &mut Scripted) -> UserEvent {
+        let pending = board().cpu().rung.get();
+        Self::irq_restore(true);
+        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        Self::irq_save();
+        event
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

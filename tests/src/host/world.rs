@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::addr::{CpuId, Level, PAGE_SIZE, Pfn, VirtAddr};
 use kernel::arch::{Arch, UserFault};
@@ -14,7 +15,11 @@ use kernel::mm::fault;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
 use kernel::mm::table::Table;
+use kernel::record::event::{EVENT_BYTES, Event};
+use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
+use kernel::scenario::script::Script;
+use kernel::scenario::{self, Point};
 use kernel::smp::cpu::Cpu;
 use kernel::sync::{self, Setting};
 use kernel::tlb::transport::TransportId;
@@ -24,6 +29,11 @@ use super::cpus::{self, Board, CpuState, board};
 
 /// The first frame of RAM; aligned, so that there are 2 MiB pages.
 const FIRST: u32 = 512;
+/// Events that each CPU keeps.
+const EVENTS: usize = 64;
+
+/// One CPU's events, where they lie.
+type Ring = (RingHeader, [[AtomicU64; EVENT_BYTES / 8]; EVENTS]);
 
 /// A machine of kind `A` on this host thread, until it is dropped.
 pub struct World<A: Arch> {
@@ -32,6 +42,7 @@ pub struct World<A: Arch> {
     frames: &'static [Frame<A>],
     shared: &'static Shared,
     statuses: &'static [CpuStatus],
+    rings: &'static [Ring],
     layout: Layout,
 }
 
@@ -52,12 +63,16 @@ impl<A: Arch> World<A> {
             time: Cell::new(1),
             rounds: Cell::new(0),
             hook: RefCell::new(None),
+            wait_hook: RefCell::new(None),
         })));
         let statuses: &'static [CpuStatus] = Vec::leak((0..cpus).map(|_| CpuStatus::default()).collect());
+        let ring = || (RingHeader::new(), std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))));
+        let rings: &'static [Ring] = Vec::leak((0..cpus).map(|_| ring()).collect());
         let areas: Vec<&'static Cpu<A>> = (0..cpus)
             .map(|i| {
                 let id = CpuId(i as u16);
-                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], EventRing::off(id))))
+                let events = EventRing::new(id, &rings[i].0, &rings[i].1, A::instructions);
+                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], events)))
             })
             .collect();
         *board().areas.borrow_mut() = areas.iter().map(|c| (*c as *const Cpu<A>).cast()).collect();
@@ -84,7 +99,7 @@ impl<A: Arch> World<A> {
         for _ in 1..cpus {
             machine.came_online();
         }
-        let world = World { cpus: areas, machine, frames: table, shared, statuses, layout };
+        let world = World { cpus: areas, machine, frames: table, shared, statuses, rings, layout };
         for (i, cpu) in world.cpus.iter().enumerate() {
             world.on(i, || kernel::smp::rcu::leave_idle(*cpu));
         }
@@ -122,9 +137,42 @@ impl<A: Arch> World<A> {
         *board().hook.borrow_mut() = Some((slot, Box::new(what)));
     }
 
-    /// Whether nothing that was asked for by [`World::after_load`] is outstanding.
+    /// The next time that any CPU waits for another, does `what` before that CPU looks again.
+    pub fn while_waiting(&self, what: impl FnOnce() + 'static) {
+        *board().wait_hook.borrow_mut() = Some(Box::new(what));
+    }
+
+    /// The next time that CPU 1 is at `point`, CPU 0 does `what` before CPU 1 goes on. Nothing else is going on.
+    pub fn at_point(&self, point: Point, what: impl FnOnce() + 'static) {
+        let script = Script::parse(&format!("U+W/W@{},U,W", point.name())).expect("a script");
+        let stage = &self.machine.stage;
+        stage.open(&script, 0);
+        let updater = self.cpu(0);
+        // CPU 1 waits for its turn.
+        self.while_waiting(move || {
+            board().on(0, || {
+                what();
+                scenario::stage::leave(updater);
+            });
+            A::machine().stage.close();
+        });
+    }
+
+    /// Whether nothing that was asked for by [`World::after_load`], [`World::at_point`] or [`World::while_waiting`] is outstanding.
     pub fn hook_ran(&self) -> bool {
-        board().hook.borrow().is_none()
+        board().hook.borrow().is_none() && board().wait_hook.borrow().is_none()
+    }
+
+    /// The events that CPU `index` has written last, oldest first.
+    pub fn events(&self, index: usize) -> Vec<Event> {
+        let (header, slots) = &self.rings[index];
+        let written = (header.written.load(Ordering::Relaxed) as usize) / EVENT_BYTES;
+        (written.saturating_sub(EVENTS)..written)
+            .map(|n| {
+                let [time, what, a, b] = std::array::from_fn(|i| slots[n % EVENTS][i].load(Ordering::Relaxed));
+                Event { time, kind: what as u16, cpu: (what >> 16) as u16, mm: (what >> 32) as u32, a, b }
+            })
+            .collect()
     }
 
     /// Whether interrupts wait for CPU `index` to enable them.
@@ -199,6 +247,7 @@ impl<A: Arch> Drop for World<A> {
             }
             drop(Box::from_raw((self.cpus as *const [&'static Cpu<A>]).cast_mut()));
             drop(Box::from_raw((self.statuses as *const [CpuStatus]).cast_mut()));
+            drop(Box::from_raw((self.rings as *const [Ring]).cast_mut()));
             drop(Box::from_raw((self.shared as *const Shared).cast_mut()));
             dealloc(ram, self.layout);
         }

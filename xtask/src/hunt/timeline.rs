@@ -11,6 +11,18 @@ const LAST: usize = 24;
 /// More events of one kind in a row than this are told as a number.
 const REPEATED: usize = 3;
 
+/// The CPU that did it. Where the walker found it out itself that is the last other one that did something to the frame, else the one that operates.
+fn updater(violation: &Violation, rings: &[Vec<Event>]) -> u16 {
+    if violation.updater != Violation::NOBODY {
+        return violation.updater;
+    }
+    let did = |e: &&Event| {
+        let kinds = [EventKind::Unlink, EventKind::Reuse, EventKind::Retire, EventKind::Free];
+        e.cpu != violation.walker && e.a == u64::from(violation.pfn) && kinds.into_iter().any(|kind| is(e, kind))
+    };
+    rings.iter().flatten().filter(did).max_by_key(|e| e.time).map_or(0, |e| e.cpu)
+}
+
 /// The events around a violation, or, without one, before the end.
 pub(crate) struct Timeline {
     events: Vec<Event>,
@@ -21,7 +33,7 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// The events of the two CPUs of `violation`, from the beginning of the walk on to a little after the violation.
     pub(crate) fn around(violation: &Violation, rings: &[Vec<Event>]) -> Timeline {
-        let (walker, updater) = (violation.walker, violation.updater);
+        let (walker, updater) = (violation.walker, updater(violation, rings));
         let mut events: Vec<Event> =
             rings.iter().flatten().filter(|e| e.cpu == walker || e.cpu == updater).copied().collect();
         // Stable: of one CPU they stay in the order in which it wrote them.
@@ -145,8 +157,6 @@ fn in_words(event: &Event) -> String {
     let Some(kind) = EventKind::from_number(event.kind) else { return format!("event of kind {}", event.kind) };
     let (a, b) = details(kind);
     let words = match kind {
-        // Whom a flush reaches is known when it ends.
-        EventKind::FlushBegin => "flush from {a} begins",
         EventKind::SyncElided => "sync for table {a} elided: {b}",
         _ => kind.in_words(),
     };
@@ -214,7 +224,7 @@ mod tests {
         let updater = vec![
             event(10, 0, Free, 0x5, 0),
             event(120, 0, Unlink, 0x77, 0x4000),
-            event(130, 0, FlushBegin, 0x4000, 0),
+            event(130, 0, FlushBegin, 0x4000, 3),
             event(140, 0, FlushEnd, 0x4000, 0),
             event(150, 0, EventKind::Violation, 0x77, 1),
             event(151, 0, Reuse, 0x77, 0),
@@ -241,8 +251,8 @@ mod tests {
             format!("   1        +0  {}", left("walk begins at 0x4000 (mm 3)")),
             format!("   2       +10  {}", left("walk to 0x4000 holds table 0x77")),
             format!("   3       +10  {gap}| table 0x77 unlinked from 0x4000 (mm 3)"),
-            format!("   4       +10  {gap}| flush from 0x4000 begins (mm 3)"),
-            format!("   5       +10  {gap}| flush from 0x4000 ends, 0 acknowledged"),
+            format!("   4       +10  {gap}| flush from 0x4000 begins, 3 other CPUs may have it (mm 3)"),
+            format!("   5       +10  {gap}| flush from 0x4000 ends, 0 interrupted"),
             format!("   6       +10  {gap}| VIOLATION: frame 0x77 still held by cpu 1"),
             format!("   7        +1  {gap}| table 0x77 reused"),
             format!("   8       +19  {}", left("walk at 0x4000 ends with 0 pages")),
@@ -276,6 +286,17 @@ mod tests {
         rings[1].insert(4, event(160, 1, EventKind::Violation, 0x77, 1));
         let text = Timeline::around(&violation, &rings).text();
         assert!(text.starts_with("   #    +instr  cpu 1\n") && !text.contains('|'), "{text}");
+    }
+
+    #[test]
+    fn an_updater_that_was_not_noted_is_found_in_the_events() {
+        let (mut violation, mut rings) = forged();
+        violation.updater = Violation::NOBODY;
+        assert_eq!(Timeline::around(&violation, &rings).updater, 0);
+        rings[2].push(event(155, 2, EventKind::Free, 0x77, 0));
+        assert_eq!(Timeline::around(&violation, &rings).updater, 2);
+        violation.pfn = 0;
+        assert_eq!(Timeline::around(&violation, &rings).updater, 0, "nothing is known of the frame");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod parse;
 mod report;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,8 @@ pub mod mixed;
 pub mod nmi;
 pub mod paravirt;
 
+use core::sync::atomic::Ordering;
+
 use crate::arch::{Arch, NativeTransport};
 use crate::mm::address_space::Mm;
 use crate::pause;
@@ -86,7 +88,11 @@ pub struct Flush {
 /// Entries were changed before. When this returns, no CPU translates by what they were before, and the CPUs named in the
 /// result have been in kernel code at interrupt level since. Called with interrupts enabled.
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
-    cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, 0);
+    if cfg!(feature = "checking") {
+        let mut others = mm.mask.load(Ordering::Relaxed);
+        others.remove(cpu.id);
+        cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, others.count().into());
+    }
     pause!(cpu, FlushBegin);
     let coverage = match A::machine().policy.transport() {
         TransportId::Ipi => ipi::flush(cpu, mm, what),

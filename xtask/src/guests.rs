@@ -1,4 +1,4 @@
-//! One experiment: its guests, some at a time, and their rows put together in a fixed order.
+//! The guests of one run, some at a time, and their rows put together in a fixed order.
 //!
 //! A group is what two images do together: the checking image gives the rows, the plain one their instructions. There is a group for
 //! each architecture and strategy, whatever the host, so that a strategy's rows do not depend on which others were run.
@@ -54,7 +54,7 @@ struct Collected {
     complete: bool,
 }
 
-/// What an experiment hands on while it runs.
+/// What a run hands on while it runs.
 pub(crate) trait Observer {
     /// A row is final; rows come in the order of the report.
     fn row(&mut self, row: &Row) -> anyhow::Result<()>;

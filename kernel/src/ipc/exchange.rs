@@ -1,0 +1,314 @@
+//! Call, answer, wait: the steps of [`super`]'s protocol.
+
+use alloc::sync::Arc;
+
+use super::pin::Pinned;
+use super::wait::{self, Caller, Delivery, Incoming, Outgoing, Phase, just, message, take_awaiting, tell};
+use crate::abi::message::{ADDRESS_WORD, BYTES_WORD, CAPABILITY_WORD, Info};
+use crate::abi::{FAULT, FAULT_HANDLED, MESSAGE_WORDS, Rights, Status, WORDS};
+use crate::addr::VirtAddr;
+use crate::arch::Arch;
+use crate::object::capability::{self, Node};
+use crate::object::endpoint::Endpoint;
+use crate::object::notification::Notification;
+use crate::object::thread::Thread;
+use crate::smp::cpu::Cpu;
+use crate::task::sched;
+
+/// What became of a system call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is done, with this answer.
+    Answer([u64; WORDS]),
+    /// The thread waits, or has ended: this CPU turns to another.
+    Waits,
+}
+
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Outcome {
+        Outcome::Answer(just(status))
+    }
+}
+
+/// Makes a message of the words that `thread` gave, pinning what it points at. The thread's mm is loaded.
+pub(crate) fn prepare<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Thread<A>,
+    info: Info,
+    words: [u64; MESSAGE_WORDS],
+    badge: u32,
+) -> Result<Outgoing<A>, Status> {
+    let process = &thread.process;
+    let capability = if info.contains(Info::CAPABILITY) {
+        let word = words[CAPABILITY_WORD];
+        let node = process.table.get(word as u32).map_err(|error| error.status())?;
+        let rights = Rights::from_bits((word >> 32) as u32).ok_or(Status::BadArgument)?;
+        node.require(rights | Rights::GRANT).map_err(|error| error.status())?;
+        Some((node, rights))
+    } else {
+        None
+    };
+    let long = if info.contains(Info::LONG) {
+        let (at, bytes) = (VirtAddr(words[ADDRESS_WORD]), words[BYTES_WORD]);
+        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, false);
+        Some(pinned.map_err(|error| error.status())?)
+    } else {
+        None
+    };
+    Ok(Outgoing { words, badge, long, capability })
+}
+
+/// Makes ready to receive: pins the thread's buffer if it takes long messages. The thread's mm is loaded.
+pub(crate) fn expect<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, info: Info) -> Result<Incoming<A>, Status> {
+    let (buffer, slot) = {
+        let state = thread.state.lock();
+        (state.buffer, state.slot)
+    };
+    let process = &thread.process;
+    let long = if info.contains(Info::EXPECT_LONG) {
+        let (at, bytes) = buffer.ok_or(Status::BufferGone)?;
+        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, true);
+        Some(pinned.map_err(|error| error.status())?)
+    } else {
+        None
+    };
+    Ok(Incoming { long, slot })
+}
+
+/// Whether `outgoing` goes into `incoming`.
+fn fits<A: Arch>(outgoing: &Outgoing<A>, incoming: &Incoming<A>) -> bool {
+    let room = incoming.long.as_ref().map_or(0, Pinned::bytes);
+    outgoing.long.as_ref().is_none_or(|long| long.bytes() <= room)
+        && (outgoing.capability.is_none() || incoming.slot.is_some())
+}
+
+/// Copies what is long, and says what the receiver has to look at before it goes on. The receiver is taken, or is the caller.
+fn hand_over<A: Arch>(
+    cpu: &'static Cpu<A>,
+    outgoing: Outgoing<A>,
+    incoming: Incoming<A>,
+    sender: Option<Caller<A>>,
+    confirm: bool,
+) -> Delivery<A> {
+    let mut words = outgoing.words;
+    let mut info = Info::empty();
+    let long = match (&outgoing.long, incoming.long) {
+        (Some(from), Some(into)) => {
+            from.copy_to(cpu, &into);
+            info |= Info::LONG;
+            words[ADDRESS_WORD] = into.start().0;
+            words[BYTES_WORD] = from.bytes();
+            Some(into)
+        }
+        _ => None,
+    };
+    let capability = outgoing.capability.zip(incoming.slot).map(|((node, rights), slot)| {
+        info |= Info::CAPABILITY;
+        words[CAPABILITY_WORD] = slot.into();
+        (node, rights, slot)
+    });
+    Delivery { words: message(outgoing.badge, info, words), long, capability, sender, confirm }
+}
+
+/// The receiver, with its mm loaded, looks at what was delivered: the answer to its system call. The sender is told.
+pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, delivery: Delivery<A>) -> [u64; WORDS] {
+    let Delivery { words, long, capability, sender, confirm } = delivery;
+    let mut result = Ok(());
+    if long.as_ref().is_some_and(|long| crate::guard!(IpcPinAgain) && !long.is_still_there(cpu)) {
+        result = Err((Status::Undelivered, Status::BufferGone));
+    }
+    if result.is_ok()
+        && let Some((node, rights, slot)) = capability
+        && let Err(error) = capability::derive(&node, &thread.process.table, slot, rights, 0)
+    {
+        result = Err((Status::Undelivered, error.status()));
+    }
+    drop(long);
+    let told = result.map_or_else(|(sender, _)| sender, |()| Status::Done);
+    if let Some(sender) = &sender {
+        tell(cpu, sender, confirm, told);
+    }
+    match result {
+        Ok(()) => words,
+        Err((_, status)) => {
+            if !confirm {
+                thread.state.lock().caller = None;
+            }
+            just(status)
+        }
+    }
+}
+
+/// Gives a taken receiver what is for it, and wakes it.
+fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Delivery<A>, caller: Option<Caller<A>>) {
+    {
+        let mut state = receiver.state.lock();
+        state.phase = Phase::Runs;
+        if caller.is_some() {
+            state.caller = caller;
+        }
+        if delivery.long.is_none() && delivery.capability.is_none() {
+            state.answer = Some(delivery.words);
+        } else {
+            state.delivery = Some(delivery);
+        }
+    }
+    sched::wake(cpu, receiver);
+}
+
+/// Sends `outgoing` to `endpoint` and waits for the answer, into `incoming`.
+pub(crate) fn call<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    endpoint: &Arc<Endpoint<A>>,
+    outgoing: Outgoing<A>,
+    incoming: Incoming<A>,
+) -> Result<(), Status> {
+    let mut meeting = endpoint.meeting.lock();
+    if meeting.ended {
+        return Err(Status::Gone);
+    }
+    let Some(receiver) = meeting.receivers.first() else {
+        sched::may_time_out(cpu, thread);
+        thread.state.lock().begin(Phase::Calling { endpoint: endpoint.clone(), outgoing, incoming });
+        meeting.callers.push(thread.clone());
+        return Ok(());
+    };
+    let ready = {
+        let mut state = receiver.state.lock();
+        match core::mem::replace(&mut state.phase, Phase::Taken) {
+            Phase::Receiving { incoming, .. } if fits(&outgoing, &incoming) => Some(incoming),
+            other => {
+                state.phase = other;
+                None
+            }
+        }
+    };
+    let Some(ready) = ready else { return Err(Status::TooLong) };
+    let Some(receiver) = meeting.receivers.pop() else { return Err(Status::Gone) };
+    drop(meeting);
+    sched::may_time_out(cpu, thread);
+    let caller = || Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().wait + 1 };
+    let delivery = hand_over(cpu, outgoing, ready, Some(caller()), false);
+    let caller = caller();
+    thread.state.lock().begin(Phase::Awaiting { incoming });
+    give(cpu, &receiver, delivery, Some(caller));
+    Ok(())
+}
+
+/// Calls the pager of `thread`'s process for a fault. False if it has none, or it is gone.
+pub(crate) fn call_pager<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, at: VirtAddr, access: u64) -> bool {
+    let Some((endpoint, badge)) = thread.process.pager() else { return false };
+    let words = [FAULT, at.0, access, thread.id.into(), 0, 0];
+    let outgoing = Outgoing { words, badge, long: None, capability: None };
+    thread.state.lock().fault = true;
+    let called = call(cpu, thread, &endpoint, outgoing, Incoming { long: None, slot: None });
+    if called.is_err() {
+        thread.state.lock().fault = false;
+    }
+    called.is_ok()
+}
+
+/// Answers the call that `thread` received last. `Ok(true)`: it waits until the answer has arrived.
+pub(crate) fn reply<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    outgoing: Outgoing<A>,
+    confirmed: bool,
+) -> Result<bool, Status> {
+    let caller = thread.state.lock().caller.take().ok_or(Status::NobodyWaits)?;
+    let (client, incoming) = take_awaiting(&caller).ok_or(Status::NobodyWaits)?;
+    let fault = core::mem::take(&mut client.state.lock().fault);
+    if fault {
+        if outgoing.words[0] != FAULT_HANDLED {
+            client.end(cpu, Status::NotMapped as u64);
+        }
+        client.state.lock().phase = Phase::Runs;
+        sched::wake(cpu, &client);
+        return Ok(false);
+    }
+    if !fits(&outgoing, &incoming) {
+        wait::wake_with(cpu, &client, Status::TooLong);
+        return Err(Status::TooLong);
+    }
+    let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
+    let sender = waits.then(|| {
+        sched::may_time_out(cpu, thread);
+        Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().begin(Phase::Confirming) }
+    });
+    let delivery = hand_over(cpu, outgoing, incoming, sender, true);
+    give(cpu, &client, delivery, None);
+    Ok(waits)
+}
+
+/// Receives the next call at `endpoint`, or waits for one.
+pub(crate) fn wait_for_call<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    endpoint: &Arc<Endpoint<A>>,
+    info: Info,
+) -> Result<Outcome, Status> {
+    let unanswered = thread.state.lock().caller.take();
+    if let Some(caller) = unanswered {
+        tell(cpu, &caller, false, Status::Unanswered);
+    }
+    let incoming = expect(cpu, thread, info)?;
+    loop {
+        let mut meeting = endpoint.meeting.lock();
+        if meeting.ended {
+            return Err(Status::Gone);
+        }
+        let Some(caller) = meeting.callers.pop() else {
+            sched::may_time_out(cpu, thread);
+            thread.state.lock().begin(Phase::Receiving { endpoint: endpoint.clone(), incoming });
+            meeting.receivers.push(thread.clone());
+            return Ok(Outcome::Waits);
+        };
+        drop(meeting);
+        let mut state = caller.state.lock();
+        let Phase::Calling { outgoing, incoming: theirs, .. } = core::mem::replace(&mut state.phase, Phase::Taken)
+        else {
+            unreachable!("a thread in a queue of callers calls")
+        };
+        let wait = state.wait;
+        if !fits(&outgoing, &incoming) {
+            drop(state);
+            drop((outgoing, theirs));
+            wait::wake_with(cpu, &caller, Status::TooLong);
+            continue;
+        }
+        state.phase = Phase::Awaiting { incoming: theirs };
+        drop(state);
+        let who = || Caller { thread: Arc::downgrade(&caller), wait };
+        thread.state.lock().caller = Some(who());
+        let delivery = hand_over(cpu, outgoing, incoming, Some(who()), false);
+        return Ok(Outcome::Answer(receive(cpu, thread, delivery)));
+    }
+}
+
+/// Takes the bits of `notification`, or waits for some.
+pub(crate) fn wait_for_bits<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    notification: &Arc<Notification<A>>,
+) -> Result<Outcome, Status> {
+    let mut bits = notification.bits.lock();
+    if bits.ended {
+        return Err(Status::Gone);
+    }
+    if bits.bits != 0 {
+        let taken = core::mem::take(&mut bits.bits);
+        return Ok(Outcome::Answer([Status::Done as u64, taken, 0, 0, 0, 0, 0, 0]));
+    }
+    sched::may_time_out(cpu, thread);
+    thread.state.lock().begin(Phase::Listening { notification: notification.clone() });
+    bits.waiting.push(thread.clone());
+    Ok(Outcome::Waits)
+}
+
+/// What a capability to an endpoint names, if it allows `rights`.
+pub(crate) fn endpoint_of<A: Arch>(node: &Arc<Node<A>>, rights: Rights) -> Result<Arc<Endpoint<A>>, Status> {
+    let crate::object::Object::Endpoint(endpoint) = node.object() else { return Err(Status::WrongKind) };
+    node.require(rights).map_err(|error| error.status())?;
+    Ok(endpoint.clone())
+}

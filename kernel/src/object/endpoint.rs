@@ -1,0 +1,49 @@
+//! Endpoints: where callers and receivers meet. At most one of the two queues has anybody in it.
+
+use alloc::sync::Arc;
+
+use super::ObjectError;
+use super::account::{Account, Paid, Price};
+use crate::abi::Status;
+use crate::arch::Arch;
+use crate::ipc::wait::{self, Queue};
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+
+/// Who waits at an endpoint.
+pub(crate) struct Meeting<A: Arch> {
+    /// Callers whom nobody has received from.
+    pub(crate) callers: Queue<A>,
+    /// Receivers whom nobody has called.
+    pub(crate) receivers: Queue<A>,
+    /// Nobody comes any more.
+    pub(crate) ended: bool,
+}
+
+/// An endpoint.
+pub struct Endpoint<A: Arch> {
+    pub(crate) meeting: Mutex<A, Meeting<A>>,
+    _paid: Paid,
+}
+
+impl<A: Arch> Endpoint<A> {
+    /// One where nobody waits.
+    pub fn new(payer: &Arc<Account>) -> Result<Arc<Endpoint<A>>, ObjectError> {
+        let paid = payer.charge(Price::of::<Endpoint<A>>())?;
+        let meeting = Meeting { callers: Queue::default(), receivers: Queue::default(), ended: false };
+        Ok(Arc::new(Endpoint { meeting: Mutex::<A, _>::new(meeting), _paid: paid }))
+    }
+
+    /// It ends: whoever waits here is told.
+    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
+        loop {
+            let one = {
+                let mut meeting = self.meeting.lock();
+                meeting.ended = true;
+                meeting.callers.pop().or_else(|| meeting.receivers.pop())
+            };
+            let Some(thread) = one else { return };
+            wait::wake_with(cpu, &thread, Status::Gone);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Memory that is named by a capability: a file of the core, of 4 KiB pages, or of 2 MiB pages under a PMD table that all who map the whole of it for writing share.
+
+use alloc::sync::Arc;
+
+use super::ObjectError;
+use super::account::{Account, Paid, Price};
+use crate::addr::{ENTRIES, PAGE_SIZE, PMD_SIZE, PUD_SIZE};
+use crate::arch::Arch;
+use crate::mm::address_space::Backing;
+use crate::mm::file::File;
+use crate::mm::page::HUGE_ORDER;
+use crate::smp::cpu::Cpu;
+
+/// The most pages of 4 KiB that one object has: 16 GiB.
+pub const MOST_PAGES: u64 = 1 << 22;
+
+/// Bytes of heap for each page that a file has, at most.
+const PER_PAGE: u64 = 48;
+
+/// Frames or a shared table.
+pub struct Memory<A: Arch> {
+    file: Arc<File<A>>,
+    shared: bool,
+    bytes: u64,
+    _paid: Paid,
+}
+
+impl<A: Arch> Memory<A> {
+    /// `pages` zeroed pages of 4 KiB. All are paid for now, and allocated when they are first used.
+    pub fn frames(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
+        if pages == 0 || pages > MOST_PAGES {
+            return Err(ObjectError::BadArgument(1));
+        }
+        let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
+        let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(Price::frames(pages)))?;
+        let bytes = pages * PAGE_SIZE;
+        Ok(Arc::new(Memory { file: File::for_programs(bytes), shared: false, bytes, _paid: paid }))
+    }
+
+    /// `pages` zeroed pages of 2 MiB, allocated now, since later there may be none in one piece; and the table.
+    pub fn shared_table(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
+        if pages == 0 || pages > ENTRIES as u64 {
+            return Err(ObjectError::BadArgument(1));
+        }
+        let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
+        let frames = Price::frames((pages << HUGE_ORDER) + 1);
+        let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(frames))?;
+        let file = File::for_programs(pages * PMD_SIZE);
+        let memory = Arc::new(Memory { file, shared: true, bytes: pages * PMD_SIZE, _paid: paid });
+        let mut contents = memory.file.lock();
+        for page in 0..pages {
+            if let Err(error) = memory.file.huge_page(&mut contents, page * PMD_SIZE) {
+                drop(contents);
+                memory.file.destroy(A::this_cpu());
+                return Err(error.into());
+            }
+        }
+        drop(contents);
+        Ok(memory)
+    }
+
+    /// Whether it is a shared table.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// How much there is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How much of an address space a mapping of it may take: a shared table's whole GiB.
+    pub(super) fn span(&self) -> u64 {
+        if self.shared { PUD_SIZE } else { self.bytes }
+    }
+
+    /// What a mapping from `offset` on shows.
+    pub(super) fn backing(&self, offset: u64) -> Backing<A> {
+        if self.shared { Backing::Shared(self.file.clone(), offset) } else { Backing::File(self.file.clone(), offset) }
+    }
+
+    /// No capability is left, so no mapping either: the pages go, but for those that are pinned.
+    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
+        self.file.destroy(cpu);
+    }
+}

@@ -1,0 +1,248 @@
+//! Mappings: what an address space of a process consists of.
+//!
+//! Each is made, changed and undone as a whole by whoever has a capability to the process with the right to manage it. The maker of a mapping pays for the
+//! tables that it can need at most, and for anonymous pages, when it is made: no fault can find the account empty. What a mapping of frames allows was allowed by the capability
+//! that it was made with, and never becomes more.
+//!
+//! Lock order: mappings, then a capability's uses, then the mm.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::ObjectError;
+use super::account::{Account, Paid, Price};
+use super::capability::{self, Node};
+use super::frames::Memory;
+use super::process::Process;
+use crate::abi::Rights;
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::mm::address_space::{Backing, MapError, Region};
+use crate::mm::entry::Perm;
+use crate::mm::file::Mapping;
+use crate::mm::protect::mprotect;
+use crate::mm::unmap::{dontneed, munmap};
+use crate::mm::{collapse, exit};
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
+
+/// Retired tables of one CPU above which a change of an address space waits for a grace period: nobody pays for tables that wait to be freed.
+const MOST_RETIRED: u32 = 256;
+
+/// One mapping.
+struct Mapped<A: Arch> {
+    range: Range<VirtAddr>,
+    /// What it may ever allow.
+    most: Rights,
+    /// The capability that it was made with; none for anonymous memory.
+    node: Option<Weak<Node<A>>>,
+    token: u64,
+    _paid: Paid,
+}
+
+/// All mappings of a process.
+pub(super) struct Mappings<A: Arch> {
+    list: Vec<Mapped<A>>,
+    next_token: u64,
+    ended: bool,
+}
+
+impl<A: Arch> Default for Mappings<A> {
+    fn default() -> Self {
+        Mappings { list: Vec::new(), next_token: 1, ended: false }
+    }
+}
+
+/// The tables that `range` can need: each level's that it touches, and for a shared mapping none for 4 KiB pages.
+fn tables(range: &Range<VirtAddr>, shared: bool) -> u64 {
+    let touched = |level: Level| (range.end.0 - 1) / level.entry_size() - range.start.0 / level.entry_size() + 1;
+    touched(Level::Pud) + touched(Level::Pgd) + if shared { 0 } else { touched(Level::Pmd) }
+}
+
+fn perm(rights: Rights) -> Perm {
+    let mut perm = Perm::empty();
+    perm.set(Perm::WRITE, rights.contains(Rights::WRITE));
+    perm.set(Perm::EXEC, rights.contains(Rights::EXECUTE));
+    perm
+}
+
+/// Rights of a mapping: readable at least.
+fn check_rights(rights: Rights) -> Result<(), ObjectError> {
+    let all = Rights::READ | Rights::WRITE | Rights::EXECUTE;
+    if rights.contains(Rights::READ) && all.contains(rights) { Ok(()) } else { Err(ObjectError::BadArgument(5)) }
+}
+
+impl<A: Arch> Process<A> {
+    /// Maps `bytes` of `memory`, which `node` names, from `offset` on; `payer` pays.
+    #[allow(clippy::too_many_arguments)]
+    pub fn map(
+        self: &Arc<Process<A>>,
+        payer: &Arc<Account>,
+        node: &Arc<Node<A>>,
+        memory: &Memory<A>,
+        at: VirtAddr,
+        offset: u64,
+        bytes: u64,
+        rights: Rights,
+    ) -> Result<(), ObjectError> {
+        check_rights(rights)?;
+        node.require(rights)?;
+        let unit = if memory.is_shared() { Level::Pmd } else { Level::Pte };
+        let aligned = at.is_aligned(unit) && VirtAddr(offset).is_aligned(unit) && VirtAddr(bytes).is_aligned(unit);
+        let end = offset.checked_add(bytes).filter(|end| *end <= memory.span());
+        if !aligned || bytes == 0 || end.is_none() {
+            return Err(ObjectError::BadArgument(4));
+        }
+        let range = self.range(at, bytes)?;
+        let price = Price::frames(tables(&range, memory.is_shared())).and(Price::growing::<Mapping<A>>(1));
+        self.add(payer, range, rights, node.rights(), Some(node), memory.backing(offset), price)
+    }
+
+    /// Maps zeroed pages of its own; `payer` pays for all of them.
+    pub fn map_anonymous(
+        self: &Arc<Process<A>>,
+        payer: &Arc<Account>,
+        at: VirtAddr,
+        bytes: u64,
+        rights: Rights,
+    ) -> Result<(), ObjectError> {
+        check_rights(rights)?;
+        let range = self.range(at, bytes)?;
+        let price = Price::frames((bytes / PAGE_SIZE).saturating_add(tables(&range, false)));
+        self.add(payer, range, rights, Rights::all(), None, Backing::Anon, price)
+    }
+
+    fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
+        let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0);
+        let range = at..VirtAddr(end.ok_or(ObjectError::BadArgument(2))?);
+        // The first page stays empty, so that a null pointer faults.
+        if range.start.0 < PAGE_SIZE || !at.is_aligned(Level::Pte) || !range.end.is_aligned(Level::Pte) {
+            return Err(ObjectError::BadArgument(2));
+        }
+        Ok(range)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        self: &Arc<Process<A>>,
+        payer: &Arc<Account>,
+        range: Range<VirtAddr>,
+        rights: Rights,
+        most: Rights,
+        node: Option<&Arc<Node<A>>>,
+        backing: Backing<A>,
+        price: Price,
+    ) -> Result<(), ObjectError> {
+        let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
+        let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
+        let mut mappings = self.mappings.write();
+        if mappings.ended {
+            return Err(ObjectError::Gone);
+        }
+        let token = mappings.next_token;
+        let map = || Ok(self.mm.map(range.clone(), perm(rights), backing)?);
+        match node {
+            Some(node) => node.use_for((Arc::downgrade(self), token), map)?,
+            None => map()?,
+        }
+        mappings.next_token += 1;
+        let node = node.map(Arc::downgrade);
+        mappings.list.push(Mapped { range, most, node, token, _paid: paid });
+        Ok(())
+    }
+
+    /// Undoes the mapping that begins at `at`.
+    pub fn unmap(&self, cpu: &'static Cpu<A>, at: VirtAddr) -> Result<(), ObjectError> {
+        self.remove(cpu, |mapped| mapped.range.start == at).unwrap_or(Err(MapError::NotMapped(at).into()))
+    }
+
+    /// The capability of a mapping was revoked or deleted.
+    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, token: u64) {
+        if let Some(Err(error)) = self.remove(cpu, |mapped| mapped.token == token) {
+            log::error!("a revoked mapping of process {} was not undone: {error}", self.id);
+        }
+    }
+
+    fn remove(&self, cpu: &'static Cpu<A>, which: impl Fn(&Mapped<A>) -> bool) -> Option<Result<(), ObjectError>> {
+        let result = {
+            let mut mappings = self.mappings.write();
+            let at = mappings.list.iter().position(which)?;
+            let mapped = mappings.list.swap_remove(at);
+            if let Some(node) = mapped.node.as_ref().and_then(Weak::upgrade) {
+                node.forget_use(self, mapped.token);
+            }
+            // Whole mappings only, so no huge page has to be split, which could fail.
+            munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from)
+        };
+        bound_retired(cpu);
+        Some(result)
+    }
+
+    /// Changes what the mapping that begins at `at` allows.
+    pub fn protect(&self, cpu: &'static Cpu<A>, at: VirtAddr, rights: Rights) -> Result<(), ObjectError> {
+        check_rights(rights)?;
+        let mappings = self.mappings.write();
+        let mapped = mappings.list.iter().find(|m| m.range.start == at).ok_or(MapError::NotMapped(at))?;
+        let missing = rights - mapped.most;
+        if !missing.is_empty() {
+            return Err(ObjectError::Forbidden(missing));
+        }
+        Ok(mprotect(cpu, &self.mm, mapped.range.clone(), perm(rights))?)
+    }
+
+    /// Drops the contents of pages, and gives back tables that this empties; they stay mapped.
+    pub fn discard(&self, cpu: &'static Cpu<A>, at: VirtAddr, bytes: u64) -> Result<(), ObjectError> {
+        let range = self.range(at, bytes)?;
+        {
+            let mappings = self.mappings.read();
+            if mappings.ended {
+                return Err(ObjectError::Gone);
+            }
+            dontneed(cpu, &self.mm, range)?;
+        }
+        bound_retired(cpu);
+        Ok(())
+    }
+
+    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there.
+    pub fn collapse(&self, cpu: &'static Cpu<A>, payer: &Arc<Account>, at: VirtAddr) -> Result<(), ObjectError> {
+        let _both = payer.charge(Price::frames(ENTRIES as u64))?;
+        {
+            let mappings = self.mappings.read();
+            if mappings.ended {
+                return Err(ObjectError::Gone);
+            }
+            if at >= A::USER_END {
+                return Err(ObjectError::BadArgument(1));
+            }
+            collapse::collapse_anon(cpu, &self.mm, at)?;
+        }
+        bound_retired(cpu);
+        Ok(())
+    }
+
+    /// The process ends: nothing is mapped any more, now or later.
+    pub(super) fn unmap_everything(&self, cpu: &'static Cpu<A>) {
+        let mut mappings = self.mappings.write();
+        if core::mem::replace(&mut mappings.ended, true) {
+            return;
+        }
+        for mapped in &mappings.list {
+            if let Some(node) = mapped.node.as_ref().and_then(Weak::upgrade) {
+                node.forget_use(self, mapped.token);
+            }
+        }
+        exit::exit(cpu, self.mm.clone());
+        mappings.list = Vec::new();
+        drop(mappings);
+        bound_retired(cpu);
+    }
+}
+
+/// Waits for a grace period if too many tables of this CPU wait for one.
+fn bound_retired<A: Arch>(cpu: &'static Cpu<A>) {
+    if cpu.rcu.pending() > MOST_RETIRED {
+        rcu::barrier(cpu);
+    }
+}

@@ -1,0 +1,200 @@
+//! What the microkernel consists of, seen from outside: typed objects, named by capabilities, paid for by whoever asked.
+//!
+//! Nothing here can be reached without a capability ([`capability`]): no call takes a number of a process, a physical address or anything else that names an object for
+//! everybody. Nothing here is allocated without a receipt ([`account`]). An object ends when its original capability is deleted, at the latest with the process that made it; what it was
+//! charged for is then given back. Processes that end are taken down one after the other by [`finish`], so that a chain of them needs no deep stack.
+
+pub mod account;
+pub mod capability;
+pub mod endpoint;
+pub mod frames;
+pub mod interrupt;
+mod mapping;
+pub mod notification;
+pub mod process;
+pub mod table;
+pub mod thread;
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::abi::{Kind, Rights, Status};
+use crate::arch::Arch;
+use crate::mm::address_space::MapError;
+use crate::mm::collapse::CollapseError;
+use crate::mm::frame_alloc::OutOfFrames;
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+
+use account::NotEnough;
+use endpoint::Endpoint;
+use frames::Memory;
+use interrupt::{Interrupt, Lines};
+use notification::Notification;
+use process::Process;
+use thread::Thread;
+
+/// Something that a capability names.
+pub enum Object<A: Arch> {
+    /// An address space and what goes with it.
+    Process(Arc<Process<A>>),
+    /// Memory, in pages of 4 KiB or, in shared tables, of 2 MiB.
+    Memory(Arc<Memory<A>>),
+    /// A thread.
+    Thread(Arc<Thread<A>>),
+    /// Where calls go.
+    Endpoint(Arc<Endpoint<A>>),
+    /// Bits to wait for.
+    Notification(Arc<Notification<A>>),
+    /// An interrupt line.
+    Interrupt(Arc<Interrupt<A>>),
+}
+
+impl<A: Arch> Clone for Object<A> {
+    fn clone(&self) -> Self {
+        match self {
+            Object::Process(it) => Object::Process(it.clone()),
+            Object::Memory(it) => Object::Memory(it.clone()),
+            Object::Thread(it) => Object::Thread(it.clone()),
+            Object::Endpoint(it) => Object::Endpoint(it.clone()),
+            Object::Notification(it) => Object::Notification(it.clone()),
+            Object::Interrupt(it) => Object::Interrupt(it.clone()),
+        }
+    }
+}
+
+impl<A: Arch> Object<A> {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Process(_) => Kind::Process,
+            Object::Memory(memory) if memory.is_shared() => Kind::SharedTable,
+            Object::Memory(_) => Kind::Frames,
+            Object::Thread(_) => Kind::Thread,
+            Object::Endpoint(_) => Kind::Endpoint,
+            Object::Notification(_) => Kind::Notification,
+            Object::Interrupt(_) => Kind::Interrupt,
+        }
+    }
+
+    /// Its original capability is gone.
+    fn end(&self, cpu: &'static Cpu<A>) {
+        match self {
+            Object::Process(process) => process.end(cpu, Status::Gone as u64),
+            Object::Memory(memory) => memory.end(cpu),
+            Object::Thread(thread) => thread.end(cpu, Status::Gone as u64),
+            Object::Endpoint(endpoint) => endpoint.end(cpu),
+            Object::Notification(notification) => notification.end(cpu),
+            Object::Interrupt(interrupt) => interrupt.unbind(),
+        }
+    }
+}
+
+/// A request about objects that was refused, and changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Nothing is in the slot.
+    #[error("slot {0} is empty, or beyond the table")]
+    NoCapability(u32),
+    /// The slot is in use.
+    #[error("slot {0} is in use")]
+    SlotTaken(u32),
+    /// The capability names something else.
+    #[error("the capability names a {0:?}")]
+    WrongKind(Kind),
+    /// The capability lacks these rights.
+    #[error("the capability does not have {0:?}")]
+    Forbidden(Rights),
+    /// The capability has a badge already.
+    #[error("the capability has badge {0} already")]
+    Badged(u32),
+    /// An argument makes no sense.
+    #[error("argument {0} is outside of what the call takes")]
+    BadArgument(usize),
+    /// The account is short.
+    #[error(transparent)]
+    NotEnough(#[from] NotEnough),
+    /// The object ended.
+    #[error("the object does not exist any more")]
+    Gone,
+    /// The address space refused.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The collapse was refused.
+    #[error(transparent)]
+    Collapse(#[from] CollapseError),
+}
+
+impl From<OutOfFrames> for ObjectError {
+    fn from(error: OutOfFrames) -> ObjectError {
+        ObjectError::Map(MapError::OutOfFrames(error))
+    }
+}
+
+impl ObjectError {
+    /// What a program is told.
+    pub fn status(self) -> Status {
+        match self {
+            ObjectError::NoCapability(_) => Status::NoCapability,
+            ObjectError::SlotTaken(_) => Status::SlotTaken,
+            ObjectError::WrongKind(_) => Status::WrongKind,
+            ObjectError::Forbidden(_) | ObjectError::Badged(_) => Status::Forbidden,
+            ObjectError::BadArgument(_) => Status::BadArgument,
+            ObjectError::NotEnough(_) => Status::Quota,
+            ObjectError::Gone => Status::Gone,
+            ObjectError::Map(error) | ObjectError::Collapse(CollapseError::Map(error)) => match error {
+                MapError::BadRange(..) | MapError::CutsHugePage(_) => Status::BadArgument,
+                MapError::Overlaps(..) => Status::Overlaps,
+                MapError::NotMapped(_) => Status::NotMapped,
+                MapError::Forbidden(_) => Status::Forbidden,
+                MapError::OutOfFrames(_) => Status::OutOfMemory,
+                MapError::OutOfAsids(_) => Status::Quota,
+            },
+            ObjectError::Collapse(CollapseError::NotEligible(_)) => Status::NotMapped,
+            ObjectError::Collapse(CollapseError::NotPopulated(_)) => Status::NotPopulated,
+            ObjectError::Collapse(CollapseError::InUse(_)) => Status::Busy,
+        }
+    }
+}
+
+/// The machine's part of objects.
+pub struct Objects<A: Arch> {
+    /// Held to change the derivation tree.
+    tree: Mutex<A, ()>,
+    /// Processes whose threads are all gone and that are to be taken down: the first of a list.
+    ending: Mutex<A, Option<Arc<Process<A>>>>,
+    next_id: AtomicU32,
+    /// Interrupt lines.
+    pub lines: Lines<A>,
+}
+
+impl<A: Arch> Default for Objects<A> {
+    fn default() -> Self {
+        Objects {
+            tree: Mutex::<A, _>::new(()),
+            ending: Mutex::<A, _>::new(None),
+            next_id: AtomicU32::new(1),
+            lines: Lines::default(),
+        }
+    }
+}
+
+impl<A: Arch> Objects<A> {
+    /// A number for a process or thread: for reports, never a name.
+    fn id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Takes down the processes that have ended since. To be called after whatever may end one, with no lock held.
+pub fn finish<A: Arch>(cpu: &'static Cpu<A>) {
+    loop {
+        let process = {
+            let mut ending = A::machine().objects.ending.lock();
+            let Some(process) = ending.take() else { return };
+            *ending = process.next_ending.lock().take();
+            process
+        };
+        process.take_down(cpu);
+    }
+}

@@ -1,0 +1,65 @@
+//! Notifications: 64 bits that are set by signals and taken, all at once, by whoever waits. A signal never waits.
+
+use alloc::sync::{Arc, Weak};
+
+use super::ObjectError;
+use super::account::{Account, Paid, Price};
+use crate::abi::Status;
+use crate::arch::Arch;
+use crate::ipc::wait::{self, Queue};
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+
+/// The bits, and who waits for any.
+pub(crate) struct Bits<A: Arch> {
+    pub(crate) bits: u64,
+    pub(crate) waiting: Queue<A>,
+    pub(crate) ended: bool,
+}
+
+/// A notification that something is bound to, and the bits to set. It may have ended.
+pub(super) type Bound<A> = (Weak<Notification<A>>, u64);
+
+/// A notification.
+pub struct Notification<A: Arch> {
+    pub(crate) bits: Mutex<A, Bits<A>>,
+    _paid: Paid,
+}
+
+impl<A: Arch> Notification<A> {
+    /// One without a bit set.
+    pub fn new(payer: &Arc<Account>) -> Result<Arc<Notification<A>>, ObjectError> {
+        let paid = payer.charge(Price::of::<Notification<A>>())?;
+        let bits = Bits { bits: 0, waiting: Queue::default(), ended: false };
+        Ok(Arc::new(Notification { bits: Mutex::<A, _>::new(bits), _paid: paid }))
+    }
+
+    /// Sets `bits`, and gives all that are set to who has waited longest, if anybody does.
+    pub fn signal(&self, cpu: &'static Cpu<A>, bits: u64) {
+        let woken = {
+            let mut state = self.bits.lock();
+            state.bits |= bits;
+            if state.bits == 0 {
+                return;
+            }
+            let waiting = state.waiting.pop();
+            waiting.map(|thread| (thread, core::mem::take(&mut state.bits)))
+        };
+        if let Some((thread, bits)) = woken {
+            wait::wake_with_words(cpu, &thread, [Status::Done as u64, bits, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+
+    /// It ends: whoever waits is told.
+    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
+        loop {
+            let one = {
+                let mut state = self.bits.lock();
+                state.ended = true;
+                state.waiting.pop()
+            };
+            let Some(thread) = one else { return };
+            wait::wake_with(cpu, &thread, Status::Gone);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Processes: an address space, the capability table and the account of what runs in it, its threads.
+//!
+//! A process ends when its original capability is deleted, when it is ended by [`Process::end`], or with its last thread. Then its threads are stopped, on whatever CPUs they are; the CPU
+//! that sees the last of them leave takes the process down ([`super::finish`]): the processes that it made end too, its table is emptied, which ends all objects that it made and
+//! still has, its address space is unmapped. So everything charged to its account is given back, but for objects whose original it moved nowhere: there is no way to.
+
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::account::{Account, Paid, Price};
+use super::capability;
+use super::endpoint::Endpoint;
+use super::mapping::Mappings;
+use super::table::Table;
+use super::thread::Thread;
+use super::{Object, ObjectError};
+use crate::abi::Rights;
+use crate::arch::Arch;
+use crate::mm::address_space::Mm;
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::{Mutex, RwLock};
+
+/// Slots of a capability table, at most.
+pub const MOST_SLOTS: u32 = 1 << 16;
+
+/// The threads that have not ended.
+struct Threads<A: Arch> {
+    list: Vec<Arc<Thread<A>>>,
+    ended: bool,
+}
+
+/// Who is called for faults, and the badge of the call.
+type Pager<A> = (Weak<Endpoint<A>>, u32);
+
+/// A process.
+pub struct Process<A: Arch> {
+    /// For reports.
+    pub id: u32,
+    /// Its address space.
+    pub mm: Arc<Mm<A>>,
+    /// Its capabilities.
+    pub table: Arc<Table<A>>,
+    /// Pays for what it asks for.
+    pub account: Arc<Account>,
+    /// The highest priority that its threads may have.
+    pub highest: u8,
+    pub(super) mappings: RwLock<A, Mappings<A>>,
+    threads: Mutex<A, Threads<A>>,
+    children: Mutex<A, Vec<Weak<Process<A>>>>,
+    pager: Mutex<A, Option<Pager<A>>>,
+    /// The next of the list of processes to be taken down.
+    pub(super) next_ending: Mutex<A, Option<Arc<Process<A>>>>,
+    status: AtomicU64,
+    _paid: Paid,
+}
+
+/// What a process costs its maker, beside the limit of its account.
+pub fn price<A: Arch>(slots: u32) -> Price {
+    let root = Price { frames: 1, spaces: 1, ..Price::of::<Mm<A>>() };
+    // An endpoint that has ended and that is its pager keeps its memory till then.
+    let own = Price::of::<Process<A>>()
+        .and(Price::of::<Account>())
+        .and(Price::of::<Endpoint<A>>())
+        .and(Price::growing::<Weak<Process<A>>>(1));
+    root.and(own).and(Table::<A>::price(slots))
+}
+
+impl<A: Arch> Process<A> {
+    /// An empty process for whom `payer` pays: with a table of `slots`, and an account of `limit`.
+    pub fn new(
+        cpu: &'static Cpu<A>,
+        payer: &Arc<Account>,
+        slots: u32,
+        limit: Price,
+        highest: u8,
+    ) -> Result<Arc<Process<A>>, ObjectError> {
+        if slots > MOST_SLOTS {
+            return Err(ObjectError::BadArgument(1));
+        }
+        let paid = payer.charge(price::<A>(slots))?;
+        let account = payer.open(limit)?;
+        let mm = Mm::for_programs(cpu)?;
+        Ok(Arc::new(Process {
+            id: A::machine().objects.id(),
+            mm,
+            table: Table::new(slots),
+            account,
+            highest,
+            mappings: RwLock::<A, _>::new(Mappings::default()),
+            threads: Mutex::<A, _>::new(Threads { list: Vec::new(), ended: false }),
+            children: Mutex::<A, _>::new(Vec::new()),
+            pager: Mutex::<A, _>::new(None),
+            next_ending: Mutex::<A, _>::new(None),
+            status: AtomicU64::new(0),
+            _paid: paid,
+        }))
+    }
+
+    /// Makes a process out of this one's account and puts its original capability into `slot`. It ends when this one does.
+    pub fn make_child(
+        self: &Arc<Process<A>>,
+        cpu: &'static Cpu<A>,
+        slot: u32,
+        slots: u32,
+        limit: Price,
+        highest: u8,
+    ) -> Result<Arc<Process<A>>, ObjectError> {
+        if highest > self.highest {
+            return Err(ObjectError::Forbidden(Rights::MANAGE));
+        }
+        self.table.check_free(slot)?;
+        let child = Process::new(cpu, &self.account, slots, limit, highest)?;
+        {
+            let mut children = self.children.lock();
+            children.retain(|other| other.strong_count() != 0);
+            children.push(Arc::downgrade(&child));
+        }
+        capability::install(cpu, &self.table, slot, Object::Process(child.clone()))?;
+        Ok(child)
+    }
+
+    /// Chooses who is called for faults.
+    pub fn set_pager(&self, endpoint: &Arc<Endpoint<A>>, badge: u32) {
+        *self.pager.lock() = Some((Arc::downgrade(endpoint), badge));
+    }
+
+    /// Who is called for faults.
+    pub(crate) fn pager(&self) -> Option<(Arc<Endpoint<A>>, u32)> {
+        let pager = self.pager.lock();
+        pager.as_ref().and_then(|(endpoint, badge)| Some((endpoint.upgrade()?, *badge)))
+    }
+
+    /// A thread begins.
+    pub(super) fn join(&self, thread: &Arc<Thread<A>>) -> Result<(), ObjectError> {
+        let mut threads = self.threads.lock();
+        if threads.ended {
+            return Err(ObjectError::Gone);
+        }
+        threads.list.push(thread.clone());
+        Ok(())
+    }
+
+    /// A thread has ended, with `status`, and runs nowhere any more.
+    pub(super) fn leave(self: &Arc<Process<A>>, thread: &Thread<A>, status: u64) {
+        let mut threads = self.threads.lock();
+        threads.list.retain(|other| !core::ptr::eq(&**other, thread));
+        if threads.list.is_empty() {
+            let first = !core::mem::replace(&mut threads.ended, true);
+            drop(threads);
+            if first {
+                self.status.store(status, Ordering::Relaxed);
+            }
+            self.hand_over();
+        }
+    }
+
+    /// What it ended with: that of its last thread, or of [`Process::end`].
+    pub fn status(&self) -> u64 {
+        self.status.load(Ordering::Relaxed)
+    }
+
+    /// Whether no thread is left and none can begin.
+    pub fn has_ended(&self) -> bool {
+        let threads = self.threads.lock();
+        threads.ended && threads.list.is_empty()
+    }
+
+    /// Ends it with `status`: all its threads are stopped.
+    pub fn end(self: &Arc<Process<A>>, cpu: &'static Cpu<A>, status: u64) {
+        let list = {
+            let mut threads = self.threads.lock();
+            if core::mem::replace(&mut threads.ended, true) {
+                return;
+            }
+            self.status.store(status, Ordering::Relaxed);
+            threads.list.clone()
+        };
+        if list.is_empty() {
+            self.hand_over();
+        }
+        for thread in list {
+            thread.end(cpu, status);
+        }
+    }
+
+    /// Puts it on the list of processes to be taken down. Once: by whoever saw the last thread leave.
+    fn hand_over(self: &Arc<Process<A>>) {
+        let mut ending = A::machine().objects.ending.lock();
+        *self.next_ending.lock() = ending.take();
+        *ending = Some(self.clone());
+    }
+
+    pub(super) fn take_down(self: Arc<Process<A>>, cpu: &'static Cpu<A>) {
+        for child in core::mem::take(&mut *self.children.lock()) {
+            if let Some(child) = child.upgrade() {
+                child.end(cpu, self.status());
+            }
+        }
+        self.table.close();
+        for slot in 0..self.table.len() {
+            if let Ok(node) = self.table.get(slot) {
+                capability::delete(cpu, &node);
+            }
+        }
+        *self.pager.lock() = None;
+        self.unmap_everything(cpu);
+    }
+}

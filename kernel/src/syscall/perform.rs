@@ -1,0 +1,254 @@
+//! Doing what was asked, with the capabilities of the calling process.
+
+use alloc::sync::Arc;
+
+use super::decode::{Request, Slot};
+use crate::abi::message::Info;
+use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
+use crate::addr::{CpuId, Level};
+use crate::arch::Arch;
+use crate::ipc::exchange::{self, Outcome, endpoint_of};
+use crate::object::capability::{self, Node};
+use crate::object::endpoint::Endpoint;
+use crate::object::frames::Memory;
+use crate::object::notification::Notification;
+use crate::object::process::Process;
+use crate::object::thread::{Start, Thread};
+use crate::object::{self, Object, ObjectError};
+use crate::smp::cpu::Cpu;
+use crate::task::sched;
+
+/// What a call is made with.
+struct Caller<'a, A: Arch> {
+    cpu: &'static Cpu<A>,
+    thread: &'a Arc<Thread<A>>,
+    process: &'a Arc<Process<A>>,
+}
+
+impl<A: Arch> Caller<'_, A> {
+    fn node(&self, slot: Slot) -> Result<Arc<Node<A>>, ObjectError> {
+        self.process.table.get(slot)
+    }
+
+    /// The node in `slot`, which must allow `rights`.
+    fn with(&self, slot: Slot, rights: Rights) -> Result<Arc<Node<A>>, ObjectError> {
+        let node = self.node(slot)?;
+        node.require(rights)?;
+        Ok(node)
+    }
+
+    /// A process that may be managed.
+    fn managed(&self, slot: Slot) -> Result<Arc<Process<A>>, ObjectError> {
+        match self.with(slot, Rights::MANAGE)?.object() {
+            Object::Process(process) => Ok(process.clone()),
+            other => Err(ObjectError::WrongKind(other.kind())),
+        }
+    }
+
+    /// A thread that may be managed.
+    fn managed_thread(&self, slot: Slot) -> Result<Arc<Thread<A>>, ObjectError> {
+        match self.with(slot, Rights::MANAGE)?.object() {
+            Object::Thread(thread) => Ok(thread.clone()),
+            other => Err(ObjectError::WrongKind(other.kind())),
+        }
+    }
+
+    /// A notification that may be signalled.
+    fn signalled(&self, slot: Slot) -> Result<Arc<Notification<A>>, ObjectError> {
+        match self.with(slot, Rights::WRITE)?.object() {
+            Object::Notification(notification) => Ok(notification.clone()),
+            other => Err(ObjectError::WrongKind(other.kind())),
+        }
+    }
+
+    fn install(&self, slot: Slot, object: Object<A>) -> Result<(), ObjectError> {
+        capability::install(self.cpu, &self.process.table, slot, object)
+    }
+}
+
+/// Does `request` for `thread`.
+pub(super) fn perform<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    request: Request,
+) -> Result<Outcome, Status> {
+    let caller = Caller { cpu, thread, process: &thread.process };
+    match request {
+        Request::Yield => {
+            sched::give_way(cpu);
+            Ok(Status::Done.into())
+        }
+        Request::Exit { status } => {
+            thread.end(cpu, status);
+            Ok(Status::Done.into())
+        }
+        Request::Call { endpoint, info, words } => call(&caller, endpoint, info, words),
+        Request::ReplyWait { endpoint, info, words } => reply_wait(&caller, endpoint, info, words),
+        Request::Wait { at, info } => wait(&caller, at, info),
+        other => {
+            let words = at_once(&caller, other).map_err(ObjectError::status)?;
+            object::finish(cpu);
+            Ok(Outcome::Answer(words))
+        }
+    }
+}
+
+fn call<A: Arch>(
+    caller: &Caller<'_, A>,
+    slot: Slot,
+    info: Info,
+    words: [u64; MESSAGE_WORDS],
+) -> Result<Outcome, Status> {
+    let node = caller.node(slot).map_err(ObjectError::status)?;
+    let endpoint = endpoint_of(&node, Rights::WRITE)?;
+    let outgoing = exchange::prepare(caller.cpu, caller.thread, info, words, node.badge())?;
+    let incoming = exchange::expect(caller.cpu, caller.thread, info)?;
+    exchange::call(caller.cpu, caller.thread, &endpoint, outgoing, incoming)?;
+    Ok(Outcome::Waits)
+}
+
+fn reply_wait<A: Arch>(
+    caller: &Caller<'_, A>,
+    slot: Slot,
+    info: Info,
+    words: [u64; MESSAGE_WORDS],
+) -> Result<Outcome, Status> {
+    let (cpu, thread) = (caller.cpu, caller.thread);
+    let replied = thread.state.lock().replied.take();
+    match replied {
+        None => {
+            // Looked at before anything is sent: an answer is not given twice.
+            endpoint_of(&caller.node(slot).map_err(ObjectError::status)?, Rights::READ)?;
+            let outgoing = exchange::prepare(cpu, thread, info, words, 0)?;
+            if exchange::reply(cpu, thread, outgoing, !info.contains(Info::UNCONFIRMED))? {
+                return Ok(Outcome::Waits);
+            }
+        }
+        Some(Status::Done) => {}
+        Some(status) => return Err(status),
+    }
+    wait(caller, slot, info & Info::EXPECT_LONG)
+}
+
+fn wait<A: Arch>(caller: &Caller<'_, A>, slot: Slot, info: Info) -> Result<Outcome, Status> {
+    let node = caller.with(slot, Rights::READ).map_err(ObjectError::status)?;
+    match node.object() {
+        Object::Endpoint(endpoint) => exchange::wait_for_call(caller.cpu, caller.thread, endpoint, info),
+        Object::Notification(notification) => exchange::wait_for_bits(caller.cpu, caller.thread, notification),
+        _ => Err(Status::WrongKind),
+    }
+}
+
+/// The answer with up to seven results.
+fn done(results: &[u64]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    words[1..=results.len()].copy_from_slice(results);
+    words
+}
+
+/// Calls that neither wait nor end the thread.
+fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WORDS], ObjectError> {
+    let (cpu, process) = (caller.cpu, caller.process);
+    let account = &process.account;
+    match request {
+        Request::Signal { notification, bits } => caller.signalled(notification)?.signal(cpu, bits),
+        Request::SetBuffer { at, bytes, slot } => {
+            if !at.is_aligned(Level::Pte) || bytes > MOST_BYTES {
+                return Err(ObjectError::BadArgument(1));
+            }
+            let mut state = caller.thread.state.lock();
+            state.buffer = (bytes != 0).then_some((at, bytes));
+            state.slot = slot;
+        }
+        Request::SetPatience { ticks } => caller.thread.state.lock().patience = ticks,
+        Request::Copy { from, to, rights, badge } => {
+            capability::derive(&caller.node(from)?, &process.table, to, rights, badge)?;
+        }
+        Request::Delete { slot } => capability::delete(cpu, &caller.node(slot)?),
+        Request::Revoke { slot } => capability::revoke(cpu, &caller.node(slot)?),
+        Request::Grant { process, to, from, rights, badge } => {
+            let theirs = caller.managed(process)?;
+            capability::derive(&caller.with(from, Rights::GRANT)?, &theirs.table, to, rights, badge)?;
+        }
+        Request::MakeEndpoint { slot } => {
+            process.table.check_free(slot)?;
+            caller.install(slot, Object::Endpoint(Endpoint::new(account)?))?;
+        }
+        Request::MakeNotification { slot } => {
+            process.table.check_free(slot)?;
+            caller.install(slot, Object::Notification(Notification::new(account)?))?;
+        }
+        Request::MakeFrames { slot, pages } => {
+            process.table.check_free(slot)?;
+            caller.install(slot, Object::Memory(Memory::frames(account, pages)?))?;
+        }
+        Request::MakeShared { slot, pages } => {
+            process.table.check_free(slot)?;
+            caller.install(slot, Object::Memory(Memory::shared_table(account, pages)?))?;
+        }
+        Request::MakeProcess { slot, slots, limit, highest } => {
+            process.make_child(cpu, slot, slots, limit, highest)?;
+        }
+        Request::MakeThread { process: of, slot, entry, stack, argument, priority, cpu: on } => {
+            let start = Start { entry, stack, argument, priority, cpu: CpuId(on) };
+            Thread::make(cpu, process, slot, &caller.managed(of)?, start)?;
+        }
+        Request::Map { process: of, memory, at, offset, bytes, rights } => {
+            let theirs = caller.managed(of)?;
+            let node = caller.node(memory)?;
+            let Object::Memory(memory) = node.object() else {
+                return Err(ObjectError::WrongKind(node.object().kind()));
+            };
+            theirs.map(account, &node, memory, at, offset, bytes, rights)?;
+        }
+        Request::MapAnonymous { process, at, bytes, rights } => {
+            caller.managed(process)?.map_anonymous(account, at, bytes, rights)?;
+        }
+        Request::Unmap { process, at } => caller.managed(process)?.unmap(cpu, at)?,
+        Request::Protect { process, at, rights } => caller.managed(process)?.protect(cpu, at, rights)?,
+        Request::Discard { process, at, bytes } => caller.managed(process)?.discard(cpu, at, bytes)?,
+        Request::Collapse { process, at } => caller.managed(process)?.collapse(cpu, account, at)?,
+        Request::Migrate { thread, cpu } => caller.managed_thread(thread)?.migrate(cpu)?,
+        Request::SetPriority { thread, priority } => caller.managed_thread(thread)?.set_priority(priority)?,
+        Request::End { what, status } => match caller.with(what, Rights::MANAGE)?.object() {
+            Object::Process(process) => process.end(cpu, status),
+            Object::Thread(thread) => thread.end(cpu, status),
+            other => return Err(ObjectError::WrongKind(other.kind())),
+        },
+        Request::SetPager { process, endpoint } => {
+            let theirs = caller.managed(process)?;
+            let node = caller.with(endpoint, Rights::WRITE)?;
+            let Object::Endpoint(endpoint) = node.object() else {
+                return Err(ObjectError::WrongKind(node.object().kind()));
+            };
+            theirs.set_pager(endpoint, node.badge());
+        }
+        Request::Bind { what, notification, bits } => {
+            let notification = caller.signalled(notification)?;
+            match caller.with(what, Rights::MANAGE)?.object() {
+                Object::Interrupt(interrupt) => interrupt.bind(notification, bits),
+                Object::Thread(thread) => thread.bind(notification, bits),
+                other => return Err(ObjectError::WrongKind(other.kind())),
+            }
+        }
+        Request::Acknowledge { interrupt } => match caller.with(interrupt, Rights::MANAGE)?.object() {
+            Object::Interrupt(interrupt) => interrupt.acknowledge(cpu),
+            other => return Err(ObjectError::WrongKind(other.kind())),
+        },
+        Request::Identify { slot } => {
+            let node = caller.node(slot)?;
+            return Ok(done(&[node.object().kind() as u64, node.rights().bits().into(), node.badge().into()]));
+        }
+        Request::Balance => {
+            let (used, left) = (account.used(), account.left());
+            return Ok(done(&[used.frames, used.bytes, used.spaces, left.frames, left.bytes, left.spaces]));
+        }
+        Request::Null
+        | Request::Yield
+        | Request::Exit { .. }
+        | Request::Call { .. }
+        | Request::ReplyWait { .. }
+        | Request::Wait { .. } => {}
+    }
+    Ok(done(&[]))
+}

@@ -1,0 +1,196 @@
+//! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
+//!
+//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere ([`wake`]). The highest priority that is ready runs; within a priority each runs for a tick at a time.
+//! A thread changes its home when its home turns to it next: only there are its registers.
+//!
+//! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the CPU says what it runs, then reads its queue. Both
+//! have a full fence between, so either the waker sees that it must interrupt, or the CPU sees the thread. An idle CPU reads the queue with interrupts masked, so an interrupt that
+//! comes afterwards ends its sleep.
+
+use alloc::collections::VecDeque;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::abi::{PRIORITIES, Status};
+use crate::addr::CpuId;
+use crate::arch::Arch;
+use crate::ipc::wait;
+use crate::object::thread::Thread;
+use crate::smp::call;
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+use crate::smp::rcu;
+use crate::tlb::switch;
+
+/// What a CPU knows of threads.
+pub struct Tasks<A: Arch> {
+    /// One bit for each priority that is ready. Changed under the lock of `queues`.
+    ready: AtomicU32,
+    queues: Mutex<A, [VecDeque<Arc<Thread<A>>>; PRIORITIES as usize]>,
+    /// One more than the priority that runs; 0: none.
+    running: AtomicU32,
+    /// Timer interrupts so far.
+    ticks: AtomicU64,
+    /// The tick up to which waits were looked at.
+    looked: AtomicU64,
+    /// The thread that runs wants another to.
+    gives_way: AtomicBool,
+    /// Threads whose waits began here and end by the timer.
+    timed: Mutex<A, Vec<Weak<Thread<A>>>>,
+    /// Whose registers this CPU may still hold some of. Its own.
+    pub(super) held: Mutex<A, Option<Arc<Thread<A>>>>,
+}
+
+impl<A: Arch> Default for Tasks<A> {
+    fn default() -> Self {
+        Tasks {
+            ready: AtomicU32::new(0),
+            queues: Mutex::<A, _>::new(core::array::from_fn(|_| VecDeque::new())),
+            running: AtomicU32::new(0),
+            ticks: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            gives_way: AtomicBool::new(false),
+            timed: Mutex::<A, _>::new(Vec::new()),
+            held: Mutex::<A, _>::new(None),
+        }
+    }
+}
+
+/// Puts `thread`, which waits for nothing any more, into its CPU's queue.
+pub(crate) fn wake<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
+    let (home, priority) = (thread.home(), thread.priority());
+    let tasks = &A::machine().cpu(home).tasks;
+    {
+        let mut queues = tasks.queues.lock();
+        queues[priority as usize].push_back(thread.clone());
+        tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
+    }
+    if home != cpu.id {
+        // Full: put it there, then read what runs. Pairs with the fence in `next`.
+        A::fence();
+        if tasks.running.load(Ordering::Relaxed) <= u32::from(priority) {
+            look_again(cpu, home);
+        }
+    }
+}
+
+/// Has CPU `id` look at its queue, and at what its thread has been told.
+pub(crate) fn look_again<A: Arch>(cpu: &'static Cpu<A>, id: CpuId) {
+    if id != cpu.id {
+        call::interrupt(cpu, A::machine().cpu(id));
+    }
+}
+
+/// Takes the thread that shall run next. `None`: there is none, and the CPU counts as idle.
+pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
+    let tasks = &cpu.tasks;
+    tasks.gives_way.store(false, Ordering::Relaxed);
+    if tasks.ready.load(Ordering::Relaxed) == 0 {
+        tasks.running.store(0, Ordering::Relaxed);
+        // Full: nothing runs, then read the queue. Pairs with the fence in `wake`.
+        A::fence();
+    }
+    let mut queues = tasks.queues.lock();
+    let ready = tasks.ready.load(Ordering::Relaxed);
+    let priority = ready.checked_ilog2()?;
+    let queue = &mut queues[priority as usize];
+    let thread = queue.pop_front();
+    if queue.is_empty() {
+        tasks.ready.fetch_and(!(1 << priority), Ordering::Relaxed);
+        if queue.capacity() > 64 {
+            // Threads pay for their places; a few are the kernel's.
+            *queue = VecDeque::new();
+        }
+    }
+    tasks.running.store(priority + 1, Ordering::Relaxed);
+    thread
+}
+
+/// Whether the running thread, which began at tick `since`, shall make room: for a higher priority, or for its like when its time is over.
+pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
+    let ready = cpu.tasks.ready.load(Ordering::Relaxed);
+    let above = ready >> priority > 1;
+    let beside = ready & (1 << priority) != 0;
+    let over = cpu.tasks.ticks.load(Ordering::Relaxed) != since || cpu.tasks.gives_way.load(Ordering::Relaxed);
+    above || (beside && over)
+}
+
+/// The running thread gives way to its like.
+pub(crate) fn give_way<A: Arch>(cpu: &Cpu<A>) {
+    cpu.tasks.gives_way.store(true, Ordering::Relaxed);
+}
+
+/// How many timer interrupts there were.
+pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
+    cpu.tasks.ticks.load(Ordering::Relaxed)
+}
+
+/// The timer fired. At interrupt level.
+pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
+    cpu.tasks.ticks.store(ticks(cpu) + 1, Ordering::Relaxed);
+    A::machine().objects.lines.raise(cpu.id.index());
+}
+
+/// `thread`, which runs here, begins a wait: its patience counts from now.
+pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
+    let patience = thread.state.lock().patience;
+    if patience == 0 {
+        thread.deadline.store(u64::MAX, Ordering::Relaxed);
+        return;
+    }
+    thread.deadline.store(ticks(cpu).saturating_add(patience), Ordering::Relaxed);
+    // Once in one CPU's list at most; its deadline is looked at there, by a clock that may be another CPU's.
+    if !thread.timed.swap(true, Ordering::Relaxed) {
+        cpu.tasks.timed.lock().push(Arc::downgrade(thread));
+    }
+}
+
+/// Ends the waits whose time is over.
+pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
+    let now = ticks(cpu);
+    if cpu.tasks.looked.swap(now, Ordering::Relaxed) == now {
+        return;
+    }
+    let mut over = Vec::new();
+    {
+        let mut timed = cpu.tasks.timed.lock();
+        timed.retain(|thread| {
+            let Some(thread) = thread.upgrade() else { return false };
+            let late = thread.deadline.load(Ordering::Relaxed) <= now;
+            let kept = !late && thread.deadline.load(Ordering::Relaxed) != u64::MAX && !thread.is_ending();
+            if !kept {
+                thread.timed.store(false, Ordering::Relaxed);
+            }
+            if late {
+                over.push(thread);
+            }
+            kept
+        });
+        if timed.is_empty() {
+            *timed = Vec::new();
+        }
+    }
+    for thread in over {
+        wait::cancel(cpu, &thread, Status::TimedOut);
+    }
+}
+
+/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer.
+pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
+    drop(core::mem::take(&mut *cpu.tasks.timed.lock()));
+}
+
+/// Sleeps until an interrupt, unless there is something to do. Called with interrupts enabled, after [`super::turn::turn`] found nothing.
+///
+/// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
+pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
+    switch::become_lazy(cpu);
+    let enabled = A::irq_save();
+    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() {
+        rcu::enter_idle(cpu);
+        A::wait_for_interrupt();
+        rcu::leave_idle(cpu);
+    }
+    A::irq_restore(enabled);
+}

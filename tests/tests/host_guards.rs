@@ -1,0 +1,129 @@
+//! Guards that a schedule of QEMU meets too seldom, or never: each with the interleaving that it is for, made by hand on the machine of the host. With the guard
+//! nothing is wrong, without it something is.
+
+use std::sync::{Mutex, PoisonError};
+
+use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
+use kernel::guard::{self, Guard};
+use kernel::mm::address_space::{Backing, Mm};
+use kernel::mm::entry::Perm;
+use kernel::mm::fault;
+use kernel::mm::file::File;
+use kernel::mm::frame::FrameState;
+use kernel::mm::page;
+use kernel::mm::retract::retract_page_tables;
+use kernel::mm::unmap::dontneed;
+use kernel::record::cell::ViolationKind;
+use kernel::scenario::Point;
+use kernel::tlb::switch;
+use kernel::tlb::transport::TransportId;
+use tests::host::{Tagged, Untagged, World};
+
+const AT: VirtAddr = VirtAddr(0x4000_0000);
+
+/// Guards are taken away for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// `is_wrong` says whether something went wrong: it must without the guard, and must not with it.
+#[track_caller]
+fn is_needed(guard: Guard, is_wrong: impl Fn() -> bool) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!(!is_wrong(), "with {guard:?}");
+    guard::remove(1 << guard as u64);
+    let wrong = is_wrong();
+    guard::remove(0);
+    assert!(wrong, "nobody misses {guard:?}");
+}
+
+/// A walk knows the head of the page that it is after. Before it has a reference the 2 MiB page is truncated and its frames are given out one by one, the walk's own to the same
+/// file for the same place: the PTE is what it was, and the head is somebody else's page.
+#[test]
+fn the_head_is_compared_again() {
+    is_needed(Guard::HeadRecheck, || {
+        let world = World::<Tagged>::new(2, 4096);
+        // A broadcast waits for no walk.
+        world.choose("none", TransportId::Broadcast);
+        let (updater, walker) = (world.cpu(0), world.cpu(1));
+        let file = File::<Tagged>::new();
+        let huge = world.on(0, || file.huge_page(&mut file.lock(), 0)).expect("memory suffices");
+        let mm = Mm::<Tagged>::new(updater, 0).expect("memory suffices");
+        // Less than a PTE table's worth, so that the table stays.
+        let range = AT..AT.add(64 * PAGE_SIZE);
+        mm.map(range.clone(), Perm::WRITE, Backing::File(file.clone(), 0)).expect("nothing is there");
+        world.on(0, || fault::populate(updater, &mm, range.clone())).expect("memory suffices");
+        let (va, offset, part) = (AT.add(5 * PAGE_SIZE), 5 * PAGE_SIZE, Pfn(huge.0 + 5));
+        let pte = mm.table_at(Level::Pte, va).expect("it is populated");
+        let raw = pte.load(Level::Pte, va);
+        let (theirs, frames) = (mm.clone(), &world.machine().frames);
+        world.at_point(Point::AfterHead, move || {
+            dontneed(updater, &theirs, range.clone()).expect("it is mapped");
+            file.truncate(updater, 0..PMD_SIZE);
+            // Until both are out.
+            while [huge, part].iter().any(|pfn| frames.get(*pfn).refs() == 0) {
+                page::alloc(updater, FrameState::File, file.id, offset).expect("they are free");
+            }
+            file.lock().pages.insert(offset, part);
+            fault::handle(updater, &theirs, va, true).expect("the file has it");
+        });
+        let mut pages = [Pfn(0)];
+        let walk = world.machine().policy.strategy().get_user_pages_fast;
+        let got = world.on(1, || {
+            switch::load(walker, &mm);
+            walk(walker, &mm, va, false, &mut pages)
+        });
+        assert!(world.hook_ran() && pte.load(Level::Pte, va) == raw, "the entry is the same again");
+        pages[..got].iter().for_each(|pfn| page::put_walked(walker, *pfn));
+        // The file's, and the entry's; that of whoever got the head's frame.
+        (frames.get(part).refs(), frames.get(huge).refs()) != (2, 1)
+    });
+}
+
+/// A thread that drops the contents of a range has found the PTE table and not locked it. Meanwhile the file's tables are retracted: the references behind the entries are
+/// gone, the entries are as they were, and they are nobody's to drop again.
+#[test]
+fn a_table_that_is_retracted_meanwhile_is_left_alone() {
+    is_needed(Guard::ZapPmdSame, || {
+        let world = World::<Untagged>::new(2, 4096);
+        world.choose("sync-all", TransportId::Ipi);
+        let (retractor, dropper) = (world.cpu(0), world.cpu(1));
+        let file = File::<Untagged>::new();
+        let mm = Mm::<Untagged>::new(retractor, 0).expect("memory suffices");
+        let range = AT..AT.add(PMD_SIZE);
+        mm.map(range.clone(), Perm::WRITE, Backing::File(file.clone(), 0)).expect("nothing is there");
+        world.on(0, || fault::populate(retractor, &mm, range.clone())).expect("memory suffices");
+        let theirs = file.clone();
+        world.at_point(Point::AfterZapLookup, move || {
+            retract_page_tables(retractor, &theirs, 0).expect("there is one");
+        });
+        world.on(1, || dontneed(dropper, &mm, range.clone())).expect("it is mapped");
+        assert!(world.hook_ran());
+        let references = |pfn: &Pfn| world.machine().frames.get(*pfn).refs();
+        // The file's own.
+        file.lock().pages.values().any(|pfn| references(pfn) != 1)
+    });
+}
+
+/// A fault puts a page into a table that is about to be given up, and there is no batch for the table: it is judged like every other.
+#[test]
+fn a_table_that_is_freed_without_a_batch_is_judged() {
+    is_needed(Guard::ReclaimRescan, || {
+        let world = World::<Untagged>::new(2, 4096);
+        world.choose("sync-all", TransportId::Broadcast);
+        let (faulter, dropper) = (world.cpu(0), world.cpu(1));
+        let mm = Mm::<Untagged>::new(faulter, 0).expect("memory suffices");
+        let range = AT..AT.add(PMD_SIZE);
+        mm.map(range.clone(), Perm::WRITE, Backing::Anon).expect("nothing is there");
+        world.on(0, || fault::populate(faulter, &mm, AT..AT.add(PAGE_SIZE))).expect("memory suffices");
+        // Neither a batch nor the fast path.
+        world.machine().policy.set_injection(1, 1);
+        let theirs = mm.clone();
+        world.at_point(Point::BeforeRescan, move || {
+            fault::handle(faulter, &theirs, AT, true).expect("memory suffices");
+        });
+        world.on(1, || dontneed(dropper, &mm, range.clone())).expect("it is mapped");
+        assert!(world.hook_ran());
+        let first = world.machine().first_violation.take();
+        assert!(first.kind == 0 || first.kind == ViolationKind::LostMapping as u16, "{first:?}");
+        first.kind != 0
+    });
+}

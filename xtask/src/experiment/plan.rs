@@ -1,0 +1,147 @@
+//! The product of an experiment's lists: guests, and the cells in each.
+//!
+//! A guest runs one strategy on one machine with one seed, all workloads and modes one after the other, so that no row depends on what else is run.
+
+use std::path::PathBuf;
+
+use itertools::iproduct;
+use serde_json::json;
+
+use super::file::Experiment;
+use crate::arch::Arch;
+use crate::build::{Kind, image_path};
+use crate::qemu::{self, Launch};
+use crate::records::Record;
+use crate::suite::{Engine, Suite};
+
+/// One guest, or two: the one with the rows, and the one in which instructions are counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Unit {
+    /// What files of this unit are called.
+    pub(crate) name: String,
+    /// Which machine.
+    pub(crate) arch: Arch,
+    /// With so many CPUs.
+    pub(crate) cpus: u32,
+    /// What it runs.
+    pub(crate) suite: Suite,
+    /// Which repetition, from 1.
+    pub(crate) repetition: u32,
+    /// Whether instructions are counted as well.
+    pub(crate) instructions: bool,
+}
+
+/// All units, in the order of the rows.
+pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
+    let e = experiment;
+    let product = iproduct!(
+        &e.archs,
+        &e.cpus,
+        &e.engines,
+        &e.transports,
+        &e.strategies,
+        &e.hooks,
+        &e.walkers,
+        &e.seeds,
+        1..=e.repetitions
+    );
+    let mut units: Vec<Unit> = Vec::new();
+    for (&arch, &cpus, &engine, &transport, &strategy, &hook, &walker, &seed, repetition) in product {
+        let suite = Suite {
+            strategies: vec![strategy],
+            transport: Some(transport.unwrap_or(arch.native_transport())),
+            workloads: e.workloads.clone(),
+            modes: e.modes.clone(),
+            walker,
+            ops: e.ops,
+            seed,
+            hook,
+            engine,
+            inject: e.inject.clone(),
+            without: e.without.clone(),
+            log: None,
+        };
+        // Instructions depend neither on walkers nor on seeds: the first of them counts.
+        let first = (walker, seed, repetition) == (e.walkers[0], e.seeds[0], 1);
+        let instructions = e.instructions && first && engine == Engine::Icount;
+        units.push(Unit { name: String::new(), arch, cpus, suite, repetition, instructions });
+    }
+    let mut seen = std::collections::HashSet::new();
+    // A list may name the architecture's own transport twice, by its name and as "native".
+    units.retain(|u| seen.insert((u.arch, u.cpus, u.repetition, u.suite.command_line(u.arch.native_transport()))));
+    for (number, unit) in units.iter_mut().enumerate() {
+        let s = &unit.suite;
+        let words = [unit.arch.name(), s.transport.unwrap_or("native"), s.strategies[0], s.walker, s.engine.name()];
+        unit.name = format!(
+            "{:05}-{}-hook-{}-cpus-{}-seed-{}-repetition-{}",
+            number + 1,
+            words.join("-"),
+            s.hook.word(),
+            unit.cpus,
+            s.seed,
+            unit.repetition
+        );
+    }
+    units
+}
+
+/// What is known of each row before it is run, but for what does not change which rows an expectation is about.
+pub(crate) fn cells(experiment: &Experiment) -> Vec<Record> {
+    let mut cells = Vec::new();
+    for unit in units(experiment).iter().filter(|unit| unit.repetition == 1) {
+        for workload in &unit.suite.workloads {
+            for mode in &unit.suite.modes {
+                let mut cell = Record::new();
+                let pairs = [
+                    ("arch", json!(unit.arch.name())),
+                    ("cpus", json!(unit.cpus)),
+                    ("transport", json!(unit.suite.transport)),
+                    ("strategy", json!(unit.suite.strategies[0])),
+                    ("workload", json!(workload)),
+                    ("mode", json!(mode)),
+                    ("walker", json!(unit.suite.walker)),
+                    ("engine", json!(unit.suite.engine.name())),
+                    ("seed", json!(unit.suite.seed)),
+                ];
+                cell.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
+                cells.push(cell);
+            }
+        }
+    }
+    cells
+}
+
+impl Unit {
+    /// The images it boots.
+    pub(crate) fn kinds(&self) -> &'static [Kind] {
+        if self.instructions { &[Kind::Plain, Kind::Checking] } else { &[Kind::Checking] }
+    }
+
+    /// Rows that it gives.
+    pub(crate) fn cells(&self) -> usize {
+        self.suite.cells()
+    }
+
+    /// Host threads that it keeps busy.
+    pub(crate) fn threads(&self) -> usize {
+        if self.suite.engine == Engine::Mttcg { self.cpus as usize } else { 1 }
+    }
+
+    /// The machine, as a person can start it by hand.
+    pub(crate) fn launch(&self, kind: Kind, qemu: PathBuf) -> Launch {
+        let suite = if kind == Kind::Plain { self.suite.measurement() } else { self.suite.clone() };
+        Launch {
+            arch: self.arch,
+            qemu,
+            cpus: self.cpus,
+            memory_mib: qemu::default_memory_mib(self.cpus),
+            image: image_path(self.arch, kind),
+            ram: format!("/dev/shm/{}-{}.ram", self.arch.name(), kind.name()).into(),
+            serial: "/dev/stderr".into(),
+            module: None,
+            command_line: suite.command_line(self.arch.native_transport()),
+            engine: suite.engine,
+            gdb: false,
+        }
+    }
+}

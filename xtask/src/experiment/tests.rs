@@ -1,0 +1,211 @@
+//! Files, plans, folders and verdicts, without a guest.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::file::{Experiment, parse};
+use super::folder::{Folder, Manifest, Summary};
+use super::plan::{self, units};
+use super::{all_files, judge, read};
+use crate::arch::Arch;
+use crate::build::Kind;
+use crate::records::{Record, text};
+
+const SMALL: &str = "claim = \"c\"\nstrategies = \"none\"\nworkloads = \"collapse_anon\"\nmodes = \"same\"\n";
+
+fn experiment(more: &str) -> Experiment {
+    parse(&format!("{SMALL}{more}")).unwrap().unwrap()
+}
+
+fn mistakes(text: &str) -> Vec<String> {
+    let found = parse(text).unwrap().err().unwrap_or_default();
+    found.into_iter().map(|m| format!("{}:{} {}", m.line, m.column, m.sentence)).collect()
+}
+
+#[test]
+fn the_experiments_of_the_repository_are_right() {
+    let files = all_files().unwrap();
+    assert!(files.len() > 8, "{files:?}");
+    for file in files {
+        let (path, _, experiment) = read(file).unwrap();
+        assert!(experiment.claim.ends_with('.'), "{}: a claim is a sentence", path.display());
+        let cells: u64 = units(&experiment).iter().map(|u| u.cells() as u64 * experiment.ops).sum();
+        assert!(cells < 30_000, "{}: {cells} operations take long", path.display());
+    }
+}
+
+#[test]
+fn every_mistake_is_told_with_its_place() {
+    let text = "claim = \"c\"\nstrategy = \"none\"\nworkloads = [\"collapse_anon\", \"colapse\"]\ncpus = [2, 500]\n\
+                seeds = \"9..1\"\nmodes = 3\n[[expected]]\nverdict = \"saef\"\n";
+    assert_eq!(
+        mistakes(text),
+        [
+            "1:1 the key \"strategies\" is missing, like strategies = [\"none\", \"sync-all\"]",
+            "2:1 there is no key \"strategy\"; did you mean \"strategies\"?",
+            "3:31 there is no workload \"colapse\"; did you mean \"collapse_anon\"?",
+            "4:12 a number from 1 to 255 belongs here",
+            "5:9 there is no seed from 9 to 1",
+            "6:9 the name of a mode belongs here, in quotes",
+            "8:11 there is no verdict \"saef\"; did you mean \"safe\"?",
+        ]
+    );
+    let nowhere = mistakes(&format!("{SMALL}[[expected]]\nstrategies = \"rcu\"\nverdict = \"safe\"\n"));
+    assert_eq!(nowhere, ["5:1 this is about no row of the experiment"]);
+    assert_eq!(mistakes(&format!("{SMALL}cpus = []\n")).len(), 1);
+}
+
+#[test]
+fn the_product_is_run_and_nothing_twice() {
+    let e = experiment(
+        "architectures = \"all\"\ncpus = [2, 4]\ntransports = [\"native\", \"ipi\"]\nseeds = [\"1..2\", 9]\nrepetitions = 2\n",
+    );
+    let all = units(&e);
+    // On x86_64 native is ipi.
+    assert_eq!(all.len(), 2 * 3 * 2 + 2 * 2 * 3 * 2);
+    let mut names: Vec<&str> = all.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(names[0], "00001-x86_64-ipi-none-gup-icount-hook-auto-cpus-2-seed-1-repetition-1");
+    names.dedup();
+    assert_eq!(names.len(), all.len());
+    assert_eq!(plan::cells(&e).len(), all.len() / 2);
+}
+
+#[test]
+fn instructions_are_counted_once_and_cores_are_counted_right() {
+    let e = experiment("architectures = \"aarch64\"\nengines = \"all\"\nseeds = \"1..3\"\ninstructions = true\n");
+    let all = units(&e);
+    let kinds: Vec<usize> = all.iter().map(|u| u.kinds().len()).collect();
+    assert_eq!(kinds, [2, 1, 1, 1, 1, 1]);
+    assert_eq!((all[0].threads(), all[5].threads()), (1, 4));
+    assert!(all[0].launch(Kind::Plain, "q".into()).command_line.contains("modes=idle"));
+    assert_eq!(all[0].arch, Arch::Aarch64);
+}
+
+fn row(text: &str) -> Record {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_row_is_judged_by_what_it_promises_unless_the_file_says_otherwise() {
+    let rows = || {
+        vec![
+            row(r#"{"workload":"collapse_anon","expected":"safe","verdict":"unsafe","miscounted":false}"#),
+            row(r#"{"workload":"munmap_2m","expected":"safe","verdict":"safe","miscounted":true,
+                    "sync_ipis_per_op":2.0,"predicted_sync_ipis_per_op":3.0}"#),
+        ]
+    };
+    let mut plain = rows();
+    assert_eq!(judge::judge(&mut plain, &experiment("")), 2);
+    assert_eq!(text(&plain[0], "problem"), "unsafe, expected safe");
+    assert_eq!(text(&plain[1], "problem"), "sync_ipis 2, predicted 3");
+    let mut other = rows();
+    let e = experiment("[[expected]]\nworkloads = \"collapse_anon\"\nverdict = \"unsafe\"\n");
+    assert_eq!(judge::judge(&mut other, &e), 1);
+    assert_eq!(other[0]["as_expected"], json!(true));
+    // A second judgement does not add to the first.
+    assert_eq!(judge::judge(&mut other, &experiment("")), 2);
+}
+
+#[test]
+fn a_control_that_no_seed_shows_is_not_as_expected() {
+    let rows = |verdicts: [&str; 2]| -> Vec<Record> {
+        let line = |(seed, v)| row(&format!(r#"{{"seed":{seed},"expected":"unsafe","verdict":"{v}"}}"#));
+        verdicts.into_iter().enumerate().map(line).collect()
+    };
+    assert_eq!(judge::judge(&mut rows(["void", "unsafe"]), &experiment("")), 0);
+    assert_eq!(judge::judge(&mut rows(["void", "void"]), &experiment("")), 2);
+    assert_eq!(judge::judge(&mut rows(["safe", "unsafe"]), &experiment("")), 1);
+}
+
+#[test]
+fn repetitions_that_differ_are_found_on_a_deterministic_engine_only() {
+    let rows = |engine: &str| {
+        let line = |n: u32, syncs: u32| {
+            row(&format!(
+                r#"{{"engine":"{engine}","seed":1,"repetition":{n},"sync_ipis_per_op":{syncs},"verdict":"safe","expected":"safe"}}"#
+            ))
+        };
+        vec![line(1, 3), line(2, 3), line(3, 4)]
+    };
+    let mut differ = rows("icount");
+    assert_eq!(judge::judge(&mut differ, &experiment("")), 1);
+    assert_eq!(text(&differ[2], "problem"), "repetition 3 is another run than the first: sync_ipis_per_op");
+    assert_eq!(judge::judge(&mut rows("mttcg"), &experiment("")), 0);
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("xtask-experiment-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn manifest(fingerprint: &str, image: &str) -> Manifest {
+    Manifest {
+        schema: 1,
+        experiment: "e".into(),
+        claim: "c".into(),
+        guests: 1,
+        cells: 1,
+        revision: "abc".into(),
+        fingerprint: fingerprint.into(),
+        images: [("x86_64 checking".to_owned(), json!(image))].into_iter().collect(),
+        tools: Record::new(),
+        begun: 0,
+    }
+}
+
+#[test]
+fn a_second_call_goes_on_with_what_is_missing() {
+    let scratch = Scratch::new("resume");
+    let all = units(&experiment("architectures = \"x86_64\"\nseeds = \"1..2\"\n"));
+    let folder = Folder::take(&scratch.0, &manifest("f", "i"), "text", false).unwrap();
+    folder.keep(&all[1], &[row(r#"{"seed":2}"#)]).unwrap();
+    // A part that was being written when the power went does not count.
+    std::fs::write(scratch.0.join(format!("parts/{}.new", all[0].name)), "{\"se").unwrap();
+    drop(folder);
+    let folder = Folder::take(&scratch.0, &manifest("f", "i"), "text", false).unwrap();
+    assert_eq!((folder.has(&all[0]), folder.has(&all[1])), (false, true));
+    assert!(folder.finished().unwrap().is_none());
+    folder.keep(&all[0], &[row(r#"{"seed":1}"#)]).unwrap();
+    let rows = folder.gather(&all).unwrap();
+    assert_eq!(rows, [row(r#"{"seed":1}"#), row(r#"{"seed":2}"#)]);
+    folder.finish(&rows, &Summary { schema: 1, summary: true, rows: 2, unexpected: 0 }).unwrap();
+    assert_eq!(folder.finished().unwrap().unwrap(), rows);
+    assert!(!scratch.0.join("parts").exists() || std::fs::read_dir(scratch.0.join("parts")).unwrap().next().is_none());
+}
+
+#[test]
+fn rows_of_another_experiment_or_kernel_are_kept_apart() {
+    let scratch = Scratch::new("apart");
+    drop(Folder::take(&scratch.0, &manifest("f", "i"), "text", false).unwrap());
+    let refused = |m: &Manifest| Folder::take(&scratch.0, m, "text", false).err().unwrap().to_string();
+    assert!(refused(&manifest("g", "i")).contains("rows of another experiment (revision abc); --fresh"));
+    assert!(refused(&manifest("g", "j")).contains("rows of another kernel"));
+    std::fs::write(scratch.0.join("rows.jsonl"), "{}\n").unwrap();
+    let fresh = Folder::take(&scratch.0, &manifest("g", "j"), "text", true).unwrap();
+    assert!(!scratch.0.join("rows.jsonl").exists());
+    let second = Folder::take(&scratch.0, &manifest("g", "j"), "text", false).err().unwrap().to_string();
+    assert!(second.contains("another runner"), "{second}");
+    drop(fresh);
+}
+
+#[test]
+fn a_folder_with_other_files_is_left_alone() {
+    let scratch = Scratch::new("other");
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    std::fs::write(scratch.0.join("thesis.tex"), "").unwrap();
+    let error = Folder::take(&scratch.0, &manifest("f", "i"), "text", true).err().unwrap().to_string();
+    assert!(error.contains("other files"), "{error}");
+    assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 1);
+}
