@@ -29,6 +29,8 @@ pub enum ShownBy {
     Qemu,
     /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
     Scenario,
+    /// A workload of programs: `tests/tests/qemu_user.rs`.
+    Programs,
     /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
     Host,
 }
@@ -39,16 +41,16 @@ guards! {
     FlushOnResume: "a frozen CPU that was acknowledged for flushes when it resumes", Qemu;
     WalkIrqOff: "the walk runs with interrupts masked", Qemu;
     PmdRecheck: "the walk looks at the PMD entry again after it took the reference", Qemu;
-    PteRecheck: "the walk looks at the PTE entry again after it took the reference", Qemu;
+    PteRecheck: "the walk looks at the PTE entry again after it took the reference", Scenario;
     HeadRecheck: "the walk looks at a page's head again after it took the reference", Host;
     ReclaimRescan: "reclaim looks at all entries again when the lock was dropped", Qemu;
     FaultPmdSame: "a fault looks at the PMD entry again after it took the table's lock", Qemu;
     ZapPmdSame: "clearing looks at the PMD entry again after it took the table's lock", Host;
-    CollapseFreeze: "collapse takes all references of a page before it copies it", Qemu;
+    CollapseFreeze: "collapse takes all references of a page before it copies it", Scenario;
     ForkRetry: "a pin is given back when the mm was forked meanwhile", Scenario;
     UnshareSync: "leaving a shared table syncs before the last sharer may use it", Qemu;
     FlushBeforeFree: "the gather flushes before it drops pages and retires tables", Qemu;
-    NestedGather: "a gather that ends while another of its mm is under way flushes everything", Qemu;
+    NestedGather: "a gather that ends while another of its mm is under way flushes everything", Scenario;
     GraceBeforeFree: "a retired table waits for a grace period", Qemu;
     WalkPublish: "the walk publishes what its strategy asks for", Scenario;
     PublishFirst: "the walk publishes before it reads the first entry", Scenario;
@@ -62,6 +64,7 @@ guards! {
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
     IpcPin: "a long message is copied through pages that are pinned", Host;
+    VectorsParked: "a thread's floating-point registers are saved before another thread runs on its CPU", Programs;
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
 }
 

@@ -2,7 +2,7 @@
 
 mod runner;
 
-use runner::{row, rows};
+use runner::{row, rows, xtask};
 
 /// Programs on every CPU change one address space under each other's feet; each checks what it reads, and ends with 0.
 #[track_caller]
@@ -17,11 +17,27 @@ fn programs_fault_in_what_others_unmap(arch: &str) {
     }
 }
 
+/// A thread whose vector registers are not saved for it finds another's in them.
+#[track_caller]
+fn lost_vector_registers_are_found(arch: &str) {
+    let output =
+        xtask(&format!("run --arch {arch} --workload user_faults --strategy sync-all --without VectorsParked --ops 8"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("a program ended with a check that failed in line"), "{text}");
+}
+
 mod x86_64 {
     #[test]
     #[ignore = "boots QEMU"]
     fn programs_fault_in_what_others_unmap() {
         super::programs_fault_in_what_others_unmap("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn lost_vector_registers_are_found() {
+        super::lost_vector_registers_are_found("x86_64");
     }
 }
 
@@ -30,5 +46,11 @@ mod aarch64 {
     #[ignore = "boots QEMU"]
     fn programs_fault_in_what_others_unmap() {
         super::programs_fault_in_what_others_unmap("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn lost_vector_registers_are_found() {
+        super::lost_vector_registers_are_found("aarch64");
     }
 }

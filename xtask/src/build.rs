@@ -20,6 +20,7 @@ use crate::progress::Step;
 use crate::setup;
 use crate::toolchain::{RustFacts, STRUCTURED_LOG_LEVEL, rust_flags};
 
+/// How long a build may take.
 pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Which of the two images.

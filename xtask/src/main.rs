@@ -45,6 +45,7 @@ mod suite;
 mod table;
 mod test;
 mod toolchain;
+mod trace;
 mod violation;
 
 use clap::{Parser, Subcommand};
@@ -73,6 +74,7 @@ enum Command {
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
+    Linux(linux::Linux),
     Parity(parity::Parity),
     Bench(bench::Bench),
     Soak(soak::Soak),
@@ -93,6 +95,7 @@ fn main() -> std::process::ExitCode {
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
+        Command::Linux(command) => command.run(),
         Command::Parity(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Soak(command) => command.run(),

@@ -15,7 +15,7 @@ use crate::setup;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 13] = [
+const GUEST_TESTS: [&str; 15] = [
     "test",
     "--package",
     "tests",
@@ -29,6 +29,8 @@ const GUEST_TESTS: [&str; 13] = [
     "docs",
     "--test",
     "experiment",
+    "--test",
+    "qemu_trace",
 ];
 const LIMIT: Duration = Duration::from_secs(3600);
 

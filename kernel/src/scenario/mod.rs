@@ -41,6 +41,7 @@ points! {
     AfterReference = "after_reference": "walk: has taken the reference";
     BeforeRecheck = "before_recheck": "walk: is about to read the entries again";
     WalkEnd = "walk_end": "walk: holds nothing any more, interrupts are still masked";
+    HoldsPages = "holds_pages": "walk: has returned, interrupts are enabled again, its references are held";
     PinSequence = "pin_sequence": "pin: the pages are pinned, the fork sequence is not yet read again";
     FlushBegin = "flush_begin": "flush: entries are changed, nothing is invalidated";
     AfterGeneration = "after_generation": "flush: the flush generation is counted, the mask is not read yet";

@@ -14,6 +14,7 @@ use crate::mm::unmap::dontneed;
 use crate::oracle::{self, ghost, value};
 use crate::pause;
 use crate::record::cell::{CellRow, ViolationKind};
+use crate::record::event::EventKind;
 use crate::record::shared::Doing;
 use crate::scenario::script::{MAX_PAGES, Role, Script};
 use crate::scenario::stage;
@@ -149,7 +150,9 @@ fn play<A: Arch>(
             machine.stage.open(cast.script, A::instructions());
             stage::enter(cpu);
         }
+        cpu.events.write(EventKind::OperationBegin, 0, op, 0);
         let result = scene.operate(cpu, op);
+        cpu.events.write(EventKind::OperationEnd, 0, op, 0);
         if scripted {
             stage::leave(cpu);
             let mut wait = Wait::new(cpu, Doing::WaitWorkload);
@@ -227,6 +230,8 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             let mut pages = [Pfn(0); MAX_PAGES as usize];
             let pages = &mut pages[..cast.script.pages as usize];
             let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, cast.mm, va, false, pages);
+            pause!(cpu, HoldsPages);
+            oracle::on_put(cpu, cast.mm, va, &pages[..got]);
             for pfn in &pages[..got] {
                 page::put_walked(cpu, *pfn);
             }
@@ -237,6 +242,12 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             if fault::get_user_pages(cpu, cast.mm, va, false, &mut pages).is_ok() {
                 page::put_walked(cpu, pages[0]);
             }
+        }
+        Role::Exchange => {
+            let both = va..va.add(2 * PAGE_SIZE);
+            // Frames that are freed last are used first. Short of memory a page stays away, and the verdict says that nothing was seen.
+            let _ = dontneed(cpu, cast.mm, both.clone());
+            let _ = fault::populate(cpu, cast.mm, both);
         }
         Role::Touch => {
             look(cpu, cast.mm, va);

@@ -40,6 +40,7 @@ roles! {
     Loader = "L": "loads the mm, which its CPU has not loaded before, then makes one walk of the range";
     Sync = "S": "asks for one sync of every other CPU";
     Fault = "F": "takes one fault in the range (the slow path)";
+    Exchange = "E": "drops two pages of the range and faults both in again: each gets the frame of the other";
     Touch = "T": "reads the range through its TLB, twice, with after_touch in between";
     Drop = "D": "writes to the range, drops it (MADV_DONTNEED) and reads it again, with after_touch after the write";
 }

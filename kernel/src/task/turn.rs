@@ -6,6 +6,7 @@ use super::sched;
 use super::user::{Access, UserContext, UserEvent};
 use crate::abi::{self, Status};
 use crate::arch::Arch;
+use crate::guard;
 use crate::ipc::exchange::{self, Outcome};
 use crate::ipc::wait;
 use crate::mm::fault;
@@ -133,7 +134,9 @@ fn hold<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     }
     if let Some(other) = held.replace(thread.clone()) {
         drop(held);
-        other.context.lock().park();
+        if guard!(VectorsParked) {
+            other.context.lock().park();
+        }
     }
 }
 

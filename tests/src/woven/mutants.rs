@@ -52,6 +52,13 @@ fn names(site: &str, text: &str) -> bool {
     text.starts_with(file) && text.contains(part) && text.ends_with(half)
 }
 
+/// Says a line of an ordering that is not shown here, and why.
+fn excuse(survivors: &[(&str, &str)], text: &str) {
+    for (_, reason) in survivors.iter().filter(|(site, _)| names(site, text)) {
+        println!("excused: {text} -- {reason}");
+    }
+}
+
 /// Each of `models` is right; and for each half of each ordering that they meet in `files`, one of them is wrong without. `survivors` are those that they cannot
 /// show (file, part of the line and half), each with the reason (`shown in` another test: it is not tried here); one that is shown after all, or met nowhere, is an error too.
 ///
@@ -68,6 +75,7 @@ pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &st
         let text = text(&site);
         if survivors.iter().any(|(site, reason)| names(site, &text) && reason.starts_with("shown in ")) {
             unmet.retain(|site| !names(site, &text));
+            excuse(survivors, &text);
             continue;
         }
         weaken(Some(site));
@@ -79,7 +87,7 @@ pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &st
             (true, false) => {
                 shown.insert(text);
             }
-            (false, true) => {}
+            (false, true) => excuse(survivors, &text),
             (true, true) => wrong.push(format!("is shown, and excused: {text}")),
             (false, false) => wrong.push(format!("could be weaker: {text}")),
         }

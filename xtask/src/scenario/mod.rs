@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use kernel::record::cell::Verdict;
 
 use self::cells::{Cell, Wish};
 use self::parse::{Scenario as Script, Shown};
@@ -28,7 +29,9 @@ use crate::progress::Cells;
 use crate::qemu::{self, Launch};
 use crate::rows::Row;
 use crate::setup;
+use crate::shared_memory::GuestMemory;
 use crate::suite::Engine;
+use crate::trace::{Recording, Trace, TraceOption};
 
 /// CPUs of each machine, unless the scenario has more actors: those without a part have the mm loaded.
 const CPUS: usize = 4;
@@ -59,6 +62,8 @@ pub(crate) struct Scenario {
     /// Prints the QEMU command lines and stops
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    trace: TraceOption,
     /// Shows QEMU's command lines and what the kernel says
     #[arg(short, long)]
     verbose: bool,
@@ -96,10 +101,15 @@ impl Scenario {
             }
             return Ok(Outcome::Expected);
         }
+        let trace = self.trace.begin()?;
         let used: Vec<Arch> =
             wish.archs.iter().copied().filter(|a| guests.iter().any(|(_, g)| g[0].arch == *a)).collect();
         let programs = prepare(&used, self.verbose)?;
-        let mut played = self.play(&scripts, guests, &programs)?;
+        let trace = Mutex::new(trace);
+        let played = self.play(&scripts, guests, &programs, &trace);
+        let traced = trace.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Trace::finish);
+        let mut played = played?;
+        traced?;
         let (mut cells, mut unexpected) = (0, 0);
         let mut text = String::new();
         for (script, played) in scripts.iter().zip(&mut played) {
@@ -118,6 +128,7 @@ impl Scenario {
         scripts: &[Script],
         guests: Vec<(usize, Vec<Cell>)>,
         programs: &[(Arch, PathBuf)],
+        trace: &Mutex<Option<Trace>>,
     ) -> anyhow::Result<Vec<Vec<Played>>> {
         let bar = Cells::begin(guests.iter().map(|(_, g)| g.len() as u64).sum());
         let count = guests.len();
@@ -135,7 +146,12 @@ impl Scenario {
                         if failed() {
                             return;
                         }
-                        match self.one_guest(&scripts[script], guest, programs, &failed, &bar) {
+                        let record = |recording| {
+                            if let Some(trace) = trace.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                                trace.add(number, recording);
+                            }
+                        };
+                        match self.one_guest(&scripts[script], guest, programs, &failed, &bar, &record) {
                             Ok(played) => {
                                 done.lock().unwrap_or_else(PoisonError::into_inner).push((number, script, played));
                             }
@@ -166,6 +182,7 @@ impl Scenario {
         programs: &[(Arch, PathBuf)],
         stop: &dyn Fn() -> bool,
         bar: &Cells,
+        record: &dyn Fn(Recording),
     ) -> anyhow::Result<Vec<Played>> {
         let arch = guest[0].arch;
         let program = programs.iter().find(|(a, _)| *a == arch).map(|(_, p)| p.clone()).unwrap_or_default();
@@ -178,7 +195,12 @@ impl Scenario {
             rows.push(row);
             bar.one_more(script.name.clone());
         };
-        let ended = Guest::start(launch)?.supervise(Some(Duration::from_secs(self.patience)), stop, on_row);
+        let mut events = Vec::new();
+        let at_end = &mut |memory: &GuestMemory| events = memory.events().unwrap_or_default();
+        let patience = Some(Duration::from_secs(self.patience));
+        let ended = Guest::start(launch)?.supervise_and(patience, stop, on_row, at_end);
+        let title = format!("{}, {} {}", script.name, arch.name(), guest[0].transport);
+        record(Recording::new(arch, title, &rows, events));
         let fell = match ended {
             Ok(report) => {
                 if self.verbose {
@@ -201,6 +223,42 @@ impl Scenario {
             })
             .collect()
     }
+}
+
+/// Plays the scenarios that take `guard` away, on `arch`: one cell each that must be found unsafe without it, and the same with all guards. How many cells were played, and, if all came out
+/// as they should, which scenario it was and what the oracle said.
+pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<(String, String)>)> {
+    let mut scripts: Vec<Script> = all_files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
+    scripts.retain(|s| s.shown == Shown::Qemu && s.without.contains(&guard));
+    let wish = Wish { archs: vec![arch], ..Wish::default() };
+    let mut guests = Vec::new();
+    for (i, script) in scripts.iter().enumerate() {
+        let cells = cells::wanted(script, &wish).map_err(|m| mistake(Path::new(&script.name), &m))?;
+        let Some(bare) = cells.iter().find(|c| !c.kept && c.expected == Some(Verdict::Unsafe)) else { continue };
+        let same = |c: &&Cell| c.kept && (c.transport, c.chosen) == (bare.transport, bare.chosen);
+        guests.extend([Some(bare), cells.iter().find(same)].into_iter().flatten().map(|c| (i, vec![c.clone()])));
+    }
+    let options = Scenario {
+        files: Vec::new(),
+        list: false,
+        arch: arch.name().into(),
+        strategy: Vec::new(),
+        transport: Vec::new(),
+        patience: 30,
+        trace: TraceOption::none(),
+        dry_run: false,
+        verbose: false,
+    };
+    let played = options.play(&scripts, guests, &prepare(&[arch], false)?, &Mutex::new(None))?;
+    let count = played.iter().map(Vec::len).sum();
+    if played.iter().flatten().any(Played::is_unexpected) {
+        return Ok((count, None));
+    }
+    let missed = scripts.iter().zip(&played).find_map(|(script, played)| {
+        let Found::Row(row) = &played.iter().find(|p| !p.cell.kept)?.found else { return None };
+        Some((format!("scenario {}", script.name), row.violation()?.in_words().to_owned()))
+    });
+    Ok((count, missed))
 }
 
 fn launch(script: &Script, guest: &[Cell], program: PathBuf) -> Launch {

@@ -1,4 +1,10 @@
 //! `cargo xtask mutate`: takes one guard of the kernel away at a time, and requires that some check fails.
+//!
+//! A guard says by whom it is missed ([`ShownBy`]): by the workloads in QEMU, which are run under seeds until one notices; by a scenario, which takes it away in the setting that needs it;
+//! by checks on the host, which tests are. Atomic orderings are guards too: loom's models are run without each ([`orderings`]).
+
+mod control;
+mod orderings;
 
 use clap::Args;
 use kernel::guard::{Guard, ShownBy};
@@ -7,6 +13,7 @@ use kernel::suite::Mode;
 use kernel::tlb::transport;
 use kernel::workload::walker::WalkerClass;
 
+use self::control::Control;
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::Kind;
 use crate::error::{self, Outcome, bad_input};
@@ -15,6 +22,7 @@ use crate::output;
 use crate::probe::{self, Bench, Probe};
 use crate::progress::Cells;
 use crate::rows::Row;
+use crate::scenario;
 use crate::seeds::Seeds;
 use crate::suite::{Engine, Hook, Suite};
 
@@ -38,7 +46,7 @@ pub(crate) struct Mutate {
     /// x86_64, aarch64 or all; a guard must be missed on one of them
     #[arg(long, value_name = "ARCH", default_value = "all")]
     arch: String,
-    /// Only these guards; `all` are those that QEMU can show
+    /// Only these guards; `all` are those that QEMU can show, by workloads or by scenarios
     #[arg(long, value_name = "GUARD,..", value_delimiter = ',')]
     guard: Vec<String>,
     /// CPUs of each machine
@@ -50,13 +58,16 @@ pub(crate) struct Mutate {
     /// Seeds, tried in this order until one notices
     #[arg(long, value_name = "A..B", default_value = "1..6")]
     seeds: Seeds,
+    /// Weakens the orderings of the kernel's atomics too, one at a time, under loom
+    #[arg(long)]
+    orderings: bool,
 }
 
 /// How it was noticed that a guard is missing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Notice {
-    transport: &'static str,
-    seed: u64,
+    /// A transport and a seed, or a scenario.
+    place: String,
     what: String,
 }
 
@@ -69,15 +80,18 @@ struct Finding {
     notice: Option<Notice>,
 }
 
+/// Whether it is a scenario that misses the guard.
+fn by_scenario(guard: &str) -> bool {
+    Guard::NAMES.iter().zip(Guard::SHOWN_BY).any(|((name, _), by)| *name == guard && *by == ShownBy::Scenario)
+}
+
 /// Where the absence of a guard can show: on the other transports its code is not reached, or the flush waits for all walks.
 fn transports(guard: &str) -> Vec<&'static str> {
     let wanted: &[&str] = match guard {
         "FlushIpi" | "WalkIrqOff" => &["ipi"],
         "FlushOnResume" => &["paravirt"],
-        "FlushBroadcast" | "PmdRecheck" | "PteRecheck" | "UnshareSync" | "GraceBeforeFree" => &["broadcast"],
-        "ReclaimRescan" | "FaultPmdSame" | "CollapseFreeze" | "FlushBeforeFree" | "NestedGather" => {
-            &["broadcast", "ipi"]
-        }
+        "FlushBroadcast" | "PmdRecheck" | "UnshareSync" | "GraceBeforeFree" => &["broadcast"],
+        "ReclaimRescan" | "FaultPmdSame" | "FlushBeforeFree" => &["broadcast", "ipi"],
         // A guard that is new here may show anywhere.
         _ => &["ipi", "broadcast", "paravirt", "mixed"],
     };
@@ -92,35 +106,51 @@ impl Mutate {
             return Err(bad_input("mutate needs at least 2 CPUs and 1 operation: nobody else would look"));
         }
         let guards = self.guards()?;
+        let (in_scenarios, in_workloads): (Vec<_>, Vec<_>) = guards.iter().copied().partition(|g| by_scenario(g));
         let bench = Bench::ready(&archs, Kind::Checking)?;
-        let mut used: Vec<&'static str> = guards.iter().flat_map(|g| transports(g)).collect();
+        let mut used: Vec<&'static str> = in_workloads.iter().flat_map(|g| transports(g)).collect();
         used.sort();
         used.dedup();
         let control = self.control(&bench, &archs, &used)?;
-        output::print(&control.text())?;
+        if !in_workloads.is_empty() {
+            output::print(&control.text())?;
+        }
         if !control.holds() {
             return Ok(Outcome::Unexpected);
         }
         let mut findings = Vec::new();
         let bar = Cells::of((guards.len() * archs.len()) as u64, "mutants");
-        for &guard in &guards {
+        for &guard in &in_workloads {
             for &arch in &archs {
                 findings.push(self.look(&bench, guard, arch)?);
+                bar.one_more(guard.into());
+            }
+        }
+        for &guard in &in_scenarios {
+            for &arch in &archs {
+                let (runs, missed) = scenario::without(guard, arch)?;
+                let notice = missed.map(|(place, what)| Notice { place, what });
+                findings.push(Finding { guard, arch, runs, notice });
                 bar.one_more(guard.into());
             }
         }
         bar.end();
         output::print(&table(&findings))?;
         let survivors = survivors(&findings);
+        let orderings = if self.orderings { Some(orderings::weaken()?) } else { None };
+        if let Some(orderings) = &orderings {
+            output::print(&orderings.text())?;
+        }
         output::print(&verdict(&survivors, guards.len()))?;
-        Ok(if survivors.is_empty() { Outcome::Expected } else { Outcome::Unexpected })
+        let all_needed = orderings.is_none_or(|o| o.all_needed());
+        Ok(if survivors.is_empty() && all_needed { Outcome::Expected } else { Outcome::Unexpected })
     }
 
     fn guards(&self) -> anyhow::Result<Vec<&'static str>> {
         let in_qemu = Guard::NAMES
             .iter()
             .zip(Guard::SHOWN_BY)
-            .filter(|(_, by)| **by == ShownBy::Qemu)
+            .filter(|(_, by)| !matches!(**by, ShownBy::Host | ShownBy::Programs))
             .map(|((name, _), _)| *name);
         if self.guard.is_empty() || self.guard == ["all"] {
             return Ok(in_qemu.collect());
@@ -166,7 +196,7 @@ impl Mutate {
             |_| false,
         )?;
         bar.end();
-        let mut control = Control { runs: probes.len(), ..Control::default() };
+        let mut control = Control::of(probes.len());
         for (probe, outcome) in probes.iter().zip(&outcomes) {
             control.add(&format!("{}, {}", place(probe), probe.suite.seed), &outcome.rows, outcome.fault.as_deref());
         }
@@ -181,10 +211,9 @@ impl Mutate {
         }
         let work = |probe: &Probe, stop: &dyn Fn() -> bool| {
             let outcome = bench.run(probe, stop)?;
-            Ok(noticed(&outcome.rows, outcome.fault.as_deref()).map(|what| Notice {
-                transport: probe.suite.transport.unwrap_or_default(),
-                seed: probe.suite.seed,
-                what,
+            Ok(noticed(&outcome.rows, outcome.fault.as_deref()).map(|what| {
+                let place = format!("{}, seed {}", probe.suite.transport.unwrap_or_default(), probe.suite.seed);
+                Notice { place, what }
             }))
         };
         let mut results = probe::in_order(&probes, probe::at_once(), work, Option::is_some)?;
@@ -214,47 +243,6 @@ fn is_wrong(row: &Row) -> bool {
     row.verdict == Verdict::Unsafe && row.expected != Verdict::Unsafe
 }
 
-/// What the unmutated runs said.
-#[derive(Default, Debug)]
-struct Control {
-    runs: usize,
-    cells: usize,
-    /// Cells in which a missing sync had to be found, and those in which it was.
-    negative: usize,
-    fired: usize,
-    complaints: Vec<String>,
-}
-
-impl Control {
-    fn add(&mut self, place: &str, rows: &[Row], fault: Option<&str>) {
-        self.cells += rows.len();
-        self.negative += rows.iter().filter(|r| r.expected == Verdict::Unsafe).count();
-        self.fired += rows.iter().filter(|r| r.expected == Verdict::Unsafe && r.verdict == Verdict::Unsafe).count();
-        if let Some(what) = noticed(rows, fault) {
-            self.complaints.push(format!("{place}: {what}"));
-        }
-    }
-
-    /// Whether the mutated runs say anything: nothing is wrong without a mutation, and the oracle does find what is wrong.
-    fn holds(&self) -> bool {
-        self.complaints.is_empty() && (self.negative == 0 || self.fired > 0)
-    }
-
-    fn text(&self) -> String {
-        let mut out = format!(
-            "Control: {} runs with every guard in place, {} cells; a sync that is never sent was found in {} of {} cells where it shows.\n",
-            self.runs, self.cells, self.fired, self.negative
-        );
-        for complaint in &self.complaints {
-            out += &crate::table::paragraph(2, complaint);
-        }
-        if !self.holds() {
-            out += "VOID: the control is not as expected, so nothing follows from runs with a guard missing.\n";
-        }
-        out
-    }
-}
-
 /// Guards whose absence was noticed nowhere.
 fn survivors(findings: &[Finding]) -> Vec<&'static str> {
     let mut guards: Vec<&'static str> = findings.iter().map(|f| f.guard).collect();
@@ -271,7 +259,8 @@ fn table(findings: &[Finding]) -> String {
         let name = if finding.guard == last { "" } else { finding.guard };
         last = finding.guard;
         let what = match &finding.notice {
-            Some(notice) => format!("{}, seed {}: {}", notice.transport, notice.seed, notice.what),
+            Some(notice) => format!("{}: {}", notice.place, notice.what),
+            None if by_scenario(finding.guard) => format!("not noticed in {} cells of its scenarios", finding.runs),
             None => format!("not noticed in {} runs ({})", finding.runs, transports(finding.guard).join(", ")),
         };
         out += &format!("{name:width$}  {:7}  {what}\n", finding.arch.name());
@@ -279,6 +268,10 @@ fn table(findings: &[Finding]) -> String {
     let host = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Host);
     for ((name, _), _) in host {
         out += &format!("{name:width$}  -        left to the checks on the host\n");
+    }
+    let programs = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Programs);
+    for ((name, _), _) in programs {
+        out += &format!("{name:width$}  -        left to the tests of programs in user mode\n");
     }
     out
 }
@@ -299,7 +292,7 @@ mod tests {
     use crate::rows::tests::cell;
     use kernel::record::cell::{CellRow, Violation, ViolationKind};
 
-    fn row(expected: Verdict, verdict: Verdict, miscounted: u8) -> Row {
+    pub(super) fn row(expected: Verdict, verdict: Verdict, miscounted: u8) -> Row {
         let first = Violation { kind: ViolationKind::WrongPage as u16, ..Violation::default() };
         let record = CellRow {
             expected: expected as u8,
@@ -322,23 +315,8 @@ mod tests {
     }
 
     #[test]
-    fn a_control_that_finds_nothing_or_too_much_is_void() {
-        use Verdict::{Safe, Unsafe, Void};
-        let of = |rows: &[Row], fault| {
-            let mut control = Control::default();
-            control.add("x86_64, ipi, 1", rows, fault);
-            control.holds()
-        };
-        assert!(of(&[row(Safe, Safe, 0), row(Unsafe, Unsafe, 0)], None));
-        assert!(of(&[row(Safe, Safe, 0)], None));
-        assert!(!of(&[row(Unsafe, Void, 0)], None));
-        assert!(!of(&[row(Safe, Unsafe, 0)], None));
-        assert!(!of(&[], Some("it hung")));
-    }
-
-    #[test]
     fn a_survivor_is_missed_on_no_architecture() {
-        let notice = Some(Notice { transport: "ipi", seed: 1, what: "seen".into() });
+        let notice = Some(Notice { place: "ipi, seed 1".into(), what: "seen".into() });
         let finding = |guard, arch, notice| Finding { guard, arch, runs: 2, notice };
         let findings = [
             finding("A", Arch::X86_64, None),
