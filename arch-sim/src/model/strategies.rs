@@ -37,16 +37,20 @@ fn restores(name: &str) -> bool {
 
 /// All strategies whose walks hold tables, in the kernel's order.
 pub fn listed() -> Vec<Listed> {
-    sync::all::<Nowhere>()
-        .iter()
-        // Its walks hold translations, not tables: they are not the walks of this model. Theirs is in `tests/tests/self_map_model.rs`.
-        .filter(|entry| !entry.self_map)
-        .map(|entry| Listed {
-            name: entry.name,
-            decide: entry.decide,
-            promises: entry.promises,
-            publication: publication(entry.name),
-            nested_restores: restores(entry.name),
-        })
-        .collect()
+    let entries = sync::all::<Nowhere>();
+    // Its walks hold translations, not tables: they are not the walks of this model. Theirs is in `tests/tests/self_map_model.rs`.
+    let holds_translations = |name| entries.iter().any(|entry| entry.name == name && entry.self_map);
+    everyone().into_iter().filter(|listed| !holds_translations(listed.name)).collect()
+}
+
+/// All strategies, in the kernel's order.
+pub fn everyone() -> Vec<Listed> {
+    let one = |entry: &sync::Entry<Nowhere>| Listed {
+        name: entry.name,
+        decide: entry.decide,
+        promises: entry.promises,
+        publication: publication(entry.name),
+        nested_restores: restores(entry.name),
+    };
+    sync::all::<Nowhere>().iter().map(one).collect()
 }
