@@ -9,7 +9,9 @@
 //! - [`scale`]: a model of another kind: no hardware that misbehaves, but thousands of CPUs and a cost for each interrupt.
 //! - [`matrix`]: the first of them asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
 
+pub mod agreement;
 mod expect;
+pub mod explore;
 pub mod machine;
 pub mod matrix;
 pub mod model;

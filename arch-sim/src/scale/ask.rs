@@ -160,8 +160,8 @@ mod tests {
         let mut interrupting = 0;
         for transport in [TransportId::Ipi, TransportId::Broadcast] {
             let facts = Mixed(transport);
-            let interrupted = |cpu: u32| transport == TransportId::Ipi && cpu % 6 == 0 && cpu != 17;
-            let in_mask = |cpu: u32| cpu % 3 == 0 || cpu == 17;
+            let interrupted = |cpu: u32| transport == TransportId::Ipi && cpu.is_multiple_of(6) && cpu != 17;
+            let in_mask = |cpu: u32| cpu.is_multiple_of(3) || cpu == 17;
             for one in everyone() {
                 let question =
                     Question { initiator: 17, mm: 1, generation: 3, in_mask: &in_mask, interrupted: &interrupted };
