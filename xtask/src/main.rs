@@ -23,6 +23,7 @@ mod matrix;
 mod mutate;
 mod names;
 mod output;
+mod page;
 mod panic_report;
 mod parity;
 mod probe;
@@ -66,6 +67,7 @@ enum Command {
     Run(Box<run::Run>),
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
+    Report(page::Report),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
@@ -88,6 +90,7 @@ fn main() -> std::process::ExitCode {
         Command::Run(command) => command.run(),
         Command::Scenario(command) => command.run(),
         Command::Experiment(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
