@@ -35,6 +35,7 @@ mod report;
 mod results_file;
 mod rows;
 mod run;
+mod scale;
 mod scenario;
 mod seeds;
 mod setup;
@@ -73,6 +74,7 @@ enum Command {
     Build(build::Build),
     Test(test::Test),
     Sim(sim::Sim),
+    Scale(scale::Scale),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
@@ -95,6 +97,7 @@ fn main() -> std::process::ExitCode {
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Sim(command) => command.run(),
+        Command::Scale(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
