@@ -28,6 +28,7 @@ mod page;
 mod panic_report;
 mod parity;
 mod probe;
+mod programs;
 mod progress;
 mod qemu;
 mod records;
@@ -35,6 +36,7 @@ mod report;
 mod results_file;
 mod rows;
 mod run;
+mod scale;
 mod scenario;
 mod seeds;
 mod setup;
@@ -74,6 +76,7 @@ enum Command {
     Build(build::Build),
     Test(test::Test),
     Sim(sim::Sim),
+    Scale(scale::Scale),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
@@ -97,6 +100,7 @@ fn main() -> std::process::ExitCode {
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Sim(command) => command.run(),
+        Command::Scale(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
