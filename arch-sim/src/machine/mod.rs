@@ -13,10 +13,12 @@
 mod arch;
 mod codec;
 mod mmu;
+mod programs;
 mod run;
 mod world;
 
 pub use arch::Sim;
 pub use codec::Codec;
+pub use programs::{Programs, run_programs};
 pub use run::{Execution, RunError, run};
 pub use world::Hardware;

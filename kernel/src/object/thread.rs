@@ -150,6 +150,11 @@ impl<A: Arch> Thread<A> {
         self.wanted.load(Ordering::Relaxed) != self.home.load(Ordering::Relaxed)
     }
 
+    /// Whether a message lies in its buffer that it has not looked at: what a test of delivery reads.
+    pub fn has_unread(&self) -> bool {
+        self.state.lock().delivery.is_some()
+    }
+
     /// Whether it ends as soon as a CPU turns to it.
     #[inline]
     pub fn is_ending(&self) -> bool {
