@@ -1,8 +1,7 @@
-//! Long messages while the memory of both sides is taken away, with the kernel's own steps interleaved by a seed and with hardware that keeps and caches what it may. Guards are taken away for the whole
-//! process, so this file has one test.
+//! Long messages while the memory of both sides is taken away, with the kernel's own steps interleaved by a seed and with hardware that keeps and caches what it may.
 
 use arch_sim::machine::{Hardware, Programs, Sim, run_programs};
-use kernel::guard::{self, Guard};
+use kernel::guard::Guard;
 use kernel::object::account::Price;
 use kernel::smp::cpu::Cpu;
 use scripted::storm::{Outcome, Storm};
@@ -35,9 +34,9 @@ impl<const TAGGED: bool> Programs<TAGGED> for Once<TAGGED> {
 }
 
 /// What came of a storm, and what the machine found.
-fn once<const TAGGED: bool>(strategy: &str, transport: &str, seed: u64) -> (Outcome, Vec<String>) {
-    let words =
-        format!("strategies={strategy} workloads=munmap_4k modes=same ops=1 engine=mttcg transport={transport}");
+fn once<const TAGGED: bool>(strategy: &str, transport: &str, guards: u64, seed: u64) -> (Outcome, Vec<String>) {
+    let suite = "workloads=munmap_4k modes=same ops=1 engine=mttcg";
+    let words = format!("strategies={strategy} {suite} transport={transport} guards={guards:x}");
     let mut programs = Once::<TAGGED> { seed, storm: None, ended: false, outcome: None };
     let run = run_programs::<TAGGED>(3, &words, seed, Hardware::default(), &mut programs).expect("it comes to its end");
     let (outcome, left) = programs.outcome.expect("it was done");
@@ -45,14 +44,14 @@ fn once<const TAGGED: bool>(strategy: &str, transport: &str, seed: u64) -> (Outc
     (outcome, run.findings)
 }
 
-fn seeds(strategy: &str, seeds: std::ops::RangeInclusive<u64>) -> (Outcome, Vec<String>) {
+fn seeds(strategy: &str, guards: u64, seeds: std::ops::RangeInclusive<u64>) -> (Outcome, Vec<String>) {
     let mut all = Outcome::default();
     let mut found = Vec::new();
     for seed in seeds {
         for (outcome, mut findings) in [
-            once::<true>(strategy, "broadcast", seed),
-            once::<false>(strategy, "ipi", seed),
-            once::<true>(strategy, "mixed", seed),
+            once::<true>(strategy, "broadcast", guards, seed),
+            once::<false>(strategy, "ipi", guards, seed),
+            once::<true>(strategy, "mixed", guards, seed),
         ] {
             all.received += outcome.received;
             all.exact += outcome.exact;
@@ -69,19 +68,18 @@ fn seeds(strategy: &str, seeds: std::ops::RangeInclusive<u64>) -> (Outcome, Vec<
 #[test]
 fn a_storm_mixes_no_message_and_a_removed_guard_does() {
     for strategy in ["sync-all", "coverage", "targeted"] {
-        let (all, found) = seeds(strategy, 1..=3);
+        let (all, found) = seeds(strategy, 0, 1..=3);
         println!("{strategy}: {} received, {} exactly, {} refused", all.received, all.exact, all.refused.len());
         println!("{strategy}: {} times meddled, {} collapses", all.meddled, all.collapsed);
         assert_eq!((all.wrong, found), (Vec::new(), Vec::new()), "{strategy}");
         assert!(all.exact > 100 && all.meddled > 100, "{strategy}: nothing happened");
     }
-    // `IpcPin` is shown on the machine of the host (`tests/tests/host_ipc_guards.rs`): a frame must come back to somebody within a few steps.
-    guard::remove(1 << Guard::IpcPinAgain as u64);
-    let wrong = (1..=40).find_map(|seed| {
-        let (all, _) = seeds("sync-all", seed..=seed);
-        all.wrong.first().map(|wrong| format!("seed {seed}: {wrong}"))
-    });
-    guard::remove(0);
-    println!("without IpcPinAgain, {wrong:?}");
-    assert!(wrong.is_some(), "IpcPinAgain is not missed");
+    for guard in [Guard::IpcPinAgain, Guard::IpcPin] {
+        let wrong = (1..=40).find_map(|seed| {
+            let (all, _) = seeds("sync-all", 1 << guard as u64, seed..=seed);
+            all.wrong.first().map(|wrong| format!("seed {seed}: {wrong}"))
+        });
+        println!("without {guard:?}, {wrong:?}");
+        assert!(wrong.is_some(), "{guard:?} is not missed");
+    }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) ram: PathBuf,
     /// Where the first serial port writes.
     pub(crate) serial: PathBuf,
+    /// The archive of programs; `None` where no cell runs any.
+    pub(crate) module: Option<PathBuf>,
     /// The kernel's command line.
     pub(crate) command_line: String,
     /// How the CPUs run.
@@ -67,20 +69,24 @@ pub(crate) fn arguments(launch: &Launch) -> Vec<String> {
     all.extend(engine_args(launch.engine));
     all.extend(memory_args(launch.memory_mib, &launch.ram));
     all.extend(["-smp".into(), launch.cpus.to_string()]);
-    all.extend(kernel_args(&launch.image, &launch.command_line));
+    let (words, more) = module_args(launch);
+    all.extend(kernel_args(&launch.image, &format!("{}{words}", launch.command_line)));
+    all.extend(more);
     if launch.gdb {
         all.extend(["-s".into(), "-S".into()]);
     }
     all
 }
 
-fn quiet_args(serial: &Path) -> Vec<String> {
+/// No device, no window, no restart; the serial port as a file.
+pub(crate) fn quiet_args(serial: &Path) -> Vec<String> {
     // The serial port writes to a file, which never makes the guest wait: a pipe could, and then two runs would differ.
     let serial = format!("file:{}", serial.display());
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", &serial].map(String::from).to_vec()
 }
 
-fn engine_args(engine: Engine) -> Vec<String> {
+/// How the CPUs run.
+pub(crate) fn engine_args(engine: Engine) -> Vec<String> {
     match engine {
         Engine::Icount => ["-accel", "tcg", "-icount", "shift=0,sleep=off"].map(String::from).to_vec(),
         Engine::Mttcg => ["-accel", "tcg,thread=multi"].map(String::from).to_vec(),
@@ -92,7 +98,25 @@ fn memory_args(mib: u32, ram: &Path) -> Vec<String> {
     ["-m", &mib.to_string(), "-object", &backend, "-machine", "memory-backend=ram"].map(String::from).to_vec()
 }
 
-fn kernel_args(image: &Path, command_line: &str) -> Vec<String> {
+/// How the module gets into memory, and what the kernel must be told of that: `virt` has no `-initrd` for a kernel that is an ELF file, so there it is put at the end of the
+/// memory, in whole blocks of 2 MiB.
+fn module_args(launch: &Launch) -> (String, Vec<String>) {
+    let Some(module) = &launch.module else { return Default::default() };
+    let file = module.display();
+    match launch.arch {
+        Arch::X86_64 => (String::new(), vec!["-initrd".into(), file.to_string()]),
+        Arch::Aarch64 => {
+            let bytes = module.metadata().map_or(0, |m| m.len());
+            let end = launch.arch.ram_base() + (u64::from(launch.memory_mib) << 20);
+            let start = end - bytes.next_multiple_of(2 << 20);
+            let device = format!("loader,file={file},addr={start:#x},force-raw=on");
+            (format!(" module={start:x},{bytes:x}"), vec!["-device".into(), device])
+        }
+    }
+}
+
+/// What is booted, and its command line.
+pub(crate) fn kernel_args(image: &Path, command_line: &str) -> Vec<String> {
     vec!["-kernel".into(), image.display().to_string(), "-append".into(), command_line.into()]
 }
 
@@ -160,6 +184,7 @@ mod tests {
             image: "target/guest/checking/k.elf".into(),
             ram: "/dev/shm/ram".into(),
             serial: "/dev/stderr".into(),
+            module: None,
             command_line: "modes=same ops=64".into(),
             engine: Engine::Icount,
             gdb: false,
@@ -188,6 +213,17 @@ mod tests {
              -m 528 -object memory-backend-file,id=ram,size=528M,mem-path=/dev/shm/ram,share=on -machine memory-backend=ram \
              -smp 4 -kernel target/guest/checking/k.elf -append modes=same ops=64"
         );
+    }
+
+    #[test]
+    fn programs_are_a_module() {
+        let with = |arch, file: &str| arguments(&Launch { module: Some(file.into()), ..launch(arch) }).join(" ");
+        let line = with(Arch::X86_64, "target/guest/p.cpio");
+        assert!(line.ends_with(" -append modes=same ops=64 -initrd target/guest/p.cpio"), "{line}");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let line = with(Arch::Aarch64, file);
+        assert!(line.contains(" -append modes=same ops=64 module=60e00000,"), "{line}");
+        assert!(line.ends_with(&format!(" -device loader,file={file},addr=0x60e00000,force-raw=on")), "{line}");
     }
 
     #[test]

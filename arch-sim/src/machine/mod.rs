@@ -12,13 +12,19 @@
 
 mod arch;
 mod codec;
+mod directed;
+mod direction;
 mod mmu;
 mod programs;
+pub mod prove;
+pub mod recording;
 mod run;
+pub mod scope;
 mod world;
 
 pub use arch::Sim;
 pub use codec::Codec;
+pub use directed::Directed;
 pub use programs::{Programs, run_programs};
 pub use run::{Execution, RunError, run};
 pub use world::Hardware;

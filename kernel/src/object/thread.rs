@@ -13,7 +13,7 @@ use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
 use crate::addr::{CpuId, VirtAddr};
 use crate::arch::Arch;
-use crate::ipc::wait::{self, State};
+use crate::ipc::wait::{self, Phase, State};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::task::sched;
@@ -150,9 +150,10 @@ impl<A: Arch> Thread<A> {
         self.wanted.load(Ordering::Relaxed) != self.home.load(Ordering::Relaxed)
     }
 
-    /// Whether a message lies in its buffer that it has not looked at: what a test of delivery reads.
+    /// Whether it waits for a call, or has one that it has not looked at: what a test of delivery reads.
     pub fn has_unread(&self) -> bool {
-        self.state.lock().delivery.is_some()
+        let state = self.state.lock();
+        state.delivery.is_some() || matches!(state.phase, Phase::Receiving { .. } | Phase::Taken)
     }
 
     /// Whether it ends as soon as a CPU turns to it.
