@@ -8,7 +8,9 @@
 //! - [`machine`]: the unchanged kernel core, on memory of the host, under a scheduler and an MMU that do what they like, by a seed.
 //! - [`matrix`]: the first of them asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
 
+pub mod agreement;
 mod expect;
+pub mod explore;
 pub mod machine;
 pub mod matrix;
 pub mod model;

@@ -102,7 +102,7 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
 }
 
 /// The hypervisor takes the CPU away. Interrupts are masked until [`resume`].
-pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
+pub fn freeze<A: Arch>(cpu: &Cpu<A>) {
     let vcpu = &cpu.vcpu;
     cpu.events.write(EventKind::Freeze, 0, 0, 0);
     vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -110,7 +110,7 @@ pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
 }
 
 /// The CPU runs again, and first invalidates what it owes.
-pub(crate) fn resume<A: Arch>(cpu: &Cpu<A>) {
+pub fn resume<A: Arch>(cpu: &Cpu<A>) {
     if cpu.vcpu.resume() && guard!(FlushOnResume) {
         switch::flush_on_resume(cpu);
     }
