@@ -15,7 +15,7 @@ use crate::setup;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 13] = [
+const GUEST_TESTS: [&str; 15] = [
     "test",
     "--package",
     "tests",
@@ -23,6 +23,8 @@ const GUEST_TESTS: [&str; 13] = [
     "qemu",
     "--test",
     "qemu_counts",
+    "--test",
+    "qemu_user",
     "--test",
     "docs",
     "--test",
@@ -52,6 +54,9 @@ impl Test {
             None => Arch::ALL.to_vec(),
         };
         let runner = keep_runner()?;
+        if self.arch.is_none() {
+            setup::try_browser()?;
+        }
         if self.arch.is_none() && !passed(&["test", "--workspace"], &[], &runner)? {
             return Ok(Outcome::Unexpected);
         }

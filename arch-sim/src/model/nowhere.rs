@@ -11,11 +11,11 @@ use kernel::tlb::invalidation::Invalidation;
 
 /// A machine that exists in name only: whatever acts, panics.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Nowhere {}
+pub(crate) enum Nowhere {}
 
 /// Entries that mean nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum NoCodec {}
+pub(crate) enum NoCodec {}
 
 const NOT_HERE: &str = "the model has no machine to act on";
 
@@ -33,6 +33,7 @@ impl EntryCodec for NoCodec {
 
 impl Arch for Nowhere {
     const NAME: &'static str = "model";
+    const ELF_MACHINE: u16 = 0;
     type Codec = NoCodec;
     type CpuLocal = ();
     type UserContext = NoUserMode;
