@@ -29,6 +29,8 @@ pub enum ShownBy {
     Qemu,
     /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
     Scenario,
+    /// Two CPUs of QEMU that run freely, in the isolated shape of [`crate::workload::store_buffer`]: `cargo xtask barriers`.
+    Barriers,
     /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
     Host,
 }
@@ -63,6 +65,8 @@ guards! {
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
     IpcPin: "a long message is copied through pages that are pinned", Host;
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
+    PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
+    DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -2,6 +2,7 @@
 //! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
+mod barriers;
 mod bench;
 mod build;
 mod bystander;
@@ -73,6 +74,7 @@ enum Command {
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
     Parity(parity::Parity),
+    Barriers(barriers::Barriers),
     Bench(bench::Bench),
     Soak(soak::Soak),
 }
@@ -93,6 +95,7 @@ fn main() -> std::process::ExitCode {
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
         Command::Parity(command) => command.run(),
+        Command::Barriers(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Soak(command) => command.run(),
     };

@@ -1,5 +1,7 @@
 //! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the options only.
 
+use kernel::oracle::VERSION;
+
 use crate::arch::Arch;
 use crate::bystander;
 use crate::compare;
@@ -24,7 +26,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     if several {
         for &arch in archs {
             out += &format!(
-                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, QEMU {}\n\n{}\n",
+                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, oracle {VERSION}, QEMU {}\n\n{}\n",
                 arch.name(),
                 setting.cpus,
                 setting.ops,
@@ -43,7 +45,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
         let rows = of_arch(arch);
         let transport = rows.first().map_or("-", |r| r.transport);
         out += &format!(
-            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, QEMU {}\n\
+            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, oracle {VERSION}, QEMU {}\n\
              Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
             arch.name(),
             setting.cpus,

@@ -12,6 +12,7 @@ pub mod file;
 pub mod fork;
 pub mod predict;
 pub mod shared;
+pub mod store_buffer;
 pub mod walker;
 
 use alloc::boxed::Box;
