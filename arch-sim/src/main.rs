@@ -1,4 +1,6 @@
-//! The simulated machine on the command line: `matrix`, and `show` for one cell of it. `cargo xtask sim` builds and calls this.
+//! The simulated machine on the command line. `cargo xtask sim` builds and calls this.
+
+mod core_command;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,6 +21,8 @@ struct Cli {
     cells: Cells,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    core: core_command::Core,
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 when every cell is as expected, 1 when one is not, or was not explored to its \
@@ -50,9 +54,9 @@ struct How {
     /// Explore three CPUs also where walks are nested in walks: some 10 minutes more
     #[arg(long)]
     all_rounds: bool,
-    /// Stop each exploration after so many seconds
-    #[arg(long, value_name = "S", default_value_t = 60)]
-    seconds: u64,
+    /// Stop each exploration after so many seconds; 60 if not given, and 600 for the core
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
     /// Stop each exploration after so many states
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     states: usize,
@@ -113,12 +117,18 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,
         walkers: choose("walker", &cli.cells.walker, &walkers)?,
-        limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds) },
+        limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds.unwrap_or(60)) },
     })
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(file) = &cli.core.replay {
+        return core_command::replay(file);
+    }
+    if cli.core.core {
+        return core_command::explore(&cli.core, &cli.cells, cli.how.seconds.unwrap_or(600));
+    }
     let bounds = match bounds(&cli) {
         Ok(bounds) => bounds,
         Err(error) => {

@@ -121,7 +121,7 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     }
     /// A full barrier (`MFENCE` or a locked instruction; `DMB ISH`).
     #[inline(always)]
-    #[cfg_attr(loom, track_caller)]
+    #[cfg_attr(any(loom, feature = "observed"), track_caller)]
     fn fence() {
         crate::atomic::fence(Ordering::SeqCst)
     }

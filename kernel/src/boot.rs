@@ -91,7 +91,7 @@ const HEAP_BYTES: u64 = 8 << 20;
 /// Bytes of heap per CPU on top.
 const HEAP_PER_CPU: u64 = 32 << 10;
 /// Events that one CPU's ring keeps, in a build that writes any.
-const EVENTS: usize = 2048;
+const EVENTS: usize = 8192;
 
 /// Takes memory from the end of the largest region, before there is an allocator.
 struct Carver {
@@ -192,7 +192,7 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
             let (at, slots) = unsafe { carver.array::<A, [AtomicU64; EVENT_BYTES / 8]>(EVENTS)? };
             rings[i].at.store(at.0, Ordering::Relaxed);
             rings[i].capacity.store((EVENTS * EVENT_BYTES) as u64, Ordering::Relaxed);
-            EventRing::new(id, &rings[i], slots, A::instructions)
+            EventRing::new::<A>(id, &rings[i], slots)
         } else {
             EventRing::off(id)
         };

@@ -7,6 +7,7 @@ use kernel::addr::{CpuId, VirtAddr};
 use kernel::arch::Arch;
 use kernel::ipc::exchange::Outcome;
 use kernel::object::account::{Account, Price};
+use kernel::object::endpoint::Endpoint;
 use kernel::object::process::Process;
 use kernel::object::thread::{Start, Thread};
 use kernel::object::{Object, capability, finish};
@@ -70,6 +71,15 @@ impl<A: Arch> Kernel<A> {
     pub fn child(&self, slot: u64, slots: u32, limit: Price) -> Arc<Process<A>> {
         let made = self.world.on(0, || self.first.make_child(self.world.cpu(0), slot as u32, slots, limit, 31));
         made.expect("there is enough")
+    }
+
+    /// An endpoint of the first process, with its capability in `slot`.
+    pub fn endpoint(&self, slot: u64) {
+        let endpoint = Endpoint::new(&self.first.account).expect("there is enough");
+        let installed = self.world.on(0, || {
+            capability::install(self.world.cpu(0), &self.first.table, slot as u32, Object::Endpoint(endpoint))
+        });
+        installed.expect("it is empty");
     }
 
     /// Makes a system call for `thread` on CPU `cpu`; one that is done at once.

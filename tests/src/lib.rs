@@ -7,5 +7,6 @@ pub mod kernel_of;
 pub mod litmus;
 pub mod space_model;
 pub mod store_buffer;
+pub mod talk;
 #[cfg(loom)]
 pub mod woven;

@@ -19,7 +19,8 @@ use crate::progress::Step;
 use crate::setup;
 use crate::toolchain::{RustFacts, STRUCTURED_LOG_LEVEL, rust_flags};
 
-const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+/// How long a build may take.
+pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Which of the two images.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -180,7 +181,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 }
 
 /// Held while images are built.
-fn lock() -> anyhow::Result<File> {
+pub(crate) fn lock() -> anyhow::Result<File> {
     std::fs::create_dir_all(guest_dir())?;
     let path = guest_dir().join("lock");
     let file = File::create(&path).with_context(|| format!("cannot write to {}", path.display()))?;

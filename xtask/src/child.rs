@@ -89,6 +89,33 @@ pub(crate) fn run_visibly(command: &mut Command, limit: Duration) -> anyhow::Res
     wait_or_kill(child, &name, limit)
 }
 
+/// Runs `from` and gives its output to `to`, at most for `limit`; both must succeed.
+pub(crate) fn pipe(from: &mut Command, to: &mut Command, limit: Duration) -> anyhow::Result<()> {
+    let (first, second) =
+        (from.get_program().to_string_lossy().into_owned(), to.get_program().to_string_lossy().into_owned());
+    check_interrupted()?;
+    let (mut stderr, mut stderr_of_first) = (anonymous_file("stderr")?, anonymous_file("stderr")?);
+    tie(from).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr_of_first.try_clone()?);
+    let mut writer = from.spawn().with_context(|| format!("cannot start {first}"))?;
+    let output = writer.stdout.take().map_or_else(Stdio::null, Stdio::from);
+    let reader = tie(to).stdin(output).stdout(Stdio::null()).stderr(stderr.try_clone()?).spawn();
+    let read = reader.with_context(|| format!("cannot start {second}")).and_then(|r| wait_or_kill(r, &second, limit));
+    let read = match read {
+        Ok(status) => status,
+        Err(error) => {
+            kill_group(&mut writer);
+            return Err(error);
+        }
+    };
+    let written = wait_or_kill(writer, &first, limit)?;
+    for (name, status, stderr) in [(first, written, &mut stderr_of_first), (second, read, &mut stderr)] {
+        if !status.success() {
+            bail!("{name} failed: {}", last_lines(&text_of(stderr)?, 1).concat());
+        }
+    }
+    Ok(())
+}
+
 fn wait_or_kill(mut child: Child, name: &str, limit: Duration) -> anyhow::Result<ExitStatus> {
     let begin = Instant::now();
     loop {
@@ -149,6 +176,21 @@ mod tests {
         let error = run(Command::new("sleep").arg("60"), Duration::from_millis(50), false).err().unwrap();
         assert!(error.to_string().contains("sleep did not finish"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_pipe_ends_with_both_or_says_which_failed() {
+        let sh = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let limit = Duration::from_secs(10);
+        pipe(&mut sh("echo out"), &mut sh("grep -q out"), limit).unwrap();
+        let error = |a: &str, b: &str, limit| pipe(&mut sh(a), &mut sh(b), limit).unwrap_err().to_string();
+        assert_eq!(error("echo no >&2; exit 1", "cat", limit), "sh failed: no");
+        assert_eq!(error("true", "echo no room >&2; exit 1", limit), "sh failed: no room");
+        assert!(error("sleep 60", "cat", Duration::from_millis(50)).contains("did not finish"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
 use crate::qemu::Launch;
 use crate::rows::Row;
+use crate::shared_memory::{CpuEvents, GuestMemory};
 
 /// One guest to run.
 pub(crate) struct Job {
@@ -29,6 +30,7 @@ pub(crate) struct Job {
 
 enum Event {
     Row(usize, Box<CellRow>),
+    Traced(usize, Vec<CellRow>, Vec<CpuEvents>),
     Ended(usize, anyhow::Result<Report>),
 }
 
@@ -62,6 +64,12 @@ pub(crate) trait Observer {
     fn cell(&mut self, row: &Row);
     /// A guest finished.
     fn ended(&mut self, job: &Job, report: &Report);
+    /// Whether the events of the checking image's guests are wanted.
+    fn wants_events(&self) -> bool {
+        false
+    }
+    /// How a guest ended, whichever way: its finished cells and what its rings still hold. Guests have the numbers of their jobs.
+    fn events(&mut self, _number: usize, _job: &Job, _cells: &[CellRow], _events: Vec<CpuEvents>) {}
 }
 
 /// Runs all jobs, in their order, and returns the rows, group by group. The first failure stops everything; rows of finished
@@ -75,6 +83,7 @@ pub(crate) fn run(
     let queue: Mutex<VecDeque<usize>> = Mutex::new((0..jobs.len()).collect());
     let stop = AtomicBool::new(false);
     let (send, receive) = mpsc::channel();
+    let wants_events = observer.wants_events();
     std::thread::scope(|scope| {
         for _ in 0..at_once.clamp(1, jobs.len().max(1)) {
             let (queue, stop, send) = (&queue, &stop, send.clone());
@@ -86,9 +95,22 @@ pub(crate) fn run(
                         return;
                     }
                     let stopped = || stop.load(Ordering::SeqCst);
-                    let on_row = &mut |row| drop(send.send(Event::Row(index, Box::new(row))));
+                    let traced = wants_events && jobs[index].kind == Kind::Checking;
+                    let (mut cells, mut events) = (Vec::new(), Vec::new());
+                    let on_row = &mut |row| {
+                        cells.extend(traced.then_some(row));
+                        let _ = send.send(Event::Row(index, Box::new(row)));
+                    };
+                    let at_end = &mut |memory: &GuestMemory| {
+                        if traced {
+                            events = memory.events().unwrap_or_default();
+                        }
+                    };
                     let result = Guest::start(jobs[index].launch.clone())
-                        .and_then(|guest| guest.supervise(patience, &stopped, on_row));
+                        .and_then(|guest| guest.supervise_and(patience, &stopped, on_row, at_end));
+                    if traced {
+                        let _ = send.send(Event::Traced(index, cells, events));
+                    }
                     if result.is_err() {
                         stop.store(true, Ordering::SeqCst);
                     }
@@ -115,6 +137,7 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     for event in events {
         match event {
             Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], *cell, observer)?,
+            Event::Traced(index, cells, events) => observer.events(index, &jobs[index], &cells, events),
             Event::Ended(index, Ok(report)) => {
                 let job = &jobs[index];
                 let collected = &mut all[job.group];

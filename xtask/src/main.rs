@@ -24,6 +24,7 @@ mod matrix;
 mod mutate;
 mod names;
 mod output;
+mod page;
 mod panic_report;
 mod parity;
 mod probe;
@@ -34,6 +35,7 @@ mod report;
 mod results_file;
 mod rows;
 mod run;
+mod scale;
 mod scenario;
 mod seeds;
 mod setup;
@@ -45,6 +47,7 @@ mod suite;
 mod table;
 mod test;
 mod toolchain;
+mod trace;
 mod violation;
 
 use clap::{Parser, Subcommand};
@@ -65,14 +68,17 @@ enum Command {
     Run(Box<run::Run>),
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
+    Report(page::Report),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
     Test(test::Test),
     Sim(sim::Sim),
+    Scale(scale::Scale),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
+    Linux(linux::Linux),
     Parity(parity::Parity),
     Barriers(barriers::Barriers),
     Bench(bench::Bench),
@@ -86,14 +92,17 @@ fn main() -> std::process::ExitCode {
         Command::Run(command) => command.run(),
         Command::Scenario(command) => command.run(),
         Command::Experiment(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Sim(command) => command.run(),
+        Command::Scale(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),
+        Command::Linux(command) => command.run(),
         Command::Parity(command) => command.run(),
         Command::Barriers(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kernel::record::event::Event;
-
 use crate::arch::Arch;
 use crate::build::{self, Kind, image_path};
 use crate::error::Interrupted;
@@ -15,6 +13,7 @@ use crate::guest::{Guest, KernelFault};
 use crate::qemu::{self, Launch};
 use crate::rows::Row;
 use crate::setup;
+use crate::shared_memory::CpuEvents;
 use crate::suite::Suite;
 
 /// A probe's guest is small; without progress for so long it hangs.
@@ -48,7 +47,7 @@ pub(crate) struct Outcome {
     /// How the kernel failed, in one sentence, if it did: a panic, a hang, a reset.
     pub(crate) fault: Option<String>,
     /// The last events of each CPU.
-    pub(crate) events: Vec<Vec<Event>>,
+    pub(crate) events: Vec<CpuEvents>,
 }
 
 impl Bench {

@@ -74,13 +74,15 @@ pub(crate) fn arguments(launch: &Launch) -> Vec<String> {
     all
 }
 
-fn quiet_args(serial: &Path) -> Vec<String> {
+/// No device, no window, no restart; the serial port as a file.
+pub(crate) fn quiet_args(serial: &Path) -> Vec<String> {
     // The serial port writes to a file, which never makes the guest wait: a pipe could, and then two runs would differ.
     let serial = format!("file:{}", serial.display());
     ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", &serial].map(String::from).to_vec()
 }
 
-fn engine_args(engine: Engine) -> Vec<String> {
+/// How the CPUs run.
+pub(crate) fn engine_args(engine: Engine) -> Vec<String> {
     match engine {
         Engine::Icount => ["-accel", "tcg", "-icount", "shift=0,sleep=off"].map(String::from).to_vec(),
         Engine::Mttcg => ["-accel", "tcg,thread=multi"].map(String::from).to_vec(),
@@ -92,7 +94,8 @@ fn memory_args(mib: u32, ram: &Path) -> Vec<String> {
     ["-m", &mib.to_string(), "-object", &backend, "-machine", "memory-backend=ram"].map(String::from).to_vec()
 }
 
-fn kernel_args(image: &Path, command_line: &str) -> Vec<String> {
+/// What is booted, and its command line.
+pub(crate) fn kernel_args(image: &Path, command_line: &str) -> Vec<String> {
     vec!["-kernel".into(), image.display().to_string(), "-append".into(), command_line.into()]
 }
 

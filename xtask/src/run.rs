@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use kernel::guard::Guard;
+use kernel::record::cell::CellRow;
 use kernel::suite::Mode;
 use kernel::workload::walker::WalkerClass;
 
@@ -21,7 +22,9 @@ use crate::report;
 use crate::results_file::ResultsFile;
 use crate::rows::{Row, SCHEMA, Setting, Summary};
 use crate::setup::{self, Qemu};
+use crate::shared_memory::CpuEvents;
 use crate::suite::{Engine, Hook, Suite};
+use crate::trace::{Recording, Trace, TraceOption};
 use crate::violation;
 
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
@@ -72,6 +75,8 @@ pub(crate) struct Run {
     /// Writes one JSON object a line, and a summary last
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    trace: TraceOption,
     /// Waits for a debugger at the first instruction (checking image, one architecture)
     #[arg(long)]
     gdb: bool,
@@ -110,8 +115,10 @@ impl Run {
         }
         let given =
             self.qemu.as_ref().map(|path| Ok::<_, anyhow::Error>((path, qemu::check_given(path)?))).transpose()?;
+        let trace = self.trace.begin()?;
         let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
-        let mut session = Session { setting: None, results, verbose: self.verbose, bar: None, first_output: None };
+        let mut session =
+            Session { setting: None, results, trace, verbose: self.verbose, bar: None, first_output: None };
         let prepared = self.prepare(&archs, kinds, given.map(|(path, version)| Qemu { path: path.clone(), version }));
         let rows = prepared.and_then(|qemus| self.boot(&archs, kinds, &suite, &qemus, &mut session));
         session.finish(rows, &archs)
@@ -312,6 +319,7 @@ impl Run {
 struct Session {
     setting: Option<Setting>,
     results: Option<ResultsFile>,
+    trace: Option<Trace>,
     verbose: bool,
     bar: Option<Cells>,
     /// The latest first output of any guest.
@@ -332,6 +340,15 @@ impl Observer for Session {
         }
     }
 
+    fn wants_events(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    fn events(&mut self, number: usize, job: &Job, cells: &[CellRow], events: Vec<CpuEvents>) {
+        let Some(trace) = &mut self.trace else { return };
+        trace.add(number, Recording::of(&job.launch, cells, events));
+    }
+
     fn ended(&mut self, job: &Job, report: &Report) {
         let strategy = job.launch.command_line.split(' ').next().unwrap_or_default();
         let name = format!("{} {} {strategy}", job.launch.arch.name(), job.kind.name());
@@ -348,6 +365,8 @@ impl Observer for Session {
 
 impl Session {
     fn finish(mut self, rows: anyhow::Result<Vec<Row>>, archs: &[Arch]) -> anyhow::Result<Outcome> {
+        // Before anything else: what a guest did that failed is wanted most.
+        let traced = self.trace.take().map_or(Ok(()), Trace::finish);
         let (rows, setting) = match (rows, self.setting.take()) {
             (Ok(rows), Some(setting)) => (rows, setting),
             (Ok(_), None) => anyhow::bail!("nothing was run"),
@@ -374,6 +393,7 @@ impl Session {
             })?;
         }
         printed?;
+        traced?;
         Ok(if unexpected == 0 { Outcome::Expected } else { Outcome::Unexpected })
     }
 }

@@ -25,7 +25,15 @@ impl Sim {
     /// Builds it and runs it; its status is this command's.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         let mut command = toolchain::cargo();
-        command.current_dir(repository()).args(["run", "--quiet", "--release", "--package", "arch-sim", "--"]);
+        command.current_dir(repository()).args([
+            "run",
+            "--quiet",
+            "--profile",
+            "explore",
+            "--package",
+            "arch-sim",
+            "--",
+        ]);
         match child::run_visibly(command.args(&self.options), LIMIT)?.code() {
             Some(0) => Ok(Outcome::Expected),
             Some(1) => Ok(Outcome::Unexpected),

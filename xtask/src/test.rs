@@ -16,8 +16,21 @@ use crate::soak::Soak;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 11] =
-    ["test", "--package", "tests", "--test", "qemu", "--test", "qemu_counts", "--test", "docs", "--test", "experiment"];
+const GUEST_TESTS: [&str; 13] = [
+    "test",
+    "--package",
+    "tests",
+    "--test",
+    "qemu",
+    "--test",
+    "qemu_counts",
+    "--test",
+    "docs",
+    "--test",
+    "experiment",
+    "--test",
+    "qemu_trace",
+];
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Runs the tests: on the host, and in QEMU on both architectures
@@ -40,6 +53,9 @@ impl Test {
             None => Arch::ALL.to_vec(),
         };
         let runner = keep_runner()?;
+        if self.arch.is_none() {
+            setup::try_browser()?;
+        }
         if self.arch.is_none() && !passed(&["test", "--workspace"], &[], &runner)? {
             return Ok(Outcome::Unexpected);
         }

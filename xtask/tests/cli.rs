@@ -145,3 +145,16 @@ fn program(name: &str, script: &str) -> PathBuf {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
+
+#[test]
+fn a_linux_that_is_not_possible_is_refused_before_anything_is_fetched() {
+    refused("linux --arch arm64", &["arm64", "\"aarch64\""]);
+    refused("linux --arch all --kernel newest", &["newest", "6.12"]);
+    refused("linux --arch all --workload munmap", &["munmap", "\"munmap_2m\""]);
+    refused("linux --arch all --mode contend", &["contend", "same, other, idle, spin"]);
+    refused("linux --arch all --smp 1", &["--smp 1", "2 to 64"]);
+    refused("linux --arch all --ops 12", &["--ops 12", "multiple of 8"]);
+    refused("linux --arch all --patience 0", &["--patience 0"]);
+    refused("linux --arch all --package x.deb", &["--package", "one architecture"]);
+    refused("linux --arch x86_64 --package no-such.deb", &["no-such.deb", "not a file"]);
+}

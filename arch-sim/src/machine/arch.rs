@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
+use kernel::atomic::Word;
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
 use kernel::task::user::UserEvent;
@@ -12,8 +13,10 @@ use kernel::upcall;
 use scripted::Scripted;
 
 use super::codec::Codec;
+use super::direction;
 use super::mmu::Leaf;
 use super::world::{RAM, world};
+use crate::explore::hub::{Access, Kind};
 
 /// A simulated machine; `TAGGED` like aarch64, else like x86_64.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +24,25 @@ pub struct Sim<const TAGGED: bool>;
 
 impl<const TAGGED: bool> Sim<TAGGED> {
     /// A place where anything may happen: the hardware acts, another CPU runs, an interrupt is taken.
-    fn point() {
+    fn point(next: Access) {
         let world = world();
+        if let Some(direction) = &world.direction {
+            return direction.stop_before::<TAGGED>(next);
+        }
         world.steps.set(world.steps.get() + 1);
         world.hardware_acts();
         if world.choose(16) == 0 {
             world.suspend();
         }
         Self::take_interrupts();
+    }
+
+    /// The MMU is about to be told something. Where interleavings are directed its caches hold all that they may by now, and no program notices what it is told.
+    fn hardware_point() {
+        match world().direction.is_some() {
+            true => world().fill(),
+            false => Self::point(Access::Pause),
+        }
     }
 
     /// Takes what is pending and not masked.
@@ -113,39 +127,57 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     }
 
     fn load_entry(slot: &AtomicU64) -> u64 {
-        Self::point();
+        if world().direction.is_some() {
+            return direction::load::<TAGGED>(Word::U64(slot));
+        }
+        Self::point(Access::Pause);
         slot.load(Ordering::Acquire)
     }
 
     fn store_entry(slot: &AtomicU64, raw: u64) {
-        Self::point();
+        if world().direction.is_some() {
+            return direction::store::<TAGGED>(Word::U64(slot), raw);
+        }
+        Self::point(Access::Pause);
         slot.store(raw, Ordering::Release);
     }
 
     fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
-        Self::point();
+        if world().direction.is_some() {
+            return direction::update::<TAGGED>(Word::U64(slot), &mut |_| Some(raw));
+        }
+        Self::point(Access::Pause);
         slot.swap(raw, Ordering::AcqRel)
     }
 
     fn replace_entry(slot: &AtomicU64, old: u64, new: u64) -> Result<u64, u64> {
-        Self::point();
+        if world().direction.is_some() {
+            let was = direction::update::<TAGGED>(Word::U64(slot), &mut |now| (now == old).then_some(new));
+            return if was == old { Ok(was) } else { Err(was) };
+        }
+        Self::point(Access::Pause);
         slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
     fn fence() {
-        Self::point();
+        Self::point(Access::Fence);
         fence(Ordering::SeqCst);
     }
 
     unsafe fn zero_frame(at: *mut u8) {
         let world = world();
         let frame = PhysAddr(at as u64 - world.ram as u64 + RAM);
+        if world.direction.is_some() {
+            world.fill();
+        }
         for (i, core) in world.cores.iter().enumerate() {
             let (leaf, above) = core.mmu.borrow().leads_to(frame);
             // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
             let booted = world.machine.get() != 0;
-            let lazy = booted && Self::machine().cpus[i].loaded.is_lazy();
-            let frozen = booted && Self::machine().cpus[i].vcpu.owes_a_flush();
+            let (lazy, frozen) = direction::unseen(|| {
+                let cpu = booted.then(|| Self::machine().cpus[i]);
+                (cpu.is_some_and(|cpu| cpu.loaded.is_lazy()), cpu.is_some_and(|cpu| cpu.vcpu.owes_a_flush()))
+            });
             if (above && !frozen) || (leaf && !lazy && !frozen) {
                 let what = if above { "a paging-structure cache" } else { "a TLB" };
                 world
@@ -159,13 +191,25 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     }
 
     fn irq_save() -> bool {
-        !world().core().masked.replace(true)
+        let enabled = Self::irqs_enabled();
+        if enabled {
+            if world().direction.is_some() {
+                Self::point(Access::Mask);
+            }
+            world().core().masked.set(true);
+        }
+        enabled
     }
 
     fn irq_restore(were_enabled: bool) {
         if were_enabled {
+            if world().direction.is_some() {
+                Self::point(Access::Unmask);
+            }
             world().core().masked.set(false);
-            Self::point();
+            if world().direction.is_none() {
+                Self::point(Access::Pause);
+            }
         }
     }
 
@@ -175,6 +219,9 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
 
     fn relax() {
         let world = world();
+        if world.direction.is_some() {
+            return Self::point(Access::Wait);
+        }
         world.steps.set(world.steps.get() + 1);
         world.hardware_acts();
         world.core().relaxed.set(true);
@@ -196,7 +243,11 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     }
 
     fn ring(target: &Cpu<Self>, bell: Doorbell) {
-        Self::point();
+        let kind = if bell == Doorbell::Call { Kind::Interrupt } else { Kind::Nmi };
+        Self::point(Access::Ring(target.id.index(), kind));
+        if world().direction.is_some() {
+            return;
+        }
         let core = &world().cores[target.id.index()];
         match bell {
             Doorbell::Call => core.call.set(true),
@@ -215,17 +266,17 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     unsafe fn init_root(_root: PhysAddr) {}
 
     unsafe fn load_root(root: PhysAddr, asid: Asid) {
-        Self::point();
+        Self::hardware_point();
         world().core().mmu.borrow_mut().load(Some((root, asid.0)), TAGGED);
     }
 
     unsafe fn load_kernel_root() {
-        Self::point();
+        Self::hardware_point();
         world().core().mmu.borrow_mut().load(None, TAGGED);
     }
 
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
-        Self::point();
+        Self::hardware_point();
         let world = world();
         world.note(what.start);
         world.core().mmu.borrow_mut().invalidate(asid.0, what, world.hardware.all_levels);
@@ -233,13 +284,24 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     }
 
     fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
-        Self::point();
+        Self::hardware_point();
         let world = world();
         world.note(what.start);
         for (i, core) in world.cores.iter().enumerate() {
             if world.hardware.shareable || i == world.current.get() {
                 core.mmu.borrow_mut().arriving.push((asid.0, *what));
             }
+        }
+        if world.direction.is_some() {
+            // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
+            world.fill();
+            for core in world.cores.iter().filter(|_| world.hardware.completion) {
+                let mut mmu = core.mmu.borrow_mut();
+                for (asid, what) in std::mem::take(&mut mmu.arriving) {
+                    mmu.invalidate(asid, &what, world.hardware.all_levels);
+                }
+            }
+            return 1;
         }
         while world.hardware.completion && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
             Self::relax();
@@ -248,13 +310,13 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     }
 
     fn read_user(va: VirtAddr) -> Result<u64, UserFault> {
-        Self::point();
+        Self::point(Access::Pause);
         let pa = Self::translate(va, false)?;
         Ok(Self::word(pa).load(Ordering::Relaxed))
     }
 
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
-        Self::point();
+        Self::point(Access::Pause);
         let pa = Self::translate(va, true)?;
         Self::word(pa).store(value, Ordering::Relaxed);
         Ok(())

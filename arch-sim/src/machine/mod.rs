@@ -12,11 +12,17 @@
 
 mod arch;
 mod codec;
+mod directed;
+mod direction;
 mod mmu;
+pub mod prove;
+pub mod recording;
 mod run;
+pub mod scope;
 mod world;
 
 pub use arch::Sim;
 pub use codec::Codec;
+pub use directed::Directed;
 pub use run::{Execution, RunError, run};
 pub use world::Hardware;

@@ -1,7 +1,7 @@
 //! One execution: boots the kernel on a simulated machine and runs a suite, by the choices of a seed.
 
 use std::alloc::{Layout, alloc_zeroed};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
@@ -14,10 +14,10 @@ use kernel::record::shared::Shared;
 use kernel::smp::cpu::Cpu;
 
 use super::arch::Sim;
-use super::world::{Core, Hardware, RAM, RAM_BYTES, World, enter, leave, world};
+use super::world::{Hardware, RAM, RAM_BYTES, World, enter, leave, world};
 
 /// Bytes of a coroutine's stack.
-const STACK: usize = 1 << 20;
+pub(super) const STACK: usize = 1 << 20;
 /// Steps after which a run is taken for stuck.
 const MOST_STEPS: u64 = 2_000_000_000;
 
@@ -49,7 +49,7 @@ pub enum RunError {
 }
 
 /// Guards are taken away for the whole process, so one execution at a time.
-static ONE: Mutex<()> = Mutex::new(());
+pub(super) static ONE: Mutex<()> = Mutex::new(());
 
 /// Boots `cpus` CPUs and runs the suite of `command_line`, scheduled by `seed`.
 pub fn run<const TAGGED: bool>(
@@ -60,20 +60,7 @@ pub fn run<const TAGGED: bool>(
 ) -> Result<Execution, RunError> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let shared: &'static Shared = Box::leak(Box::new(Shared::new()));
-    let world = World {
-        ram: arena(),
-        machine: Cell::new(0),
-        cores: (0..cpus).map(|_| Core::default()).collect(),
-        current: Cell::new(0),
-        started: RefCell::new(vec![0]),
-        exit: Cell::new(None),
-        steps: Cell::new(0),
-        trace: Cell::new(0xcbf2_9ce4_8422_2325),
-        seed: Cell::new(seed),
-        findings: RefCell::new(Vec::new()),
-        lately: RefCell::new(Vec::new()),
-        hardware,
-    };
+    let world = World::new(arena(), cpus, seed, hardware, None);
     enter(&world);
     let result = schedule::<TAGGED>(&world, cpus, command_line, shared);
     leave();
@@ -98,11 +85,15 @@ fn message(shared: &Shared) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-type Strand = Coroutine<(), (), (), DefaultStack>;
+pub(super) type Strand = Coroutine<(), (), (), DefaultStack>;
 
 /// A coroutine for one CPU, which runs `body`.
 fn strand(index: usize, body: impl FnOnce() + 'static) -> Strand {
-    let stack = DefaultStack::new(STACK).expect("the host has memory for a stack");
+    strand_on(DefaultStack::new(STACK).expect("the host has memory for a stack"), index, body)
+}
+
+/// The same, on this stack.
+pub(super) fn strand_on(stack: DefaultStack, index: usize, body: impl FnOnce() + 'static) -> Strand {
     Coroutine::with_stack(stack, move |yielder, ()| {
         let core = &world().cores[index];
         core.yielder.set(yielder as *const corosensei::Yielder<(), ()> as usize);
@@ -188,7 +179,7 @@ fn exit(code: ExitCode) -> ! {
 }
 
 /// Host memory for RAM: allocated once per thread, since one execution has ended before the next begins.
-fn arena() -> *mut u8 {
+pub(super) fn arena() -> *mut u8 {
     thread_local! {
         static ARENA: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
     }

@@ -6,6 +6,9 @@ use corosensei::Yielder;
 use kernel::addr::{PhysAddr, VirtAddr};
 use kernel::boot::ExitCode;
 
+use crate::explore::hub::Kind;
+
+use super::direction::Direction;
 use super::mmu::Mmu;
 
 /// First byte of RAM.
@@ -42,6 +45,8 @@ pub(super) struct Core {
     pub(super) asleep: Cell<bool>,
     /// It waits for another: it does not want to be chosen again at once.
     pub(super) relaxed: Cell<bool>,
+    /// It is to run a handler of this kind before it goes on.
+    pub(super) handler: Cell<Option<Kind>>,
     pub(super) mmu: RefCell<Mmu>,
 }
 
@@ -67,6 +72,8 @@ pub(super) struct World {
     /// Addresses that were used or invalidated lately: where speculation goes.
     pub(super) lately: RefCell<Vec<VirtAddr>>,
     pub(super) hardware: Hardware,
+    /// Who decides what comes next, if it is not the seed.
+    pub(super) direction: Option<Direction>,
 }
 
 thread_local! {
@@ -93,6 +100,25 @@ pub(super) fn leave() {
 }
 
 impl World {
+    /// A machine of `cpus` CPUs before anything has run.
+    pub(super) fn new(ram: *mut u8, cpus: usize, seed: u64, hardware: Hardware, direction: Option<Direction>) -> World {
+        World {
+            ram,
+            machine: Cell::new(0),
+            cores: (0..cpus).map(|_| Core::default()).collect(),
+            current: Cell::new(0),
+            started: RefCell::new(vec![0]),
+            exit: Cell::new(None),
+            steps: Cell::new(0),
+            trace: Cell::new(0xcbf2_9ce4_8422_2325),
+            seed: Cell::new(seed),
+            findings: RefCell::new(Vec::new()),
+            lately: RefCell::new(Vec::new()),
+            hardware,
+            direction,
+        }
+    }
+
     /// The next choice, below `n`: SplitMix64 (Steele, Lea, Flood 2014).
     pub(super) fn choose(&self, n: u64) -> u64 {
         let state = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -149,6 +175,21 @@ impl World {
             let from_cache = self.choose(2) == 0;
             mmu.walk(va, from_cache, |pa| self.read(pa));
         }
+    }
+
+    /// Every CPU caches all that it could have cached by now of the addresses that matter: the worst case, since what is cached hinders nobody.
+    pub(super) fn fill(&self) {
+        for core in &self.cores {
+            let mut mmu = core.mmu.borrow_mut();
+            for va in self.lately.borrow().iter() {
+                mmu.fill(*va, |pa| self.read_if_ram(pa));
+            }
+        }
+    }
+
+    /// Eight bytes at `pa`; 0, an absent entry, where there is no RAM: a cached entry may lead to a table that is none any more.
+    pub(super) fn read_if_ram(&self, pa: PhysAddr) -> u64 {
+        if (RAM..RAM + RAM_BYTES as u64).contains(&pa.0) { self.read(pa) } else { 0 }
     }
 
     /// Remembers an address for speculation.

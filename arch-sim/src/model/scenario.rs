@@ -1,5 +1,6 @@
 //! What one exploration is about: how many CPUs, which operation, how its flush travels, who walks, and which guards are taken away.
 
+pub use kernel::sync::Publication;
 use kernel::sync::{Ask, Decision, Setting, View};
 use kernel::tlb::transport::TransportId;
 use kernel::workload::walker::WalkerClass;
@@ -62,19 +63,6 @@ impl Operation {
             _ => 1,
         }
     }
-}
-
-/// How a walk shows itself in its CPU's slot.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Publication {
-    /// Not at all.
-    None,
-    /// A store that nothing orders before the first read.
-    Store,
-    /// A store and a full barrier.
-    StoreFence,
-    /// An exchange, which is a full barrier.
-    Exchange,
 }
 
 /// What is taken away, or built wrong.

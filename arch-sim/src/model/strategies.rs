@@ -1,10 +1,10 @@
 //! The kernel's strategies, as the model needs them: their code, and how their walks show themselves.
 
+use kernel::arch::Arch;
 use kernel::record::cell::Verdict;
-use kernel::sync::{self, Ask, Decision, Setting, View};
+use kernel::sync::{self, Ask, Decision, Entry, Publication, Setting, Strategy, View};
 
 use super::nowhere::Nowhere;
-use super::scenario::Publication;
 
 /// One strategy of the kernel's list.
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +21,21 @@ pub struct Listed {
     pub nested_restores: bool,
 }
 
-/// How the walks of the strategy of this name show themselves.
-fn publication(name: &str) -> Publication {
-    match name {
-        "targeted" | "targeted-v4" => Publication::StoreFence,
-        "targeted-xchg" => Publication::Exchange,
-        _ => Publication::None,
+impl Listed {
+    fn from_entry<A: Arch>(entry: &Entry<A>) -> Listed {
+        Listed {
+            name: entry.name,
+            decide: entry.decide,
+            promises: entry.promises,
+            publication: entry.publishes,
+            nested_restores: entry.restores,
+        }
     }
-}
 
-/// Whether its walks keep what the walk below them shows.
-fn restores(name: &str) -> bool {
-    matches!(name, "targeted" | "targeted-xchg")
+    /// A strategy that is in no list.
+    pub fn of<S: Strategy>() -> Listed {
+        Listed::from_entry(&Entry::<Nowhere>::of::<S>())
+    }
 }
 
 /// All strategies whose walks hold tables, in the kernel's order.
@@ -41,12 +44,11 @@ pub fn listed() -> Vec<Listed> {
         .iter()
         // Its walks hold translations, not tables: they are not the walks of this model. Theirs is in `tests/tests/self_map_model.rs`.
         .filter(|entry| !entry.self_map)
-        .map(|entry| Listed {
-            name: entry.name,
-            decide: entry.decide,
-            promises: entry.promises,
-            publication: publication(entry.name),
-            nested_restores: restores(entry.name),
-        })
+        .map(Listed::from_entry)
         .collect()
+}
+
+/// All strategies, in the kernel's order.
+pub fn everyone() -> Vec<Listed> {
+    sync::all::<Nowhere>().iter().map(Listed::from_entry).collect()
 }

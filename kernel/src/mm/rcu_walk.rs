@@ -12,6 +12,7 @@ use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::table::Table;
 use crate::oracle::ghost;
 use crate::pause;
+use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -21,6 +22,7 @@ pub fn count_leaves<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, 
     ghost::begin(cpu, mm, start);
     let leaves = in_section(cpu, mm, start, count);
     ghost::release(cpu);
+    cpu.events.write(EventKind::WalkEnd, mm.id, start.0, leaves as u64);
     leaves
 }
 

@@ -120,6 +120,8 @@ pub(super) fn settle<A: Arch>(
         shared.table.frame().set_state(crate::mm::frame::FrameState::Table);
         if shared.table.frame().sharers() > 1 {
             shared.left_behind = shared.left_behind.union(&unreached);
+            let (frame, sharers) = (shared.table.pfn().0.into(), shared.table.frame().sharers().into());
+            cpu.events.write(EventKind::StillLinked, mm.id, frame, sharers);
             continue;
         }
         left_behind = left_behind.union(&shared.left_behind);

@@ -379,6 +379,7 @@ pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'
             return true;
         }
     }
+    cpu.events.write(EventKind::Drained, ask.party.mm, table.pfn().0.into(), 0);
     pause!(cpu, SyncEnd);
     false
 }

@@ -131,6 +131,12 @@ impl<A: Arch> TableGuard<A> {
     pub fn set(&mut self, level: Level, va: VirtAddr, raw: u64) {
         let slot = self.table.slot(va.index(level));
         debug_assert!(A::load_entry(slot) == 0 && raw != 0, "entry for {va} is in use");
+        if cfg!(feature = "checking")
+            && let Entry::Table(pa) = A::Codec::decode(level, raw)
+        {
+            let owner = self.table.frame().owner();
+            A::this_cpu().events.write(EventKind::Link, owner, pa.pfn().0.into(), va.0);
+        }
         A::store_entry(slot, raw);
         self.table.frame().add_population(1);
     }

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_f
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::atomic;
 use crate::mm::address_space::Mm;
 use crate::mm::table::Table;
 use crate::oracle::{self, value};
@@ -93,7 +94,7 @@ pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
         note.address.store(start.0, Ordering::Relaxed);
         note.since.store(A::instructions(), Ordering::Relaxed);
         note.walk.store(walk, Ordering::Relaxed);
-        cpu.events.write(EventKind::WalkBegin, mm.id, start.0, 0);
+        cpu.events.write(EventKind::WalkBegin, mm.id, start.0, (!A::irqs_enabled()).into());
     }
 }
 
@@ -153,6 +154,7 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
 #[doc(hidden)]
 pub fn release<A: Arch>(cpu: &Cpu<A>) {
     if cfg!(feature = "checking") {
+        atomic::mark(&cpu.ghost, true);
         for hold in &cpu.ghost.innermost().holds {
             hold.store(NONE, Ordering::Relaxed);
         }
@@ -195,6 +197,7 @@ pub(crate) fn judge<A: Arch>(
         if other.id == cpu.id {
             continue;
         }
+        atomic::mark(&other.ghost, false);
         if let Some(note) = holder(other, table.pfn(), &concerns) {
             let va = VirtAddr(note.address.load(Ordering::Relaxed));
             oracle::report(cpu, of_note(cpu, other, note, table.pfn(), kind, va));

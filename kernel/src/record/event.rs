@@ -18,6 +18,11 @@ pub struct Event {
     pub b: u64,
 }
 
+/// A cause beside those of [`crate::ledger::Cause`]: an NMI plays a broadcast.
+pub const BY_NMI: u64 = 5;
+/// Stands for a CPU where the writer does not know which.
+pub const UNNAMED: u64 = u64::MAX;
+
 /// Bytes of one [`Event`].
 pub const EVENT_BYTES: usize = core::mem::size_of::<Event>();
 
@@ -45,7 +50,7 @@ event_kinds! {
     CellStart = 1, "cell {a} begins";
     /// A cell ended: `a` its index, `b` violations.
     CellEnd = 2, "cell {a} ends with {b} violations";
-    /// A walk begins: `a` its first address.
+    /// A walk begins: `a` its first address, `b` 1 if interrupts are masked, 0 if they are not.
     WalkBegin = 3, "walk begins at {a}";
     /// A walk took a pointer to a table: `a` the table's frame, `b` the address walked to.
     WalkHolds = 4, "walk to {b} holds table {a}";
@@ -71,12 +76,40 @@ event_kinds! {
     Free = 14, "frame {a} freed";
     /// An unlinked table was put back unchanged: `a` its frame, `b` the address.
     Relink = 15, "table {a} put back";
-    /// A call's interrupt handler ran a request: `a` the cause, `b` the initiator.
+    /// An interrupt handler did what it was asked for: `a` the cause ([`crate::ledger::Cause`] or [`BY_NMI`]), `b` the initiator, or [`UNNAMED`].
     Acknowledge = 16, "acknowledged cause {a} to cpu {b}";
     /// The oracle found a violation: `a` the frame (0: it is of an address), `b` the CPU that held it.
     Violation = 17, "VIOLATION: frame {a} still held by cpu {b}";
-    /// A pause point was passed: `a` its number.
-    Pause = 18, "pause point {a}";
+    /// A scenario holds the CPU at a pause point: `a` its number.
+    Pause = 18, "held at pause point {a}";
     /// The CPU loaded an mm.
     Switch = 19, "mm loaded";
+    /// The window of an operation opens: `a` its number in the cell.
+    OperationBegin = 20, "operation {a} begins";
+    /// It closes: `a` its number in the cell.
+    OperationEnd = 21, "operation {a} ends";
+    /// Another CPU is asked to run a handler: `a` the cause as in [`EventKind::Acknowledge`], `b` the target.
+    Interrupt = 22, "interrupts cpu {b}, cause {a}";
+    /// An interrupt handler begins: `a` 0 for the call doorbell, 1 for the NMI.
+    HandlerBegin = 23, "handler begins";
+    /// It ends: `a` as at its beginning.
+    HandlerEnd = 24, "handler ends";
+    /// A wait whose condition did not hold at once: `a` for what, a [`crate::record::shared::Doing`].
+    WaitBegin = 25, "waits";
+    /// It ends: `a` as at its beginning.
+    WaitEnd = 26, "waits no longer";
+    /// Interrupts are masked, outside of walks and handlers.
+    MaskBegin = 27, "interrupts off";
+    /// They are as they were before.
+    MaskEnd = 28, "interrupts on";
+    /// A table was linked: `a` its frame, `b` the address of the entry.
+    Link = 29, "table {a} linked at {b}";
+    /// What the strategy asked for was done, the table may be used again: `a` its frame.
+    Drained = 30, "table {a} drained";
+    /// One mm left a shared table that others still link: `a` its frame, `b` how many.
+    StillLinked = 31, "table {a} still linked by {b}";
+    /// The hypervisor takes the CPU away.
+    Freeze = 32, "frozen by the hypervisor";
+    /// It gives the CPU back.
+    Resume = 33, "resumed by the hypervisor";
 }

@@ -12,12 +12,19 @@ pub struct RingHeader {
     pub capacity: AtomicU64,
     /// Bytes ever written.
     pub written: AtomicU64,
+    /// Records that were not written because they would have come in the middle of another.
+    pub dropped: AtomicU64,
 }
 
 impl RingHeader {
     /// A ring that is not there yet.
     pub const fn new() -> RingHeader {
-        RingHeader { at: AtomicU64::new(0), capacity: AtomicU64::new(0), written: AtomicU64::new(0) }
+        RingHeader {
+            at: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
     }
 
     /// How many bytes at the start of the stream are no longer there.

@@ -14,6 +14,7 @@ use crate::mm::unmap::dontneed;
 use crate::oracle::{self, ghost, value};
 use crate::pause;
 use crate::record::cell::{CellRow, ViolationKind};
+use crate::record::event::EventKind;
 use crate::record::shared::Doing;
 use crate::scenario::script::{MAX_PAGES, Role, Script};
 use crate::scenario::stage;
@@ -149,7 +150,9 @@ fn play<A: Arch>(
             machine.stage.open(cast.script, A::instructions());
             stage::enter(cpu);
         }
+        cpu.events.write(EventKind::OperationBegin, 0, op, 0);
         let result = scene.operate(cpu, op);
+        cpu.events.write(EventKind::OperationEnd, 0, op, 0);
         if scripted {
             stage::leave(cpu);
             let mut wait = Wait::new(cpu, Doing::WaitWorkload);

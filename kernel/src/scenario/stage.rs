@@ -7,11 +7,13 @@
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arch::Arch;
+use crate::record::event::EventKind;
 use crate::record::shared::Doing;
 use crate::record::step::{StepOutcome, StepRecord};
 use crate::scenario::Point;
 use crate::scenario::script::{Goal, MAX_ACTORS, MAX_STEPS, Script};
 use crate::smp::cpu::Cpu;
+use crate::smp::irq;
 use crate::smp::rcu;
 use crate::tlb::transport::paravirt;
 
@@ -177,6 +179,7 @@ pub fn reach<A: Arch>(cpu: &Cpu<A>, point: Point) {
         if goal != point as u32 {
             return;
         }
+        cpu.events.write(EventKind::Pause, 0, point as u64, 0);
         stage.end_step(StepOutcome::Reached, 0, A::instructions());
     }
     await_turn(cpu, me, false);
@@ -230,7 +233,7 @@ fn await_turn<A: Arch>(cpu: &Cpu<A>, me: usize, calm: bool) {
 
 /// The hypervisor takes the CPU away, until its actor's next step or until an interrupt for it comes.
 fn freeze<A: Arch>(cpu: &Cpu<A>, me: usize) {
-    let enabled = A::irq_save();
+    let enabled = irq::mask(cpu);
     paravirt::freeze(cpu);
     let mut rounds = 0;
     while A::machine().stage.turn().is_some_and(|(whose, _)| whose != me) && !cpu.inbox.is_raised() && rounds < BOUND {
@@ -238,5 +241,5 @@ fn freeze<A: Arch>(cpu: &Cpu<A>, me: usize) {
         rounds += 1;
     }
     paravirt::resume(cpu);
-    A::irq_restore(enabled);
+    irq::unmask(cpu, enabled);
 }

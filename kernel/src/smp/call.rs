@@ -104,6 +104,7 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
     for id in targets.iter() {
         let target = machine.cpu(id);
         cpu.ledger.wanted(cause, 1);
+        cpu.events.write(EventKind::Interrupt, 0, cause as u64, id.0.into());
         // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
         target.inbox.from.insert(cpu.id, Ordering::Release);
         // A full barrier on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
@@ -144,6 +145,7 @@ fn first_waiting<A: Arch>(initiator: CpuId, targets: &CpuMask) -> Option<CpuId> 
 
 /// Serves all requests that wait for this CPU. Called from the call interrupt, with interrupts masked.
 pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
+    cpu.events.write(EventKind::HandlerBegin, 0, 0, 0);
     // AcqRel: see `call_many`; whoever enters itself after this exchange rings again.
     cpu.inbox.raised.swap(false, Ordering::AcqRel);
     acknowledge_generation(cpu);
@@ -162,4 +164,5 @@ pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
         // Release: pairs with the initiator's acquire of zero. After it the request is no longer ours.
         request.remaining.fetch_sub(1, Ordering::Release);
     }
+    cpu.events.write(EventKind::HandlerEnd, 0, 0, 0);
 }

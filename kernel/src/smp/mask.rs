@@ -121,7 +121,7 @@ impl AtomicCpuMask {
 
     /// Adds `cpu`; says whether it was in already. The caller's ordering: see each use for what it pairs with.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[cfg_attr(any(loom, feature = "observed"), track_caller)]
     pub fn insert(&self, cpu: CpuId, order: Ordering) -> bool {
         let bit = 1 << (cpu.index() % 64);
         self.words[cpu.index() / 64].fetch_or(bit, order) & bit != 0
@@ -129,7 +129,7 @@ impl AtomicCpuMask {
 
     /// Removes `cpu`.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[cfg_attr(any(loom, feature = "observed"), track_caller)]
     pub fn remove(&self, cpu: CpuId, order: Ordering) {
         self.words[cpu.index() / 64].fetch_and(!(1 << (cpu.index() % 64)), order);
     }
@@ -142,7 +142,7 @@ impl AtomicCpuMask {
 
     /// A copy. Words are read one by one.
     #[inline]
-    #[cfg_attr(loom, track_caller)]
+    #[cfg_attr(any(loom, feature = "observed"), track_caller)]
     pub fn load(&self, order: Ordering) -> CpuMask {
         let mut mask = CpuMask::EMPTY;
         for (to, from) in mask.words.iter_mut().zip(&self.words) {
@@ -162,7 +162,7 @@ impl AtomicCpuMask {
     }
 
     /// Replaces the set.
-    #[cfg_attr(loom, track_caller)]
+    #[cfg_attr(any(loom, feature = "observed"), track_caller)]
     pub fn store(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words) {
             word.store(value, order);

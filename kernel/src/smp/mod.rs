@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod cpu;
+pub mod irq;
 pub mod lock;
 pub mod mask;
 pub mod nmi;

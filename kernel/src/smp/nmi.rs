@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_
 use crate::addr::Pfn;
 use crate::arch::Arch;
 use crate::mm::page;
+use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::tlb::transport::nmi;
@@ -58,10 +59,16 @@ impl Nmi {
 /// The NMI.
 pub(crate) fn enter<A: Arch>(cpu: &'static Cpu<A>) {
     cpu.ledger.nmis.add(1);
+    cpu.events.write(EventKind::HandlerBegin, 0, 1, 0);
     nmi::handle(cpu);
-    if cpu.nmi.walk.load(Ordering::Relaxed) == 0 {
-        return;
+    if cpu.nmi.walk.load(Ordering::Relaxed) != 0 {
+        walk(cpu);
     }
+    cpu.events.write(EventKind::HandlerEnd, 0, 1, 0);
+}
+
+/// Walks, if somebody has asked for it.
+fn walk<A: Arch>(cpu: &'static Cpu<A>) {
     // Acquire: pairs with the release of who asked.
     let what = cpu.nmi.walk.swap(0, Ordering::AcqRel);
     if what == 0 {

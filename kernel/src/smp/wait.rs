@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::CpuId;
 use crate::arch::Arch;
+use crate::record::event::EventKind;
 use crate::record::shared::Doing;
 use crate::scenario;
 use crate::smp::cpu::Cpu;
@@ -37,6 +38,9 @@ impl<A: Arch> Wait<A> {
         rcu::quiescent(self.cpu);
         scenario::waits(self.cpu, self.doing);
         self.rounds += 1;
+        if self.rounds == 1 {
+            self.cpu.events.write(EventKind::WaitBegin, 0, self.doing as u64, 0);
+        }
         if self.rounds.is_multiple_of(VISIBLE) {
             self.cold(whom());
         }
@@ -58,6 +62,9 @@ impl<A: Arch> Wait<A> {
     /// Ends the wait.
     #[inline]
     pub fn done(self) {
+        if self.rounds > 0 {
+            self.cpu.events.write(EventKind::WaitEnd, 0, self.doing as u64, 0);
+        }
         if self.rounds >= VISIBLE {
             self.cpu.status.doing.store(self.before, Ordering::Relaxed);
             self.cpu.status.waits_for.store(u32::MAX, Ordering::Relaxed);

@@ -172,6 +172,20 @@ impl Predicted {
     }
 }
 
+/// How walks show themselves in their CPU's [`WalkSlot`], for models, on whose CPUs [`Strategy::walk_begin`] does not run: what it does there, in a word. The slot says the number of the mm that is
+/// walked, or `u64::MAX` where a CPU walks more than one; 0 is no walk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Publication {
+    /// Not at all.
+    None,
+    /// By a store that nothing orders before the first read.
+    Store,
+    /// By a store and a full barrier.
+    StoreFence,
+    /// By an exchange, which is a full barrier.
+    Exchange,
+}
+
 /// A rule: see the head of this module.
 pub trait Strategy: 'static {
     /// As on the command line.
@@ -181,6 +195,12 @@ pub trait Strategy: 'static {
 
     /// Its walks read through the recursive mapping ([`crate::mm::self_walk`]), and flushes cover that ([`crate::mm::self_map`]).
     const SELF_MAP: bool = false;
+
+    /// What [`Strategy::walk_begin`] does, in a word.
+    const PUBLISHES: Publication = Publication::None;
+
+    /// A walk that is begun inside another, by an NMI, shows both, and [`Strategy::walk_end`] puts back what was shown before.
+    const RESTORES: bool = false;
 
     /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or refused.
     fn promises(setting: Setting) -> Verdict;
@@ -265,6 +285,10 @@ pub struct Entry<A: Arch> {
     pub halves: store_buffer::Halves<A>,
     /// [`Strategy::SELF_MAP`].
     pub self_map: bool,
+    /// [`Strategy::PUBLISHES`].
+    pub publishes: Publication,
+    /// [`Strategy::RESTORES`].
+    pub restores: bool,
     /// `get_user_pages_fast`, compiled for it.
     pub get_user_pages_fast: WalkFn<A>,
     /// `pin_user_pages_fast`, compiled for it.
@@ -283,6 +307,8 @@ impl<A: Arch> Entry<A> {
             decide: S::decide,
             halves: store_buffer::Halves::of::<S>(),
             self_map: S::SELF_MAP,
+            publishes: S::PUBLISHES,
+            restores: S::RESTORES,
             get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
             pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
         }

@@ -9,7 +9,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, LookBarrier, Predicted, Round, Setting, Strategy, View, cpus_where};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, cpus_where};
 use crate::arch::Arch;
 use crate::atomic::fence;
 use crate::guard;
@@ -62,6 +62,8 @@ pub(super) fn predicts(round: &Round) -> Option<Predicted> {
 impl Strategy for Targeted {
     const NAME: &'static str = "targeted";
     const ABOUT: &'static str = "interrupt the CPUs that may walk the table, by what walks publish (v4 repaired)";
+    const PUBLISHES: Publication = Publication::StoreFence;
+    const RESTORES: bool = true;
 
     fn promises(setting: Setting) -> Verdict {
         promises(setting)

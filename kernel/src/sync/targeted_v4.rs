@@ -10,7 +10,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, LookBarrier, Predicted, Round, Setting, Strategy, View, cpus_where, none};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, cpus_where, none};
 use crate::arch::Arch;
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
@@ -33,6 +33,7 @@ const POSTED: LookBarrier = LookBarrier::Reads;
 impl Strategy for TargetedV4 {
     const NAME: &'static str = "targeted-v4";
     const ABOUT: &'static str = "interrupt the CPUs that have published a walk of this mm (v4, as posted)";
+    const PUBLISHES: Publication = Publication::StoreFence;
 
     fn promises(setting: Setting) -> Verdict {
         if property(setting.transport) {

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, LookBarrier, Predicted, Round, Setting, Strategy, View, targeted};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, targeted};
 use crate::arch::Arch;
 use crate::mm::address_space::Mm;
 use crate::record::cell::Verdict;
@@ -17,6 +17,8 @@ pub struct TargetedXchg;
 impl Strategy for TargetedXchg {
     const NAME: &'static str = "targeted-xchg";
     const ABOUT: &'static str = "as targeted, published by one exchange instead of a store and a barrier";
+    const PUBLISHES: Publication = Publication::Exchange;
+    const RESTORES: bool = true;
 
     fn promises(setting: Setting) -> Verdict {
         targeted::promises(setting)

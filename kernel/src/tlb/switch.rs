@@ -18,6 +18,7 @@ use crate::mm::address_space::Mm;
 use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
+use crate::smp::irq;
 
 /// Shown while a CPU changes over: it may hold translations of the old mm and of the new one.
 pub const SWITCHING: u32 = u32::MAX;
@@ -64,7 +65,7 @@ impl Loaded {
 
 /// Loads `mm` on this CPU, which may walk it from then on. The caller keeps the mm alive until it is unloaded.
 pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
-    let enabled = A::irq_save();
+    let enabled = irq::mask(cpu);
     let loaded = &cpu.loaded;
     if loaded.mm.load(Ordering::Relaxed) == mm.id {
         if loaded.lazy.swap(false, Ordering::Relaxed) {
@@ -84,7 +85,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
                 loaded.set_generation(generation);
             }
         }
-        A::irq_restore(enabled);
+        irq::unmask(cpu, enabled);
         return;
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
@@ -114,12 +115,12 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     // Release: whoever sees the mm here sees the state above.
     loaded.mm.store(mm.id, Ordering::Release);
     cpu.events.write(EventKind::Switch, mm.id, 0, 0);
-    A::irq_restore(enabled);
+    irq::unmask(cpu, enabled);
 }
 
 /// Unloads whatever mm is loaded. Where translations are not tagged, none of it is left.
 pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
-    let enabled = A::irq_save();
+    let enabled = irq::mask(cpu);
     if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
         cpu.loaded.mm.store(SWITCHING, Ordering::Release);
         if A::ASIDS > 1 {
@@ -136,7 +137,7 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
         cpu.loaded.mm.store(NO_MM, Ordering::Release);
         cpu.loaded.pointer.store(0, Ordering::Relaxed);
     }
-    A::irq_restore(enabled);
+    irq::unmask(cpu, enabled);
 }
 
 /// Tagged translations outlive a switch. If flushes of the mm that is being unloaded were skipped here because it was lazy, they are made up for now: when it is

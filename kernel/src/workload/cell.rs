@@ -200,12 +200,14 @@ fn operate<A: Arch>(
                 A::relax();
             }
         }
+        cpu.events.write(EventKind::OperationBegin, 0, op, 0);
         let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
         counted.instructions += A::instructions() - began;
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
+        cpu.events.write(EventKind::OperationEnd, 0, op, 0);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);

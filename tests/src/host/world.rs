@@ -71,7 +71,7 @@ impl<A: Arch> World<A> {
         let areas: Vec<&'static Cpu<A>> = (0..cpus)
             .map(|i| {
                 let id = CpuId(i as u16);
-                let events = EventRing::new(id, &rings[i].0, &rings[i].1, A::instructions);
+                let events = EventRing::new::<A>(id, &rings[i].0, &rings[i].1);
                 &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], events)))
             })
             .collect();

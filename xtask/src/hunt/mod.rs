@@ -3,7 +3,6 @@
 mod emitters;
 mod pairs;
 mod shrink;
-mod timeline;
 
 use std::time::{Duration, Instant};
 
@@ -24,11 +23,12 @@ use crate::rows::Row;
 use crate::seeds::Seeds;
 use crate::suite::{Engine, Hook, Suite};
 use crate::table::{grouped, paragraph};
+use crate::trace::timeline::Timeline;
+use crate::trace::{Recording, TraceOption};
 use crate::violation;
 
 use pairs::Pairs;
 use shrink::{Case, Wrong};
-use timeline::Timeline;
 
 /// Searches seeds for a violation and tells the smallest one that it finds as a timeline
 ///
@@ -74,6 +74,8 @@ pub(crate) struct Hunt {
     /// Shows what was found as it was found
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    trace: TraceOption,
 }
 
 /// What is the same for all runs of a hunt.
@@ -92,6 +94,7 @@ struct Shown {
     timeline: Option<Timeline>,
     rows: Vec<Row>,
     pairs: Pairs,
+    recording: Recording,
 }
 
 /// What was looked at without anything found.
@@ -130,11 +133,15 @@ impl Hunt {
             return Err(bad_input(format!("hunt needs 2 to {most} CPUs and at least 1 operation")));
         }
         let suite = self.suite()?;
+        let trace = self.trace.begin()?;
         let first = Case { cpus: self.smp, ops: self.ops, workloads: suite.workloads.clone(), seed: 0 };
         let ground = Ground { arch, bench: Bench::ready(&[arch], Kind::Checking)?, suite };
         let mut covered = Covered::default();
         let Some(found) = self.search(&ground, &first, &mut covered)? else {
             output::print(&self.nothing(&ground, &covered))?;
+            if trace.is_some() {
+                eprintln!("hunt: nothing was found, so there is no trace");
+            }
             return Ok(if covered.expected == 0 { Outcome::Expected } else { Outcome::Unexpected });
         };
         let (small, tried) = if self.exact { (found.clone(), 0) } else { self.shrink(&ground, found.clone())? };
@@ -144,6 +151,10 @@ impl Hunt {
             "the same run came out differently: this is not deterministic"
         );
         output::print(&self.report(&ground, &found, &small, tried, &shown))?;
+        if let Some(mut trace) = trace {
+            trace.add(0, Recording { title: self.title(&ground), ..shown.recording });
+            trace.finish()?;
+        }
         let to_be_found = !ground.suite.without.is_empty() || shown.row.is_some_and(|r| r.expected == Verdict::Unsafe);
         Ok(if to_be_found { Outcome::Expected } else { Outcome::Unexpected })
     }
@@ -322,8 +333,10 @@ impl Ground {
             workload: row.as_ref().map(|r| r.workload),
             op: row.as_ref().map(|r| r.cell.first.op),
         });
+        let cells: Vec<_> = outcome.rows.iter().map(|r| r.cell).collect();
+        let recording = Recording::new(self.arch, String::new(), &cells, outcome.events);
         let fault = outcome.fault.filter(|_| row.is_none()).map(|f| error::first_line(&f));
-        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows, pairs })
+        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows, pairs, recording })
     }
 }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use kernel::record::event::{Event, EventKind};
 
+use crate::shared_memory::CpuEvents;
+
 /// Pairs (walker at, updater at), by the names of events. Counted over what the rings still held when each run ended.
 #[derive(Default, PartialEq, Eq, Debug)]
 pub(crate) struct Pairs(BTreeSet<(String, String)>);
 
 impl Pairs {
     /// Adds those of one run.
-    pub(crate) fn add(&mut self, rings: &[Vec<Event>]) {
-        let mut events: Vec<&Event> = rings.iter().flatten().collect();
+    pub(crate) fn add(&mut self, rings: &[CpuEvents]) {
+        let mut events: Vec<&Event> = rings.iter().flat_map(|ring| &ring.events).collect();
         events.sort_by_key(|e| e.time);
         let mut walkers: Vec<Option<EventKind>> = vec![None; rings.len()];
         for event in events {
@@ -56,6 +58,7 @@ fn updates(kind: EventKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::forged::ring;
 
     fn event(time: u64, cpu: u16, kind: EventKind) -> Event {
         Event { time, kind: kind as u16, cpu, ..Event::default() }
@@ -68,14 +71,14 @@ mod tests {
             vec![event(5, 0, Unlink), event(15, 0, FlushBegin), event(25, 0, FlushBegin), event(40, 0, FlushEnd)];
         let walker = vec![event(10, 1, WalkBegin), event(20, 1, WalkHolds), event(30, 1, WalkEnd)];
         let mut pairs = Pairs::default();
-        pairs.add(&[updater, walker]);
+        pairs.add(&[ring(updater), ring(walker)]);
         assert_eq!(pairs.text(), "Walker at, updater at, 2 pairs: WalkBegin and FlushBegin, WalkHolds and FlushBegin.");
     }
 
     #[test]
     fn a_cpu_does_not_meet_itself() {
         let mut pairs = Pairs::default();
-        pairs.add(&[vec![event(1, 0, EventKind::WalkBegin), event(2, 0, EventKind::Free)]]);
+        pairs.add(&[ring(vec![event(1, 0, EventKind::WalkBegin), event(2, 0, EventKind::Free)])]);
         assert_eq!(pairs, Pairs::default());
     }
 }

@@ -29,7 +29,9 @@ use crate::progress::Cells;
 use crate::qemu::{self, Launch};
 use crate::rows::Row;
 use crate::setup;
+use crate::shared_memory::GuestMemory;
 use crate::suite::Engine;
+use crate::trace::{Recording, Trace, TraceOption};
 
 /// CPUs of each machine, unless the scenario has more actors: those without a part have the mm loaded.
 const CPUS: usize = 4;
@@ -60,6 +62,8 @@ pub(crate) struct Scenario {
     /// Prints the QEMU command lines and stops
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    trace: TraceOption,
     /// Shows QEMU's command lines and what the kernel says
     #[arg(short, long)]
     verbose: bool,
@@ -97,10 +101,15 @@ impl Scenario {
             }
             return Ok(Outcome::Expected);
         }
+        let trace = self.trace.begin()?;
         let used: Vec<Arch> =
             wish.archs.iter().copied().filter(|a| guests.iter().any(|(_, g)| g[0].arch == *a)).collect();
         let programs = prepare(&used, self.verbose)?;
-        let mut played = self.play(&scripts, guests, &programs)?;
+        let trace = Mutex::new(trace);
+        let played = self.play(&scripts, guests, &programs, &trace);
+        let traced = trace.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Trace::finish);
+        let mut played = played?;
+        traced?;
         let (mut cells, mut unexpected) = (0, 0);
         let mut text = String::new();
         for (script, played) in scripts.iter().zip(&mut played) {
@@ -119,6 +128,7 @@ impl Scenario {
         scripts: &[Script],
         guests: Vec<(usize, Vec<Cell>)>,
         programs: &[(Arch, PathBuf)],
+        trace: &Mutex<Option<Trace>>,
     ) -> anyhow::Result<Vec<Vec<Played>>> {
         let bar = Cells::begin(guests.iter().map(|(_, g)| g.len() as u64).sum());
         let count = guests.len();
@@ -136,7 +146,12 @@ impl Scenario {
                         if failed() {
                             return;
                         }
-                        match self.one_guest(&scripts[script], guest, programs, &failed, &bar) {
+                        let record = |recording| {
+                            if let Some(trace) = trace.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                                trace.add(number, recording);
+                            }
+                        };
+                        match self.one_guest(&scripts[script], guest, programs, &failed, &bar, &record) {
                             Ok(played) => {
                                 done.lock().unwrap_or_else(PoisonError::into_inner).push((number, script, played));
                             }
@@ -167,6 +182,7 @@ impl Scenario {
         programs: &[(Arch, PathBuf)],
         stop: &dyn Fn() -> bool,
         bar: &Cells,
+        record: &dyn Fn(Recording),
     ) -> anyhow::Result<Vec<Played>> {
         let arch = guest[0].arch;
         let program = programs.iter().find(|(a, _)| *a == arch).map(|(_, p)| p.clone()).unwrap_or_default();
@@ -179,7 +195,12 @@ impl Scenario {
             rows.push(row);
             bar.one_more(script.name.clone());
         };
-        let ended = Guest::start(launch)?.supervise(Some(Duration::from_secs(self.patience)), stop, on_row);
+        let mut events = Vec::new();
+        let at_end = &mut |memory: &GuestMemory| events = memory.events().unwrap_or_default();
+        let patience = Some(Duration::from_secs(self.patience));
+        let ended = Guest::start(launch)?.supervise_and(patience, stop, on_row, at_end);
+        let title = format!("{}, {} {}", script.name, arch.name(), guest[0].transport);
+        record(Recording::new(arch, title, &rows, events));
         let fell = match ended {
             Ok(report) => {
                 if self.verbose {
@@ -224,10 +245,11 @@ pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<
         strategy: Vec::new(),
         transport: Vec::new(),
         patience: 30,
+        trace: TraceOption::none(),
         dry_run: false,
         verbose: false,
     };
-    let played = options.play(&scripts, guests, &prepare(&[arch], false)?)?;
+    let played = options.play(&scripts, guests, &prepare(&[arch], false)?, &Mutex::new(None))?;
     let count = played.iter().map(Vec::len).sum();
     if played.iter().flatten().any(Played::is_unexpected) {
         return Ok((count, None));

@@ -12,6 +12,7 @@ use crate::arch::{Arch, NativeTransport};
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::smp::cpu::Cpu;
+use crate::smp::irq;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::invalidation::Invalidation;
@@ -24,12 +25,12 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
         invalidate(cpu, mm, &what);
     }
     // Only if nothing is left out: a flush by interrupt that is under way (transport `mixed`) has not been here yet.
-    let enabled = A::irq_save();
+    let enabled = irq::mask(cpu);
     let caught_up = cpu.loaded.generation() + 1 == generation;
     if caught_up && mm.mask.contains(cpu.id) && cpu.loaded.mm() == mm.id {
         cpu.loaded.set_generation(generation);
     }
-    A::irq_restore(enabled);
+    irq::unmask(cpu, enabled);
     Coverage::new(CpuMask::only(cpu.id), 0)
 }
 

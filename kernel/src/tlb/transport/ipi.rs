@@ -14,6 +14,7 @@ use crate::oracle;
 use crate::pause;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
+use crate::smp::irq;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::invalidation::Invalidation;
@@ -38,9 +39,9 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
 pub(super) fn deliver<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: Flush, targets: CpuMask) -> Coverage {
     let what = flush.what;
     if mm.mask.contains(cpu.id) {
-        let enabled = A::irq_save();
+        let enabled = irq::mask(cpu);
         switch::invalidate_here(cpu, mm, &flush);
-        A::irq_restore(enabled);
+        irq::unmask(cpu, enabled);
     }
     let cause = if what.tables { Cause::FlushTables } else { Cause::FlushPages };
     let order = Order { mm, flush };

@@ -9,6 +9,7 @@
 use crate::arch::{Arch, Asid, Doorbell};
 use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
 use crate::mm::address_space::Mm;
+use crate::record::event::{BY_NMI, EventKind, UNNAMED};
 use crate::record::shared::Doing;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
@@ -53,6 +54,7 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
     // Release: publishes the order, and the changed entries, to the handlers.
     board.pending.store(&targets, Ordering::Release);
     for id in targets.iter() {
+        cpu.events.write(EventKind::Interrupt, 0, BY_NMI, id.0.into());
         A::ring(machine.cpu(id), Doorbell::Nmi);
     }
     let mine = A::invalidate_local(mm.asid(), what);
@@ -78,6 +80,7 @@ pub(crate) fn handle<A: Arch>(cpu: &'static Cpu<A>) {
     let what = unsafe { &*(board.what.load(Ordering::Relaxed) as *const Invalidation) };
     let n = A::invalidate_local(Asid(board.asid.load(Ordering::Relaxed) as u16), what);
     board.instructions.fetch_add(n, Ordering::Relaxed);
+    cpu.events.write(EventKind::Acknowledge, 0, BY_NMI, UNNAMED);
     // Release: pairs with the initiator's acquire. After it the order is gone.
     board.pending.remove(cpu.id, Ordering::Release);
 }

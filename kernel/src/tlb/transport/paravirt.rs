@@ -14,7 +14,9 @@ use crate::atomic::{AtomicU8, Ordering};
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::pause;
+use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
+use crate::smp::irq;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::invalidation::Invalidation;
@@ -88,7 +90,7 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
     if A::machine().policy.transport() != TransportId::Paravirt || !cpu.chance.one_in(12) {
         return;
     }
-    let enabled = A::irq_save();
+    let enabled = irq::mask(cpu);
     freeze(cpu);
     let mut left = cpu.chance.next() % ROUNDS;
     while left > 0 && !cpu.inbox.is_raised() {
@@ -96,19 +98,21 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
         left -= 1;
     }
     resume(cpu);
-    A::irq_restore(enabled);
+    irq::unmask(cpu, enabled);
 }
 
 /// The hypervisor takes the CPU away. Interrupts are masked until [`resume`].
-pub(crate) fn freeze<A: Arch>(cpu: &Cpu<A>) {
+pub fn freeze<A: Arch>(cpu: &Cpu<A>) {
     let vcpu = &cpu.vcpu;
+    cpu.events.write(EventKind::Freeze, 0, 0, 0);
     vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     vcpu.freeze();
 }
 
 /// The CPU runs again, and first invalidates what it owes.
-pub(crate) fn resume<A: Arch>(cpu: &Cpu<A>) {
+pub fn resume<A: Arch>(cpu: &Cpu<A>) {
     if cpu.vcpu.resume() && guard!(FlushOnResume) {
         switch::flush_on_resume(cpu);
     }
+    cpu.events.write(EventKind::Resume, 0, 0, 0);
 }

@@ -1,8 +1,11 @@
 //! A counterexample as one numbered timeline: what the walker did, what the updater did, in the order in which it happened.
 
-use kernel::ledger::Elision;
 use kernel::record::cell::Violation;
 use kernel::record::event::{Event, EventKind};
+
+use super::in_order;
+use super::words::in_words;
+use crate::shared_memory::CpuEvents;
 
 /// Width of one CPU's column.
 const COLUMN: usize = 58;
@@ -12,7 +15,7 @@ const LAST: usize = 24;
 const REPEATED: usize = 3;
 
 /// The CPU that did it. Where the walker found it out itself that is the last other one that did something to the frame, else the one that operates.
-fn updater(violation: &Violation, rings: &[Vec<Event>]) -> u16 {
+fn updater(violation: &Violation, rings: &[CpuEvents]) -> u16 {
     if violation.updater != Violation::NOBODY {
         return violation.updater;
     }
@@ -20,45 +23,48 @@ fn updater(violation: &Violation, rings: &[Vec<Event>]) -> u16 {
         let kinds = [EventKind::Unlink, EventKind::Reuse, EventKind::Retire, EventKind::Free];
         e.cpu != violation.walker && e.a == u64::from(violation.pfn) && kinds.into_iter().any(|kind| is(e, kind))
     };
-    rings.iter().flatten().filter(did).max_by_key(|e| e.time).map_or(0, |e| e.cpu)
+    rings.iter().flat_map(|r| &r.events).filter(did).max_by_key(|e| e.time).map_or(0, |e| e.cpu)
 }
 
 /// The events around a violation, or, without one, before the end.
 pub(crate) struct Timeline {
     events: Vec<Event>,
-    walker: u16,
+    /// `None` stands for every CPU but the updater: each line then names its CPU, and none is left out.
+    walker: Option<u16>,
     updater: u16,
 }
 
 impl Timeline {
     /// The events of the two CPUs of `violation`, from the beginning of the walk on to a little after the violation.
-    pub(crate) fn around(violation: &Violation, rings: &[Vec<Event>]) -> Timeline {
+    pub(crate) fn around(violation: &Violation, rings: &[CpuEvents]) -> Timeline {
         let (walker, updater) = (violation.walker, updater(violation, rings));
-        let mut events: Vec<Event> =
-            rings.iter().flatten().filter(|e| e.cpu == walker || e.cpu == updater).copied().collect();
-        // Stable: of one CPU they stay in the order in which it wrote them.
-        events.sort_by_key(|e| e.time);
+        let concerns = |e: &Event| e.cpu == walker || e.cpu == updater;
+        let mut events: Vec<Event> = in_order(rings).into_iter().copied().filter(concerns).collect();
         let is_it = |e: &Event| {
             is(e, EventKind::Violation) && e.a == u64::from(violation.pfn) && e.b == u64::from(violation.walker)
         };
         let Some(at) = events.iter().position(is_it) else {
             let from = events.len().saturating_sub(LAST);
-            return Timeline { events: events.split_off(from), walker, updater };
+            return Timeline { events: events.split_off(from), walker: Some(walker), updater };
         };
         let end = end(&events, at, walker);
         events.truncate(end);
         let begin = begin(&events[..at], violation).unwrap_or(at.saturating_sub(LAST));
-        Timeline { events: events.split_off(begin), walker, updater }
+        Timeline { events: events.split_off(begin), walker: Some(walker), updater }
     }
 
     /// The last events of all CPUs; the one that operates is taken for the updater.
-    pub(crate) fn end_of(rings: &[Vec<Event>]) -> Timeline {
-        let mut events: Vec<Event> = rings.iter().flatten().copied().collect();
-        events.sort_by_key(|e| e.time);
+    pub(crate) fn end_of(rings: &[CpuEvents]) -> Timeline {
+        let mut events: Vec<Event> = in_order(rings).into_iter().copied().collect();
         let walker = events.iter().rev().find(|e| e.cpu != 0).map_or(1, |e| e.cpu);
         events.retain(|e| e.cpu == 0 || e.cpu == walker);
         let from = events.len().saturating_sub(LAST);
-        Timeline { events: events.split_off(from), walker, updater: 0 }
+        Timeline { events: events.split_off(from), walker: Some(walker), updater: 0 }
+    }
+
+    /// Every event of every CPU; the one that operates stands on the right.
+    pub(crate) fn everything(rings: &[CpuEvents]) -> Timeline {
+        Timeline { events: in_order(rings).into_iter().copied().collect(), walker: None, updater: 0 }
     }
 
     /// The kinds of events that occur, each once, in order of occurrence.
@@ -74,11 +80,14 @@ impl Timeline {
 
     /// The timeline as text. Instructions are those of all CPUs together, since the line before.
     pub(crate) fn text(&self) -> String {
-        let one_cpu = self.walker == self.updater;
-        let heading = if one_cpu {
-            format!("cpu {}", self.walker)
+        let left = match self.walker {
+            None => "all others".to_owned(),
+            Some(walker) => format!("walker: cpu {walker}"),
+        };
+        let heading = if self.has_one_column() {
+            format!("cpu {}", self.updater)
         } else {
-            format!("{:COLUMN$}| updater: cpu {}", format!("walker: cpu {}", self.walker), self.updater)
+            format!("{left:COLUMN$}| updater: cpu {}", self.updater)
         };
         let mut out = format!("{:>4} {:>9}  {heading}\n", "#", "+instr");
         let mut before = self.events.first().map_or(0, |e| e.time);
@@ -86,7 +95,7 @@ impl Timeline {
         let mut at = 0;
         while at < self.events.len() {
             let same = self.repeated(at);
-            let shown = if same > REPEATED { 1 } else { same };
+            let shown = if same > REPEATED && self.walker.is_some() { 1 } else { same };
             for event in &self.events[at..at + shown] {
                 number += 1;
                 let delta = event.time.saturating_sub(before);
@@ -106,6 +115,10 @@ impl Timeline {
         out
     }
 
+    fn has_one_column(&self) -> bool {
+        self.walker == Some(self.updater)
+    }
+
     /// How many events from `at` on are of the same kind and CPU.
     fn repeated(&self, at: usize) -> usize {
         let first = &self.events[at];
@@ -113,12 +126,14 @@ impl Timeline {
     }
 
     fn line(&self, number: &str, delta: &str, cpu: u16, text: &str) -> String {
-        let columns = if self.walker == self.updater {
+        let columns = if self.has_one_column() {
             text.to_owned()
-        } else if cpu == self.walker {
-            format!("{text:COLUMN$}|")
-        } else {
+        } else if cpu == self.updater {
             format!("{:COLUMN$}| {text}", "")
+        } else if self.walker.is_none() {
+            format!("{:COLUMN$}|", format!("cpu {cpu}: {text}"))
+        } else {
+            format!("{text:COLUMN$}|")
         };
         format!("{number:>4} {delta:>9}  {}", columns.trim_end()) + "\n"
     }
@@ -152,73 +167,12 @@ fn end(events: &[Event], violation: usize, walker: u16) -> usize {
     }
 }
 
-/// One event in words, its details as what they are.
-fn in_words(event: &Event) -> String {
-    let Some(kind) = EventKind::from_number(event.kind) else { return format!("event of kind {}", event.kind) };
-    let (a, b) = details(kind);
-    let words = match kind {
-        EventKind::SyncElided => "sync for table {a} elided: {b}",
-        _ => kind.in_words(),
-    };
-    let mut text = words.replace("{a}", &a.show(event.a)).replace("{b}", &b.show(event.b));
-    if matches!(kind, EventKind::WalkBegin | EventKind::Unlink | EventKind::Switch | EventKind::FlushBegin) {
-        text += &format!(" (mm {})", event.mm);
-    }
-    text
-}
-
-/// What a detail of an event is.
-#[derive(Clone, Copy)]
-enum Detail {
-    /// A frame or an address.
-    Place,
-    /// A count or a name's number.
-    Number,
-    /// Why a sync was left out.
-    Reason,
-}
-
-impl Detail {
-    fn show(self, value: u64) -> String {
-        match self {
-            Detail::Place => format!("{value:#x}"),
-            Detail::Number => value.to_string(),
-            Detail::Reason => reason(value).map_or_else(|| value.to_string(), String::from),
-        }
-    }
-}
-
-/// An [`Elision`] in words.
-fn reason(number: u64) -> Option<&'static str> {
-    let all = [
-        (Elision::Never, "never sent"),
-        (Elision::StaticHook, "by the hook"),
-        (Elision::Covered, "covered by the flush"),
-        (Elision::NoWalker, "nobody walks"),
-        (Elision::FreshTable, "another table is taken"),
-    ];
-    all.into_iter().find(|(elision, _)| *elision as u64 == number).map(|(_, words)| words)
-}
-
-fn details(kind: EventKind) -> (Detail, Detail) {
-    use Detail::{Number, Place, Reason};
-    match kind {
-        EventKind::WalkHolds | EventKind::Unlink => (Place, Place),
-        EventKind::CellStart | EventKind::CellEnd | EventKind::Acknowledge | EventKind::Pause => (Number, Number),
-        EventKind::SyncElided => (Place, Reason),
-        _ => (Place, Number),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::forged::{event, ring};
     use super::*;
 
-    fn event(time: u64, cpu: u16, kind: EventKind, a: u64, b: u64) -> Event {
-        Event { time, kind: kind as u16, cpu, mm: 3, a, b }
-    }
-
-    fn forged() -> (Violation, Vec<Vec<Event>>) {
+    fn forged() -> (Violation, Vec<CpuEvents>) {
         use EventKind::{FlushBegin, FlushEnd, Free, Reuse, Unlink, WalkBegin, WalkEnd, WalkHolds};
         let violation = Violation { walker: 1, updater: 0, pfn: 0x77, ..Violation::default() };
         let updater = vec![
@@ -238,7 +192,7 @@ mod tests {
             event(180, 1, WalkBegin, 0x8000, 0),
         ];
         let other = vec![event(125, 2, WalkBegin, 0x9000, 0)];
-        (violation, vec![updater, walker, other])
+        (violation, [updater, walker, other].map(ring).to_vec())
     }
 
     #[test]
@@ -264,7 +218,7 @@ mod tests {
     #[test]
     fn many_of_a_kind_are_told_as_a_number() {
         let (violation, mut rings) = forged();
-        rings[0].splice(2..2, (0..40).map(|n| event(121, 0, EventKind::Free, n, 0)));
+        rings[0].events.splice(2..2, (0..40).map(|n| event(121, 0, EventKind::Free, n, 0)));
         let text = Timeline::around(&violation, &rings).text();
         assert!(text.contains("| frame 0x0 freed\n") && text.contains("| ... and 39 more of the kind\n"), "{text}");
         assert_eq!(text.lines().count(), 11);
@@ -274,8 +228,8 @@ mod tests {
     #[test]
     fn events_that_were_overwritten_leave_the_end() {
         let (violation, rings) = forged();
-        let late: Vec<Vec<Event>> =
-            rings.iter().map(|r| r.iter().filter(|e| e.time > 150).copied().collect()).collect();
+        let late = |r: &CpuEvents| ring(r.events.iter().filter(|e| e.time > 150).copied().collect());
+        let late: Vec<CpuEvents> = rings.iter().map(late).collect();
         assert_eq!(Timeline::around(&violation, &late).events.len(), 3);
     }
 
@@ -283,7 +237,7 @@ mod tests {
     fn a_violation_by_the_only_cpu_has_one_column() {
         let (mut violation, mut rings) = forged();
         violation.updater = 1;
-        rings[1].insert(4, event(160, 1, EventKind::Violation, 0x77, 1));
+        rings[1].events.insert(4, event(160, 1, EventKind::Violation, 0x77, 1));
         let text = Timeline::around(&violation, &rings).text();
         assert!(text.starts_with("   #    +instr  cpu 1\n") && !text.contains('|'), "{text}");
     }
@@ -293,17 +247,10 @@ mod tests {
         let (mut violation, mut rings) = forged();
         violation.updater = Violation::NOBODY;
         assert_eq!(Timeline::around(&violation, &rings).updater, 0);
-        rings[2].push(event(155, 2, EventKind::Free, 0x77, 0));
+        rings[2].events.push(event(155, 2, EventKind::Free, 0x77, 0));
         assert_eq!(Timeline::around(&violation, &rings).updater, 2);
         violation.pfn = 0;
         assert_eq!(Timeline::around(&violation, &rings).updater, 0, "nothing is known of the frame");
-    }
-
-    #[test]
-    fn a_sync_that_was_left_out_says_why() {
-        let elided = in_words(&event(1, 0, EventKind::SyncElided, 0x77, Elision::NoWalker as u64));
-        assert_eq!(elided, "sync for table 0x77 elided: nobody walks");
-        assert!(in_words(&event(1, 0, EventKind::SyncElided, 0x77, 99)).ends_with("elided: 99"));
     }
 
     #[test]
@@ -312,6 +259,6 @@ mod tests {
         let kinds = Timeline::around(&violation, &rings).kinds();
         assert_eq!(kinds.len(), 8);
         assert_eq!(kinds[0], EventKind::WalkBegin);
-        assert_eq!(Timeline::end_of(&rings).walker, 1);
+        assert_eq!(Timeline::end_of(&rings).walker, Some(1));
     }
 }

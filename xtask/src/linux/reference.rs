@@ -63,7 +63,7 @@ pub(crate) struct Reference(File);
 impl Reference {
     /// Reads the file that was compiled in.
     pub(crate) fn load() -> Reference {
-        let file: Result<File, _> = serde_json::from_str(include_str!("../data/linux-ipi-counts.json"));
+        let file: Result<File, _> = serde_json::from_str(include_str!("../../data/linux-ipi-counts.json"));
         let empty = || File { instructions: Vec::new(), counts: Vec::new(), about: About::default() };
         Reference(file.unwrap_or_else(|_| empty()))
     }
@@ -87,8 +87,15 @@ impl Reference {
 
     /// Rounds of one operation by the source of Linux; flushes where they interrupt.
     pub(crate) fn prediction(&self, workload: &str) -> Option<Rounds> {
-        let (_, value) = self.0.about.prediction.iter().find(|(name, _)| ours(name) == workload)?;
+        let (_, value) = self.0.about.prediction.iter().find(|(name, _)| ours(name) == ours(workload))?;
         Some(Rounds { flush: sum(value.get("F")?)?, sync: sum(value.get("S")?)? })
+    }
+
+    /// Targets of one operation as they were recorded of the newest kernel of the same series (6.12.9 and 6.12.117 are of one).
+    pub(crate) fn recorded(&self, kernel: &str, arch: Arch, workload: &str, mode: &str, cpus: u32) -> Option<Rounds> {
+        let series = |release: &str| release.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+        let all = self.measured(arch, workload, mode, cpus);
+        all.into_iter().rev().find(|(of, _)| series(of) == series(kernel)).map(|(_, targets)| targets)
     }
 
     /// Targets of one operation as they were measured, by version.
@@ -97,7 +104,9 @@ impl Reference {
             .0
             .counts
             .iter()
-            .filter(|c| c.arch == arch.name() && c.cpus == cpus && c.mode == mode && ours(&c.workload) == workload)
+            .filter(|c| {
+                c.arch == arch.name() && c.cpus == cpus && c.mode == mode && ours(&c.workload) == ours(workload)
+            })
             .map(|c| (c.kernel.clone(), Rounds { flush: c.flush_ipis_per_op, sync: c.sync_ipis_per_op }))
             .collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));

@@ -1,0 +1,187 @@
+//! `cargo xtask sim --core`: the core itself in all interleavings of small scopes, beside the model's verdicts; and `--replay`, one interleaving again.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arch_sim::agreement::{self, Agreed, Cell, OPERATIONS, WALKERS};
+use arch_sim::machine::prove::{Limits, Search};
+use arch_sim::machine::recording::{self, BadRecording};
+use arch_sim::machine::scope::Profile;
+use arch_sim::model::scenario::{Operation, walker_name};
+use arch_sim::model::strategies;
+use clap::Args;
+use kernel::record::cell::Verdict;
+use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
+
+use crate::{Cells, UnknownName, choose};
+
+/// Of the core.
+#[derive(Args)]
+pub(crate) struct Core {
+    /// Run the core itself, in every class of interleavings, and compare with the model
+    #[arg(long)]
+    pub(crate) core: bool,
+    /// Machines: x86_64 (untagged, flushes by ipi), aarch64 (tagged, by broadcast); both if not given
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', requires = "core")]
+    profile: Vec<String>,
+    /// How many CPUs walk
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3), requires = "core")]
+    walkers: u8,
+    /// Stores wait in buffers before other CPUs see them
+    #[arg(long, requires = "core")]
+    buffers: bool,
+    /// Stop each cell after so many runs
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "core")]
+    executions: u64,
+    /// Not all interleavings, but those of N seeds
+    #[arg(long, value_name = "N", requires = "core")]
+    seeds: Option<u64>,
+    /// Write the shortest wrong interleaving of each cell into this directory
+    #[arg(long, value_name = "DIR", requires = "core")]
+    record: Option<PathBuf>,
+    /// Run a recorded interleaving again and tell it
+    #[arg(long, value_name = "FILE", conflicts_with = "core")]
+    pub(crate) replay: Option<PathBuf>,
+}
+
+/// Something that cannot be done.
+#[derive(Debug, thiserror::Error)]
+enum CoreError {
+    #[error(transparent)]
+    Name(#[from] UnknownName),
+    #[error("{path} cannot be read: {error}", path = .0.display(), error = .1)]
+    Read(PathBuf, std::io::Error),
+    #[error("{path} cannot be written: {error}; name a directory that can be (--record)", path = .0.display(), error = .1)]
+    Write(PathBuf, std::io::Error),
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Recording(PathBuf, BadRecording),
+}
+
+impl CoreError {
+    fn status(&self) -> u8 {
+        match self {
+            CoreError::Name(_) | CoreError::Recording(..) => 2,
+            CoreError::Read(..) | CoreError::Write(..) => 3,
+        }
+    }
+}
+
+/// Explores the cells; the status of the program.
+pub(crate) fn explore(core: &Core, cells: &Cells, seconds: u64) -> ExitCode {
+    finish(try_explore(core, cells, seconds))
+}
+
+/// Replays a file; the status of the program.
+pub(crate) fn replay(file: &Path) -> ExitCode {
+    finish(try_replay(file))
+}
+
+fn finish(result: Result<bool, CoreError>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.status())
+        }
+    }
+}
+
+fn try_replay(file: &Path) -> Result<bool, CoreError> {
+    let text = std::fs::read_to_string(file).map_err(|error| CoreError::Read(file.into(), error))?;
+    let bad = |error| CoreError::Recording(file.into(), error);
+    let (scope, wrong) = recording::read(&text).map_err(bad)?;
+    let replayed = recording::again(&scope, &wrong).map_err(bad)?;
+    print!("{}", recording::interleaving(&scope, &wrong, &replayed));
+    Ok(true)
+}
+
+fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
+    let listed = strategies::listed();
+    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
+    let operations: Vec<(&str, Operation)> = OPERATIONS.iter().map(|(o, _)| (o.name(), *o)).collect();
+    let walkers: Vec<(&str, WalkerClass)> = WALKERS.iter().map(|(w, _)| (walker_name(*w), *w)).collect();
+    let strategies = choose("strategy", &cells.strategy, &names)?;
+    let profiles = choose("profile", &core.profile, &Profile::NAMES)?;
+    let transports = choose("transport", &cells.transport, &TransportId::ALL.map(|t| (t.name(), t)))?;
+    let mut operations = choose("operation", &cells.operation, &operations)?;
+    if cells.operation.is_empty() {
+        operations.retain(|operation| !operation.is_chain());
+    }
+    let mut walkers = choose("walker", &cells.walker, &walkers)?;
+    if cells.walker.is_empty() {
+        walkers.retain(|walker| *walker == WalkerClass::Gup);
+    }
+    let mut found = Vec::new();
+    for profile in profiles {
+        let native = if profile == Profile::X86 { TransportId::Ipi } else { TransportId::Broadcast };
+        for transport in transports.iter().filter(|t| !cells.transport.is_empty() || **t == native) {
+            for operation in &operations {
+                for walker in &walkers {
+                    for strategy in &strategies {
+                        let cell = Cell::new(profile, strategy, *transport, *operation, *walker, core.walkers.into());
+                        found.extend(cell);
+                    }
+                }
+            }
+        }
+    }
+    found.iter_mut().for_each(|cell| cell.scope.buffers = core.buffers);
+    Ok(found)
+}
+
+fn try_explore(core: &Core, cells: &Cells, seconds: u64) -> Result<bool, CoreError> {
+    let time = Duration::from_secs(seconds);
+    let (search, executions) = match core.seeds {
+        Some(seeds) => (Search::Seeded(1), seeds),
+        None => (Search::Exhaustive, core.executions),
+    };
+    if let Some(dir) = &core.record {
+        std::fs::create_dir_all(dir).map_err(|error| CoreError::Write(dir.clone(), error))?;
+    }
+    let chosen = chosen(core, cells)?;
+    println!("{}", agreement::heading());
+    let (mut expected, mut count) = (0, 0);
+    for cell in chosen {
+        let agreed = cell.decide(search, Limits { executions, time }, &mut |_| {});
+        println!("{}", agreed.line());
+        tell(core, &agreed)?;
+        count += 1;
+        // By seeds nothing is proved: there it is enough that nothing contradicts the model.
+        let silent = core.seeds.is_some() && agreed.core == Verdict::Void;
+        expected += usize::from(silent || agreed.agrees() && agreed.core == agreed.promised);
+    }
+    if expected == count {
+        println!("All {count} cells are as promised, and as in the model.");
+    } else {
+        println!("{} of {count} cells are not as promised, not as in the model, or cut short.", count - expected);
+    }
+    Ok(expected == count)
+}
+
+/// The shortest wrong interleaving, told, and written where that was asked for.
+fn tell(core: &Core, agreed: &Agreed) -> Result<(), CoreError> {
+    let scope = &agreed.cell.scope;
+    let Some(wrong) = agreed.proof.as_ref().and_then(|proof| proof.shortest.as_ref()) else { return Ok(()) };
+    match recording::again(scope, wrong) {
+        Ok(replayed) => print!("{}", recording::interleaving(scope, wrong, &replayed)),
+        Err(error) => println!("         it did not replay: {error}"),
+    }
+    if let Some(dir) = &core.record {
+        let name = format!(
+            "{}-{}-{}-{}-{}.toml",
+            scope.profile.name(),
+            scope.transport.name(),
+            agreed.cell.operation.name(),
+            walker_name(agreed.cell.walker),
+            scope.strategy_name()
+        );
+        let path = dir.join(name);
+        std::fs::write(&path, recording::record(scope, wrong))
+            .map_err(|error| CoreError::Write(path.clone(), error))?;
+        println!("         replays with: cargo xtask sim --replay {}", path.display());
+    }
+    Ok(())
+}

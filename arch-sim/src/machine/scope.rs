@@ -1,0 +1,117 @@
+//! What is explored of the core: one operation on one CPU, and on each other CPU one thing that disturbs it.
+
+use kernel::sync::{self, Setting};
+use kernel::tlb::transport::TransportId;
+use kernel::workload::WorkloadId;
+use kernel::workload::walker::WalkerClass;
+
+use super::{Hardware, Sim};
+
+/// What the machine is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// Translations are not tagged; total store order; flushes interrupt.
+    X86,
+    /// Translations are tagged and outlive a switch; an invalidation is broadcast; total store order, which is stronger than the architecture.
+    Arm,
+}
+
+impl Profile {
+    /// All, with the names of the command line.
+    pub const NAMES: [(&'static str, Profile); 2] = [("x86_64", Profile::X86), ("aarch64", Profile::Arm)];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        Profile::NAMES[self as usize].0
+    }
+}
+
+/// What another CPU does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It has the mm loaded and walks one page of it.
+    Walk,
+    /// It loads the mm, walks one page of it, and unloads it.
+    LoadAndWalk,
+    /// It has the mm loaded and reads the tables under RCU with interrupts enabled.
+    Read,
+    /// It has not loaded the mm, and walks it.
+    Foreign,
+}
+
+impl Role {
+    /// All, with the names of the command line.
+    pub const NAMES: [(&'static str, Role); 4] =
+        [("walk", Role::Walk), ("load", Role::LoadAndWalk), ("read", Role::Read), ("foreign", Role::Foreign)];
+
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        Role::NAMES[self as usize].0
+    }
+
+    fn class(self) -> WalkerClass {
+        match self {
+            Role::Walk | Role::LoadAndWalk => WalkerClass::Gup,
+            Role::Read => WalkerClass::Rcu,
+            Role::Foreign => WalkerClass::Foreign,
+        }
+    }
+}
+
+/// What is explored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scope {
+    /// What the machine is like.
+    pub profile: Profile,
+    /// Number of the strategy in [`sync::NAMES`].
+    pub strategy: usize,
+    /// How flushes travel.
+    pub transport: TransportId,
+    /// The operation of the first CPU.
+    pub workload: WorkloadId,
+    /// What each of the other CPUs does.
+    pub roles: Vec<Role>,
+    /// Stores wait in buffers before others see them.
+    pub buffers: bool,
+    /// What the hardware does as it should.
+    pub hardware: Hardware,
+    /// Guards of the kernel that are taken away: bits of [`mod@kernel::guard`].
+    pub guards: u64,
+}
+
+impl Scope {
+    /// Where the strategy runs, for what it promises.
+    pub fn setting(&self) -> Setting {
+        let walker = self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8);
+        Setting {
+            transport: self.transport,
+            hook: self.transport.flush_implies_interrupt(),
+            chain: self.workload == WorkloadId::UnshareChain,
+            walker: walker.unwrap_or(WalkerClass::Gup),
+        }
+    }
+
+    /// The strategy's name.
+    pub fn strategy_name(&self) -> &'static str {
+        sync::NAMES[self.strategy].0
+    }
+
+    /// In one line.
+    pub fn in_words(&self) -> String {
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        format!(
+            "{} on {}, {}, {} against {}{}",
+            self.strategy_name(),
+            self.transport.name(),
+            self.profile.name(),
+            WorkloadId::name_of(self.workload as u16).unwrap_or("?"),
+            roles.join(" and "),
+            if self.buffers { ", with store buffers" } else { "" },
+        )
+    }
+
+    /// What the strategy promises there.
+    pub fn promised(&self) -> kernel::record::cell::Verdict {
+        (sync::all::<Sim<false>>()[self.strategy].promises)(self.setting())
+    }
+}

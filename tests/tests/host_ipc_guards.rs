@@ -1,0 +1,152 @@
+//! What the pins and the second walks of long messages are for: with them the guarantee holds when pages are taken away at the worst moment; without, it does not. Guards are taken away for the
+//! whole process, so this file has one test.
+
+use kernel::abi::message::{Info, pack};
+use kernel::abi::{Number, Status};
+use kernel::addr::{Level, PAGE_SIZE, VirtAddr};
+use kernel::arch::Arch;
+use kernel::guard::{self, Guard};
+use kernel::mm::address_space::Mm;
+use kernel::mm::entry::{Entry, EntryCodec};
+use kernel::mm::fault;
+use kernel::mm::unmap::dontneed;
+use kernel::tlb::switch;
+use tests::host::{Tagged, Untagged, run_on};
+use tests::talk::{ENDPOINT, IN, Log, OUT, Talk, fill, heard, long, send, stamps};
+
+const PAGES: u64 = 40;
+const BYTES: u64 = PAGES * PAGE_SIZE;
+
+/// What came of a message: how it ended for the client and for the server, and the stamps that the server found.
+type Came = (Status, Status, Vec<(u64, u64)>);
+
+/// What the server received.
+type Received = Log<(Status, Vec<(u64, u64)>)>;
+
+/// A server that receives one message and answers it, and a client that sends one.
+fn exchange<A: Arch>(talk: &Talk<A>, fills: bool) -> (Received, Log<Status>) {
+    let (received, sent) = (Log::default(), Log::default());
+    let (at_server, at_client) = (received.clone(), sent.clone());
+    talk.server(1, move |user| {
+        user.ask(Number::SetBuffer, &[IN.0, BYTES, u64::MAX]);
+        let call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::EXPECT_LONG)]));
+        let seen = if call.status == Status::Done { stamps(user, IN, BYTES) } else { Vec::new() };
+        at_server.borrow_mut().push((call.status, seen));
+        send(user, Number::ReplyWait, ENDPOINT, Info::empty(), [0; 6]);
+    });
+    talk.client(move |user| {
+        if fills {
+            fill(user, OUT, BYTES, 1);
+        }
+        let answer = send(user, Number::Call, ENDPOINT, Info::LONG, long(OUT, BYTES));
+        at_client.borrow_mut().push(answer.status);
+    });
+    (received, sent)
+}
+
+fn came(received: &Received, sent: &Log<Status>) -> Came {
+    let (status, seen) = received.borrow()[0].clone();
+    (sent.borrow()[0], status, seen)
+}
+
+/// A page of the receiver's buffer is discarded after the message was copied and before the receiver goes on.
+fn receiver_loses_a_page() -> Came {
+    let talk = Talk::<Untagged>::new();
+    let (received, sent) = exchange(&talk, true);
+    talk.run_cpu(1);
+    talk.run_cpu(0);
+    let cpu = talk.kernel.world.cpu(2);
+    let page = IN.add(5 * PAGE_SIZE);
+    talk.kernel.world.on(2, || talk.server.discard(cpu, page, PAGE_SIZE)).expect("it is mapped");
+    talk.kernel.run_in_turn();
+    let came = came(&received, &sent);
+    talk.finish();
+    came
+}
+
+/// Writes `stamp` into pages as another thread of the process would.
+fn restamp(mm: &Mm<Tagged>, stamp: u64) {
+    let cpu = Tagged::this_cpu();
+    for page in 0..PAGES {
+        let va = OUT.add(page * PAGE_SIZE);
+        fault::handle(cpu, mm, va, true).expect("it is mapped");
+        let table = mm.table_at(Level::Pte, va).expect("it is there now");
+        let raw = table.load(Level::Pte, va);
+        let Entry::Leaf { page: at, .. } = <Tagged as Arch>::Codec::decode(Level::Pte, raw) else { panic!("no page") };
+        for offset in [8, PAGE_SIZE - 8] {
+            // SAFETY: the page is mapped, and nothing else runs in between.
+            unsafe { Tagged::direct_map(at).add(offset as usize).cast::<u64>().write(stamp << 16 | page) };
+        }
+    }
+}
+
+/// All pages of the sender's buffer are discarded and written anew when the first part of them is pinned.
+fn sender_is_changed_between() -> Came {
+    let talk = Talk::<Tagged>::new();
+    let mm = talk.client.mm.clone();
+    let cpu = talk.kernel.world.cpu(2);
+    talk.kernel.world.on(2, || {
+        switch::load(cpu, &mm);
+        restamp(&mm, 1);
+    });
+    let table = mm.table_at(Level::Pte, OUT).expect("it is populated");
+    let (received, sent) = exchange(&talk, false);
+    talk.run_cpu(1);
+    let theirs = mm.clone();
+    talk.kernel.world.after_load(table, Level::Pte, OUT.add(32 * PAGE_SIZE), move || {
+        run_on(2, || {
+            dontneed(cpu, &theirs, OUT..OUT.add(BYTES)).expect("it is mapped");
+            restamp(&theirs, 2);
+        });
+    });
+    talk.kernel.run_in_turn();
+    assert!(talk.kernel.world.hook_ran());
+    let came = came(&received, &sent);
+    drop(mm);
+    talk.finish();
+    came
+}
+
+/// A page of the receiver's buffer is discarded before the message comes, and a stranger gets the frame. What the stranger then has.
+fn stranger_is_written_to() -> u64 {
+    const STRANGERS: VirtAddr = VirtAddr(OUT.0 + 0x10_0000);
+    let talk = Talk::<Untagged>::new();
+    let (received, sent) = exchange(&talk, true);
+    let world = &talk.kernel.world;
+    // The client has its pages, so that the frame is not its own next one.
+    world.on(0, || fault::populate(world.cpu(0), &talk.client.mm, OUT..OUT.add(BYTES))).expect("it is mapped");
+    talk.run_cpu(1);
+    let cpu = world.cpu(2);
+    world.on(2, || {
+        talk.server.discard(cpu, IN.add(5 * PAGE_SIZE), PAGE_SIZE).expect("it is mapped");
+        switch::load(cpu, &talk.client.mm);
+    });
+    world.write(2, &talk.client.mm, STRANGERS.add(8), 99).expect("it is mapped");
+    talk.run_cpu(0);
+    let seen = world.read(2, &talk.client.mm, STRANGERS.add(8)).expect("it is mapped");
+    if guard::present(Guard::IpcPin) {
+        talk.kernel.run_in_turn();
+        assert_eq!(came(&received, &sent), (Status::Undelivered, Status::BufferGone, Vec::new()));
+        talk.finish();
+    }
+    seen
+}
+
+#[test]
+fn a_removed_guard_of_messages_is_found() {
+    let (done, gone, lost) = (Status::Done, Status::BufferGone, Status::Undelivered);
+    let all = |stamp| vec![(stamp, stamp); PAGES as usize];
+
+    assert_eq!(receiver_loses_a_page(), (lost, gone, Vec::new()));
+    assert_eq!(sender_is_changed_between(), (done, done, all(2)));
+    assert_eq!(stranger_is_written_to(), 99);
+
+    guard::remove(1 << Guard::IpcPinAgain as u64);
+    let (client, server, seen) = receiver_loses_a_page();
+    assert_eq!((client, server, seen[4], seen[5]), (done, done, (1, 1), (0, 0)));
+    let (client, server, seen) = sender_is_changed_between();
+    assert_eq!((client, server, seen[0], seen[39]), (done, done, (1, 1), (2, 2)), "old and new pages in one message");
+
+    guard::remove(1 << Guard::IpcPin as u64);
+    assert_eq!(stranger_is_written_to(), 1 << 16 | 5, "the message went into a stranger's page");
+}
