@@ -141,9 +141,9 @@ mod tests {
     #[test]
     fn a_run_ends_with_its_verdict() {
         let good = bare(&text(&rows(Arch::X86_64), &[Arch::X86_64], &setting()));
-        assert!(
-            good.starts_with("x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, QEMU 7.2.22\n")
-        );
+        assert!(good.starts_with(&format!(
+            "x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, oracle {VERSION}, QEMU 7.2.22\n"
+        )));
         assert!(good.contains("(aim: at most 0.25 of Linux 6.12's): reached in 1 of 1 workloads.\n"), "{good}");
         assert!(good.ends_with("As expected: every verdict and every predicted count, rows: 6.\n"), "{good}");
     }

@@ -60,10 +60,18 @@ struct Board<'a, A: Arch> {
     walker: [Line; LINES],
 }
 
+/// A walk under way.
+struct InWalk {
+    /// What its end must be given.
+    outer: u64,
+    /// What it read in the entry.
+    read: u64,
+}
+
 /// The two sides, compiled for one strategy.
 pub struct Halves<A: Arch> {
-    /// Publishes a walk and reads the entry: what must be given back at the end, and what was read.
-    publish_and_read: fn(&Cpu<A>, &Mm<A>, &AtomicU64) -> (u64, u64),
+    /// Publishes a walk and reads the entry.
+    publish_and_read: fn(&Cpu<A>, &Mm<A>, &AtomicU64) -> InWalk,
     /// The walk is over.
     end: fn(&Cpu<A>, u64),
     /// Clears the entry and looks at what is published; nothing of the kind in a strategy that does not look.
@@ -76,7 +84,7 @@ impl<A: Arch> Halves<A> {
         Halves {
             publish_and_read: |cpu, mm, entry| {
                 let outer = S::walk_begin(cpu, mm);
-                (outer, A::load_entry(entry))
+                InWalk { outer, read: A::load_entry(entry) }
             },
             end: S::walk_end::<A>,
             clear_and_look: |entry, slot| {
@@ -230,11 +238,11 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
         }
         Board::<A>::stagger(cpu);
         Board::<A>::fill(cpu, &board.walker, number);
-        let (outer, raw) = (board.strategy.halves.publish_and_read)(cpu, board.mm, entry);
-        board.seen.0.store(raw, Ordering::Relaxed);
+        let walk = (board.strategy.halves.publish_and_read)(cpu, board.mm, entry);
+        board.seen.0.store(walk.read, Ordering::Relaxed);
         // Under way until the updater has looked.
         board.meet(cpu, 2 * number);
-        (board.strategy.halves.end)(cpu, outer);
+        (board.strategy.halves.end)(cpu, walk.outer);
         if number == board.tries {
             return;
         }
