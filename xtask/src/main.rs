@@ -9,6 +9,7 @@ mod bystander;
 mod child;
 mod ci;
 mod compare;
+mod diff;
 mod doctor;
 mod document;
 mod error;
@@ -28,6 +29,7 @@ mod page;
 mod panic_report;
 mod parity;
 mod probe;
+mod programs;
 mod progress;
 mod qemu;
 mod records;
@@ -69,6 +71,7 @@ enum Command {
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
     Report(page::Report),
+    Diff(diff::Diff),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
@@ -93,6 +96,7 @@ fn main() -> std::process::ExitCode {
         Command::Scenario(command) => command.run(),
         Command::Experiment(command) => command.run(),
         Command::Report(command) => command.run(),
+        Command::Diff(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),

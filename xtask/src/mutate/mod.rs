@@ -273,6 +273,10 @@ fn table(findings: &[Finding]) -> String {
     for ((name, _), _) in free {
         out += &format!("{name:width$}  -        left to `cargo xtask barriers`\n");
     }
+    let programs = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Programs);
+    for ((name, _), _) in programs {
+        out += &format!("{name:width$}  -        left to the tests of programs in user mode\n");
+    }
     out
 }
 

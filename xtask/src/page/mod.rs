@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::error::Outcome;
 use crate::output;
+use crate::records::Record;
 
 /// Makes one HTML file of finished experiments, and an SVG file of each figure
 ///
@@ -51,6 +52,19 @@ impl Report {
         output::print(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>())?;
         Ok(Outcome::Expected)
     }
+}
+
+/// The rows of all finished experiments in `folder`, each with the name of its experiment.
+pub(crate) fn rows(folder: &Path) -> anyhow::Result<Vec<Record>> {
+    let mut all = Vec::new();
+    for source in source::read(folder)?.0 {
+        let name = serde_json::Value::from(source.manifest.experiment);
+        all.extend(source.rows.into_iter().map(|mut row| {
+            row.insert("experiment".to_owned(), name.clone());
+            row
+        }));
+    }
+    Ok(all)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
