@@ -114,9 +114,9 @@ fn every_command_is_one_that_the_runner_takes() {
     assert!(commands.len() > 10, "the documents show commands");
     for shown in commands.into_iter().chain(mentioned()) {
         let mut words = shown.words.clone();
-        // The simulated machine reads its options itself, and is a program that takes long to build.
-        words.truncate(if words[0] == "sim" { 1 } else { words.len() });
-        if words[0] == "sim" {
+        // The models read their options themselves, and are programs that take long to build.
+        if words[0] == "sim" || words[0] == "scale" {
+            words.truncate(1);
             words.insert(0, "help".to_owned());
         }
         // What makes it stop before it does anything.

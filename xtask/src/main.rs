@@ -10,6 +10,7 @@ mod ci;
 mod compare;
 mod doctor;
 mod document;
+mod engines;
 mod error;
 mod experiment;
 mod guest;
@@ -23,6 +24,7 @@ mod matrix;
 mod mutate;
 mod names;
 mod output;
+mod page;
 mod panic_report;
 mod parity;
 mod probe;
@@ -33,6 +35,7 @@ mod report;
 mod results_file;
 mod rows;
 mod run;
+mod scale;
 mod scenario;
 mod seeds;
 mod setup;
@@ -65,11 +68,13 @@ enum Command {
     Run(Box<run::Run>),
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
+    Report(page::Report),
     List(list::List),
     Doctor(doctor::Doctor),
     Build(build::Build),
     Test(test::Test),
     Sim(sim::Sim),
+    Scale(scale::Scale),
     Ci(ci::Ci),
     Mutate(mutate::Mutate),
     Hunt(Box<hunt::Hunt>),
@@ -86,11 +91,13 @@ fn main() -> std::process::ExitCode {
         Command::Run(command) => command.run(),
         Command::Scenario(command) => command.run(),
         Command::Experiment(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Build(command) => command.run(),
         Command::Test(command) => command.run(),
         Command::Sim(command) => command.run(),
+        Command::Scale(command) => command.run(),
         Command::Ci(command) => command.run(),
         Command::Mutate(command) => command.run(),
         Command::Hunt(command) => command.run(),

@@ -223,6 +223,23 @@ pub(crate) fn ensure_ready(archs: &[Arch], build: bool) -> anyhow::Result<()> {
     bail!("{} is still missing after the installation; `cargo xtask doctor` says what is there", missing(&facts))
 }
 
+/// What a Chromium may be called.
+const BROWSERS: [&str; 5] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
+
+/// Brings a browser for the test of the report's page, where there is none and this user may install one. Without it that test is left out, and says so.
+pub(crate) fn try_browser() -> anyhow::Result<()> {
+    let privilege = privilege();
+    let may = qemu::find_program("apt-get").is_some() && !matches!(privilege, Privilege::None);
+    if !may || BROWSERS.iter().any(|name| qemu::find_program(name).is_some()) {
+        return Ok(());
+    }
+    match install_packages(&["chromium"], privilege) {
+        Err(error) if !error.is::<crate::error::Interrupted>() => eprintln!("set-up: no Chromium: {error:#}"),
+        other => other?,
+    }
+    Ok(())
+}
+
 /// Whether rustup brought the targets.
 fn add_targets() -> anyhow::Result<bool> {
     let targets = Arch::ALL.map(Arch::target);

@@ -52,6 +52,9 @@ impl Test {
             None => Arch::ALL.to_vec(),
         };
         let runner = keep_runner()?;
+        if self.arch.is_none() {
+            setup::try_browser()?;
+        }
         if self.arch.is_none() && !passed(&["test", "--workspace"], &[], &runner)? {
             return Ok(Outcome::Unexpected);
         }

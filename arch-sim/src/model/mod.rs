@@ -16,7 +16,7 @@ pub mod check;
 mod fields;
 mod initiator;
 mod mmu;
-mod nowhere;
+pub(crate) mod nowhere;
 pub mod scenario;
 pub mod state;
 pub mod step;

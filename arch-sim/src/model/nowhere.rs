@@ -11,11 +11,11 @@ use kernel::tlb::invalidation::Invalidation;
 
 /// A machine that exists in name only: whatever acts, panics.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Nowhere {}
+pub(crate) enum Nowhere {}
 
 /// Entries that mean nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum NoCodec {}
+pub(crate) enum NoCodec {}
 
 const NOT_HERE: &str = "the model has no machine to act on";
 

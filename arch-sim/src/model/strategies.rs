@@ -47,3 +47,8 @@ pub fn listed() -> Vec<Listed> {
         .map(Listed::from_entry)
         .collect()
 }
+
+/// All strategies, in the kernel's order.
+pub fn everyone() -> Vec<Listed> {
+    sync::all::<Nowhere>().iter().map(Listed::from_entry).collect()
+}

@@ -31,6 +31,11 @@ impl Kept {
         }
     }
 
+    /// The number under this name.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.results.get(name).copied()
+    }
+
     /// Whether nothing was ever kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.results.is_empty()

@@ -21,7 +21,7 @@ use crate::rows::{Row, SCHEMA};
 use crate::suite::{Engine, Hook, Suite};
 use crate::table::{count, grouped};
 
-use kept::Kept;
+pub(crate) use kept::Kept;
 
 /// Versions of Linux that operations are compared with.
 const LINUX: [&str; 2] = ["6.12", "7.3"];

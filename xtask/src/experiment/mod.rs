@@ -18,6 +18,7 @@ use clap::Args;
 
 use self::file::Experiment;
 use self::folder::{Folder, Summary};
+pub(crate) use self::folder::{Manifest, manifest};
 use self::plan::Unit;
 use self::progress::Progress;
 use self::provenance::name_of;

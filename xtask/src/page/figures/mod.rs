@@ -1,0 +1,34 @@
+//! The figures, one file each; one that the rows say nothing of is left out.
+
+mod bystander;
+mod front;
+mod interrupts;
+mod scaling;
+mod syncs;
+
+use super::figure::Figure;
+use super::source::Source;
+
+/// All figures that `sources` have rows for.
+pub(crate) fn all(sources: &[Source]) -> anyhow::Result<Vec<Figure>> {
+    let made = [
+        interrupts::figure(sources)?,
+        syncs::figure(sources)?,
+        scaling::figure(sources)?,
+        front::figure(sources)?,
+        bystander::figure(sources)?,
+    ];
+    Ok(made.into_iter().flatten().collect())
+}
+
+/// The command that makes the rows of `source` again.
+fn command(source: &Source) -> String {
+    format!("cargo xtask experiment {}", source.manifest.experiment)
+}
+
+/// A round number that is at least `most`.
+fn ceiling(most: f64) -> f64 {
+    let scale = 10f64.powf(most.max(1e-3).log10().floor());
+    let steps = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0];
+    steps.into_iter().map(|step| step * scale).find(|step| *step >= most * 0.999).unwrap_or(10.0 * scale)
+}
