@@ -8,11 +8,11 @@ use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
-use kernel::task::user::{NoUserMode, UserEvent};
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi::{self, Reach};
-use crate::{Aarch64, counter, cpu_area, entry, features, fixup, gic, kernel_map, mmu, timer, user};
+use crate::{Aarch64, counter, cpu_area, entry, features, fixup, gic, kernel_map, mmu, timer, user, user_mode};
 
 static MACHINE: spin::Once<Machine<Aarch64>> = spin::Once::new();
 
@@ -32,9 +32,10 @@ fn daif() -> u64 {
 
 impl Arch for Aarch64 {
     const NAME: &'static str = "aarch64";
+    const ELF_MACHINE: u16 = 183;
     type Codec = entry::Codec;
     type CpuLocal = cpu_area::CpuLocal;
-    type UserContext = NoUserMode;
+    type UserContext = user_mode::Context;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
     const ASIDS: u32 = 1 << 16;
     const INVALIDATION_CEILING: u64 = tlbi::CEILING;
@@ -119,6 +120,20 @@ impl Arch for Aarch64 {
                 end = in(reg) end,
                 options(nostack)
             );
+        }
+    }
+
+    fn publish_code(at: *const u8, bytes: usize) {
+        // The smallest line that any of this architecture has; cleaning a line twice is harmless.
+        const LINE: usize = 16;
+        let first = at as usize & !(LINE - 1);
+        let end = at as usize + bytes;
+        // SAFETY: the addresses are of the direct map; cleaning to the point of unification and invalidating instruction caches changes no memory.
+        unsafe {
+            (first..end)
+                .step_by(LINE)
+                .for_each(|line| asm!("dc cvau, {}", in(reg) line, options(nostack, preserves_flags)));
+            asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags));
         }
     }
 
@@ -219,8 +234,9 @@ impl Arch for Aarch64 {
         user::write(va, value)
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
-        NoUserMode::REFUSED
+    #[inline]
+    fn enter_user(context: &mut user_mode::Context) -> UserEvent {
+        context.enter()
     }
 
     #[inline(always)]

@@ -42,5 +42,6 @@ bare_metal! {
     pub mod timer;
     mod trap;
     pub mod user;
+    pub mod user_mode;
     pub mod vectors;
 }

@@ -69,7 +69,6 @@ pub(crate) extern "C" fn unexpected(frame: &mut TrapFrame, which: u64) -> ! {
     let what = match which {
         0..4 => "exception on the user stack pointer",
         7 | 11 => "system error",
-        8 => "exception in user mode, of which there is none yet",
         _ => "exception from 32-bit code",
     };
     die(what, frame, ESR_EL1.get());

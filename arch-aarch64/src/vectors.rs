@@ -12,9 +12,10 @@
 //!   into the interrupted code.
 //!
 //! IRQ and FIQ save what a call may change; the rest (`x19` to `x28`) is saved by the callee, as every function does. Synchronous
-//! exceptions save everything: they may be reported. There are no floating-point registers in this kernel.
+//! exceptions save everything: they may be reported. The kernel uses no floating-point registers. What comes from EL0 is saved elsewhere
+//! (`user_mode`), but for a FIQ, which is handled and returns.
 //!
-//! `TPIDRRO_EL0` and `TPIDR_EL0` are scratch of the synchronous entry.
+//! `TPIDRRO_EL0`, which EL0 can read, is scratch of the synchronous entry and 0 otherwise; `TPIDR_EL0` only on the way to a panic.
 
 use core::arch::{asm, global_asm};
 
@@ -114,8 +115,8 @@ exception_vectors:
     vector exception_irq
     vector exception_fiq
     unexpected 7
-    unexpected 8
-    vector exception_irq
+    vector user_synchronous
+    vector user_interrupt
     vector exception_fiq
     unexpected 11
     unexpected 12
@@ -150,6 +151,7 @@ exception_synchronous:
     mrs x0, par_el1
     tbnz x0, #0, exception_bad_stack
     mrs x0, tpidrro_el0
+    msr tpidrro_el0, xzr
     sub sp, sp, #{frame}
     save_call_clobbered
     save_call_saved

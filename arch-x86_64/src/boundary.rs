@@ -6,7 +6,7 @@ use kernel::addr::{PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
-use kernel::task::user::{NoUserMode, UserEvent};
+use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use spin::Once;
 use x86_64::instructions::interrupts;
@@ -14,15 +14,17 @@ use x86_64::instructions::interrupts;
 use crate::cpu_area::CpuLocal;
 use crate::entry::Codec;
 use crate::tlb::{self, Plan};
+use crate::user_mode::X86Context;
 use crate::{X86, apic, cpu_area, fixup, kernel_map, user};
 
 static MACHINE: Once<Machine<X86>> = Once::new();
 
 impl Arch for X86 {
     const NAME: &'static str = "x86_64";
+    const ELF_MACHINE: u16 = 62;
     type Codec = Codec;
     type CpuLocal = CpuLocal;
-    type UserContext = NoUserMode;
+    type UserContext = X86Context;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Ipi;
     const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = tlb::CEILING;
@@ -170,8 +172,9 @@ impl Arch for X86 {
         user::write(va, value)
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
-        NoUserMode::REFUSED
+    #[inline]
+    fn enter_user(context: &mut X86Context) -> UserEvent {
+        context.enter()
     }
 
     #[inline(always)]

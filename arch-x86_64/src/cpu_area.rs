@@ -1,6 +1,6 @@
 //! The calling CPU's area, and what this architecture keeps in it.
 //!
-//! The GS base points at this CPU's [`Cpu`], in kernel mode always: there is no user mode yet, so nothing swaps it. One load through
+//! The GS base points at this CPU's [`Cpu`], in kernel mode always ([`crate::user_mode`] says when it is swapped). One load through
 //! GS yields the area's address, which the area itself holds. Before a CPU has its area the GS base points at zeroes.
 
 use core::arch::asm;
@@ -21,6 +21,14 @@ use crate::descriptors::{CpuTables, InterruptStacks};
 pub struct CpuLocal {
     /// Address of the [`Cpu`] that this is in; 0 until it is set.
     address: AtomicU64,
+    /// Stack pointer of the kernel code that went to ring 3.
+    kernel_stack: AtomicU64,
+    /// End of the frame of the thread that is in ring 3.
+    frame_end: AtomicU64,
+    /// The stack pointer of ring 3 while a SYSCALL has not saved it yet.
+    user_stack: AtomicU64,
+    /// Address of the task-state segment.
+    pub(crate) task_state: AtomicU64,
     /// Segments and the task-state segment; unused on the boot CPU, which has static ones.
     pub tables: CpuTables,
     /// Stacks for interrupts that must not use the present one; as above.
@@ -29,6 +37,12 @@ pub struct CpuLocal {
 
 /// Where a [`Cpu`] holds its own address.
 const ADDRESS: usize = offset_of!(Cpu<X86>, arch) + offset_of!(CpuLocal, address);
+/// Where a [`Cpu`] holds what [`crate::user_mode`] keeps; for its assembly.
+pub(crate) const KERNEL_STACK: usize = LOCAL + offset_of!(CpuLocal, kernel_stack);
+pub(crate) const FRAME_END: usize = LOCAL + offset_of!(CpuLocal, frame_end);
+pub(crate) const USER_STACK: usize = LOCAL + offset_of!(CpuLocal, user_stack);
+pub(crate) const TASK_STATE: usize = LOCAL + offset_of!(CpuLocal, task_state);
+const LOCAL: usize = offset_of!(Cpu<X86>, arch);
 /// Where a [`Cpu`] holds the end of its stack; for the entry of started CPUs.
 pub const STACK_TOP: usize = offset_of!(Cpu<X86>, stack_top);
 

@@ -5,12 +5,13 @@
 //! (in an NMI that interrupted another fault's handler) and can return without IRET, which would unmask NMIs (`stubs`). A fault on
 //! a stack that ran into its guard page cannot push its frame and arrives as a double fault, with the address still in CR2.
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
-use x86_64::instructions::tables::load_tss;
+use x86_64::instructions::tables::{load_tss, sgdt};
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
@@ -20,6 +21,17 @@ pub const DOUBLE_FAULT_STACK: u16 = 0;
 pub const NMI_STACK: u16 = 1;
 /// Index of the machine-check stack.
 pub const MACHINE_CHECK_STACK: u16 = 2;
+
+/// Selector of the kernel's code segment. The order of the segments is what SYSCALL and SYSRET want.
+pub(crate) const KERNEL_CODE: u16 = 1 << 3;
+/// Selector of the kernel's data segment.
+pub(crate) const KERNEL_DATA: u16 = 2 << 3;
+/// Selector of the data segment of ring 3.
+pub(crate) const USER_DATA: u16 = 3 << 3 | 3;
+/// Selector of the code segment of ring 3.
+pub(crate) const USER_CODE: u16 = 4 << 3 | 3;
+/// Where a task-state segment has the stack pointer for traps from ring 3.
+pub(crate) const PRIVILEGED_STACK: usize = 4;
 
 /// Bytes of the two stacks that only ever lead to a panic.
 const LAST_STACK_BYTES: usize = 8 << 10;
@@ -59,9 +71,17 @@ impl Default for InterruptStacks {
 /// One CPU's segments and task-state segment. Filled in and loaded by [`CpuTables::load`].
 #[derive(Default)]
 pub struct CpuTables {
-    task_state: Once<TaskStateSegment>,
+    task_state: Once<TaskState>,
     segments: Once<Segments>,
 }
+
+/// A task-state segment. The processor reads it, and the way to ring 3 writes to its stack pointer.
+struct TaskState(UnsafeCell<TaskStateSegment>);
+
+// SAFETY: after `CpuTables::load` only its CPU touches it, and by assembly only.
+unsafe impl Sync for TaskState {}
+// SAFETY: as above.
+unsafe impl Send for TaskState {}
 
 struct Segments {
     table: GlobalDescriptorTable,
@@ -98,13 +118,21 @@ impl CpuTables {
             segment.interrupt_stack_table[DOUBLE_FAULT_STACK as usize] = end_of(&stacks.double_fault);
             segment.interrupt_stack_table[MACHINE_CHECK_STACK as usize] = end_of(&stacks.machine_check);
             segment.interrupt_stack_table[NMI_STACK as usize] = end_of(&stacks.nmi);
-            segment
+            TaskState(UnsafeCell::new(segment))
         });
         let segments = self.segments.call_once(|| {
             let mut table = GlobalDescriptorTable::new();
             let code = table.append(Descriptor::kernel_code_segment());
             let data = table.append(Descriptor::kernel_data_segment());
-            let task_state = table.append(Descriptor::tss_segment(task_state));
+            for (selector, descriptor) in
+                [(USER_DATA, Descriptor::user_data_segment()), (USER_CODE, Descriptor::user_code_segment())]
+            {
+                let got = table.append(descriptor);
+                debug_assert_eq!(got.0, selector);
+            }
+            // SAFETY: the segment is in a static or leaked table and stays there.
+            let task_state = table.append(unsafe { Descriptor::tss_segment_unchecked(task_state.0.get()) });
+            debug_assert_eq!((code.0, data.0), (KERNEL_CODE, KERNEL_DATA));
             Segments { table, code, data, task_state }
         });
         segments.table.load();
@@ -118,6 +146,18 @@ impl CpuTables {
             load_tss(segments.task_state);
         }
     }
+}
+
+/// The address of the task-state segment that the calling CPU uses.
+pub(crate) fn task_state_here() -> u64 {
+    let table = sgdt().base.as_u64();
+    let mut selector: u16;
+    // SAFETY: reads the task register.
+    unsafe { asm!("str {:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+    let entry = (table + u64::from(selector)) as *const u64;
+    // SAFETY: the table that is loaded has the segment's descriptor there, in two words.
+    let (low, high) = unsafe { (entry.read_unaligned(), entry.add(1).read_unaligned()) };
+    high << 32 | low >> 32 & 0xff00_0000 | low >> 16 & 0x00ff_ffff
 }
 
 fn end_of<const N: usize>(stack: &'static UnsafeCell<[u8; N]>) -> VirtAddr {

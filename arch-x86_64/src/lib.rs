@@ -40,4 +40,5 @@ bare_metal! {
     mod stubs;
     pub mod traps;
     pub mod user;
+    pub mod user_mode;
 }

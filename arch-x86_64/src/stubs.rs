@@ -7,18 +7,27 @@
 //! into a [`TrapFrame`]. It comes back only where the fault was fixed up, and then without IRET: IRET would unmask NMIs, and a fixed-up
 //! fault in an NMI handler would let the next NMI overwrite the frame of the present one. All code is the kernel's, so the instruction
 //! pointer, flags and stack pointer are all there is to restore.
+//!
+//! What comes from ring 3 finds the stack at the end of the thread's frame, and goes on in [`crate::user_mode`]: only the NMI, which has a stack of its own, is handled here and
+//! returns to where it was. It cannot tell by the ring whether GS is the kernel's: it may have come between an entry to ring 0 and its SWAPGS. So it reads the base.
 
 use core::arch::{global_asm, naked_asm};
 use core::mem::offset_of;
 
-use crate::traps::{TrapFrame, on_call, on_exception, on_nmi, on_timer};
+use crate::traps::{CALL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, TrapFrame, on_call, on_exception, on_nmi, on_timer};
+use crate::user_mode::{RING, stopped};
+
+/// Where the ring is before anything was pushed.
+const RING_AT_ENTRY: usize = RING - 16;
 
 macro_rules! interrupt {
-    ($name:ident, $handler:path) => {
+    ($name:ident, $vector:path, $handler:path) => {
         /// Entry and exit.
         #[unsafe(naked)]
         pub(crate) extern "C" fn $name() {
             naked_asm!(
+                "test byte ptr [rsp + {ring}], 3",
+                "jnz 2f",
                 "cld",
                 "push rax",
                 "push rcx",
@@ -46,25 +55,104 @@ macro_rules! interrupt {
                 "pop rcx",
                 "pop rax",
                 "iretq",
+                "2:",
+                "push 0",
+                "push {vector}",
+                "jmp {stopped}",
+                ring = const RING_AT_ENTRY,
+                vector = const $vector as u64,
+                stopped = sym stopped,
                 handler = sym $handler,
             )
         }
     };
 }
-interrupt!(call, on_call);
-interrupt!(timer, on_timer);
-interrupt!(nmi, on_nmi);
+interrupt!(call, CALL_VECTOR, on_call);
+interrupt!(timer, TIMER_VECTOR, on_timer);
 
 /// An interrupt that was withdrawn before it was taken: not acknowledged.
 #[unsafe(naked)]
 pub(crate) extern "C" fn spurious() {
-    naked_asm!("iretq")
+    naked_asm!(
+        "test byte ptr [rsp + {ring}], 3",
+        "jnz 2f",
+        "iretq",
+        "2:",
+        "push 0",
+        "push {vector}",
+        "jmp {stopped}",
+        ring = const RING_AT_ENTRY,
+        vector = const SPURIOUS_VECTOR as u64,
+        stopped = sym stopped,
+    )
 }
 
-/// All exceptions: vector and error code are on the stack, above them the processor's frame.
+/// The NMI, from any code and on a stack of its own. RBX says whether GS was swapped; flags may be the user's, so they are set anew.
+#[unsafe(naked)]
+pub(crate) extern "C" fn nmi() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rbx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        // The frame record. 10 registers, 5 words from the processor, 2 here and 1 of padding: aligned.
+        "push [rsp + 80]",
+        "push rbp",
+        "mov rbp, rsp",
+        "push 2",
+        "popfq",
+        "sub rsp, 8",
+        "xor ebx, ebx",
+        "mov ecx, {gs_base}",
+        "rdmsr",
+        "test edx, edx",
+        "js 2f",
+        "swapgs",
+        "inc ebx",
+        "2:",
+        "call {handler}",
+        "test ebx, ebx",
+        "jz 3f",
+        "swapgs",
+        "3:",
+        "add rsp, 8",
+        "pop rbp",
+        "add rsp, 8",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rbx",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "iretq",
+        gs_base = const GS_BASE,
+        handler = sym on_nmi,
+    )
+}
+
+/// The model-specific register that is the GS base now.
+const GS_BASE: u32 = 0xc000_0101;
+
+/// All exceptions: vector and error code are on the stack, above them the processor's frame. One of ring 3 is the thread's matter, but for a machine check.
 #[unsafe(naked)]
 extern "C" fn exception() {
     naked_asm!(
+        "test byte ptr [rsp + {ring}], 3",
+        "jz 2f",
+        "cmp byte ptr [rsp], {machine_check}",
+        "jne {stopped}",
+        "swapgs",
+        "2:",
         "cld",
         "push rax",
         "push rbx",
@@ -115,6 +203,9 @@ extern "C" fn exception() {
         "mov rsp, [rsp + 16]",
         "popfq",
         "ret",
+        ring = const RING,
+        machine_check = const 18,
+        stopped = sym stopped,
         rip = const offset_of!(TrapFrame, rip),
         rflags = const offset_of!(TrapFrame, rflags),
         rsp_slot = const offset_of!(TrapFrame, rsp),

@@ -1,14 +1,15 @@
 //! The interrupt descriptor table, and what follows each vector.
 //!
 //! Two interrupts and the NMI go to the core. Page faults and general-protection faults first look whether the instruction was allowed to
-//! fault ([`crate::fixup`]). Everything else is a panic that names vector, place and, for page faults, the address.
+//! fault ([`crate::fixup`]). Exceptions of ring 3 do not come here: [`crate::user_mode`]. Everything else is a panic that names vector, place and, for page faults, the address.
 
+use core::arch::asm;
 use core::fmt;
 
 use kernel::upcall;
 use spin::Once;
-use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
+use x86_64::{PrivilegeLevel, VirtAddr};
 use x86_64::structures::idt::{InterruptDescriptorTable, PageFaultErrorCode};
 
 use crate::descriptors::{DOUBLE_FAULT_STACK, MACHINE_CHECK_STACK, NMI_STACK};
@@ -24,39 +25,39 @@ pub const SPURIOUS_VECTOR: u8 = 0xff;
 
 const DOUBLE_FAULT: u64 = 8;
 const GENERAL_PROTECTION: u64 = 13;
-const PAGE_FAULT: u64 = 14;
+pub(crate) const PAGE_FAULT: u64 = 14;
 
 static TABLE: Once<InterruptDescriptorTable> = Once::new();
 
-/// What an exception interrupted.
-#[derive(Debug)]
+/// What an exception interrupted; the registers of a thread in ring 3.
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct TrapFrame {
     r15: u64,
     r14: u64,
     r13: u64,
-    r12: u64,
+    pub(crate) r12: u64,
     r11: u64,
-    r10: u64,
-    r9: u64,
-    r8: u64,
+    pub(crate) r10: u64,
+    pub(crate) r9: u64,
+    pub(crate) r8: u64,
     rbp: u64,
-    rdi: u64,
-    rsi: u64,
-    rdx: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rdx: u64,
     rcx: u64,
     rbx: u64,
-    rax: u64,
-    vector: u64,
-    code: u64,
+    pub(crate) rax: u64,
+    pub(crate) vector: u64,
+    pub(crate) code: u64,
     /// Of the interrupted instruction.
     pub rip: u64,
-    cs: u64,
+    pub(crate) cs: u64,
     /// Flags of the interrupted code.
     pub rflags: u64,
     /// Stack pointer of the interrupted code.
     pub rsp: u64,
-    ss: u64,
+    pub(crate) ss: u64,
 }
 
 /// Makes the calling CPU use the table, which the first caller fills in. The segments of [`crate::descriptors`] are loaded.
@@ -74,7 +75,7 @@ fn build() -> InterruptDescriptorTable {
         table.divide_error.set_handler_addr(exception(0));
         table.debug.set_handler_addr(exception(1));
         table.non_maskable_interrupt.set_handler_addr(address(stubs::nmi)).set_stack_index(NMI_STACK);
-        table.breakpoint.set_handler_addr(exception(3));
+        table.breakpoint.set_handler_addr(exception(3)).set_privilege_level(PrivilegeLevel::Ring3);
         table.overflow.set_handler_addr(exception(4));
         table.bound_range_exceeded.set_handler_addr(exception(5));
         table.invalid_opcode.set_handler_addr(exception(6));
@@ -117,8 +118,24 @@ pub(crate) extern "C" fn on_timer() {
 }
 
 /// An NMI. It is not acknowledged; others are held off until it returns, and then at most one is left of them.
+/// It may have come between a page fault of ring 3 and the look at its address: a fault of its own, fixed up, must not be seen there.
 pub(crate) extern "C" fn on_nmi() {
+    let address = Cr2::read_raw();
     upcall::nmi::<X86>();
+    if Cr2::read_raw() != address {
+        // SAFETY: the register has no effect but on who reads it.
+        unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// An interrupt that stopped user mode.
+pub(crate) fn on_interrupt(vector: u8) {
+    match vector {
+        CALL_VECTOR => on_call(),
+        TIMER_VECTOR => on_timer(),
+        SPURIOUS_VECTOR => {}
+        other => panic!("interrupt {other}, which nothing enabled"),
+    }
 }
 
 /// An exception: returns only after a fix-up.

@@ -53,6 +53,8 @@ pub const ENTRY_SWAP: Ordering = Ordering::AcqRel;
 pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Name as on the command line: `x86_64`, `aarch64`.
     const NAME: &'static str;
+    /// `e_machine` of ELF files with programs for it.
+    const ELF_MACHINE: u16;
     /// The format of table entries.
     type Codec: EntryCodec;
     /// What the architecture keeps per CPU (descriptor tables, interrupt stacks); inside [`Cpu`].
@@ -144,6 +146,11 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     unsafe fn copy_frame(from: *const u8, to: *mut u8) {
         // SAFETY: the caller's.
         unsafe { core::ptr::copy_nonoverlapping(from.cast::<u64>(), to.cast::<u64>(), 512) }
+    }
+
+    /// Makes instructions that were written to the `bytes` at `at`, an address of the direct map, fetchable. Nothing to do where fetches see stores.
+    fn publish_code(at: *const u8, bytes: usize) {
+        let _ = (at, bytes);
     }
 
     /// Masks interrupts and says whether they had been enabled. The NMI doorbell is not masked.

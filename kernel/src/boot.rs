@@ -70,6 +70,8 @@ pub struct BootInfo<A: Arch> {
     pub cpus: &'static [u64],
     /// The kernel command line: [`crate::suite`].
     pub command_line: &'static str,
+    /// What the runner gave along: an archive of programs ([`crate::task::module`]); empty where there is none. In no region of `memory`.
+    pub module: &'static [u8],
     /// Starts `cpu`, whose `stack_top` is mapped; it shall set up its traps, its interrupt controller and its timer, and
     /// call [`secondary`].
     pub start_cpu: fn(cpu: &'static Cpu<A>) -> Result<(), StartError>,

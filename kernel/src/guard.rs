@@ -29,6 +29,8 @@ pub enum ShownBy {
     Qemu,
     /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
     Scenario,
+    /// A workload of programs: `tests/tests/qemu_user.rs`.
+    Programs,
     /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
     Host,
 }
@@ -62,6 +64,7 @@ guards! {
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
     IpcPin: "a long message is copied through pages that are pinned", Host;
+    VectorsParked: "a thread's floating-point registers are saved before another thread runs on its CPU", Programs;
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
 }
 

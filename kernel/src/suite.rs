@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `scenario` (a [`Script`]), `log`. Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -181,8 +181,11 @@ impl Suite {
                     suite.workloads = match workload::STAGED.iter().position(|(name, _)| *name == value) {
                         Some(n) => alloc::vec![WorkloadId::STAGED[n]],
                         None => {
-                            let numbers = list("workloads", value, workload::NAMES)?;
-                            numbers.into_iter().map(|n| WorkloadId::ALL[n]).collect()
+                            let (names, more) = (workload::NAMES, workload::PROGRAMS);
+                            let ids = WorkloadId::ALL.into_iter().chain(WorkloadId::PROGRAMS);
+                            let ids: Vec<WorkloadId> = ids.collect();
+                            let numbers = list_of("workloads", value, names, more)?;
+                            numbers.into_iter().map(|n| ids[n]).collect()
                         }
                     };
                 }
@@ -229,8 +232,8 @@ impl Suite {
                     "walk" => suite.bench = true,
                     _ => return Err(SuiteError::Name { key: "bench", name: value.to_string() }),
                 },
-                // The console's own.
-                "log" => {}
+                // The console's own, and the boot code's.
+                "log" | "module" => {}
                 _ => return Err(SuiteError::Word(word.to_string())),
             }
         }
@@ -245,9 +248,15 @@ impl Suite {
     pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
         self.strategies.iter().flat_map(move |strategy| {
             self.workloads.iter().flat_map(move |workload| {
-                self.modes.iter().map(move |mode| Cell { strategy: *strategy, workload: *workload, mode: *mode })
+                let modes = if workload.runs_programs() { self.mode_of_programs() } else { &self.modes };
+                modes.iter().map(move |mode| Cell { strategy: *strategy, workload: *workload, mode: *mode })
             })
         })
+    }
+
+    /// What the other CPUs do is the programs' business: `contend` says that the schedule is a seeded one, `idle` that it is left alone, for a measurement.
+    fn mode_of_programs(&self) -> &'static [Mode] {
+        if self.modes == [Mode::Idle] { &[Mode::Idle] } else { &[Mode::Contend] }
     }
 
     /// How many rows come out.
@@ -269,10 +278,16 @@ fn one(key: &'static str, name: &str, names: &[Named]) -> Result<usize, SuiteErr
 }
 
 fn list(key: &'static str, value: &str, names: &[Named]) -> Result<Vec<usize>, SuiteError> {
+    list_of(key, value, names, &[])
+}
+
+/// The same with `more` names behind `names`, for which `all` does not stand.
+fn list_of(key: &'static str, value: &str, names: &[Named], more: &[Named]) -> Result<Vec<usize>, SuiteError> {
     if value == "all" {
         return Ok((0..names.len()).collect());
     }
-    value.split(',').map(|name| one(key, name, names)).collect()
+    let names = [names, more].concat();
+    value.split(',').map(|name| one(key, name, &names)).collect()
 }
 
 fn number(key: &'static str, value: &str) -> Result<u64, SuiteError> {

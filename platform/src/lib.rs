@@ -15,5 +15,6 @@ pub trait PhysicalBytes {
 
 pub mod devicetree;
 pub mod madt;
+pub mod module;
 pub mod pvh;
 pub mod regions;

@@ -40,6 +40,8 @@ pub struct StartInfo {
     pub occupied: ArrayVec<Range, MAX_RANGES>,
     /// Physical address of the command line, and its bytes without the final 0; `None` where there is none.
     pub command_line: Option<(u64, usize)>,
+    /// The first module (QEMU's `-initrd`); `None` where there is none.
+    pub module: Option<Range>,
     /// Physical address of the ACPI root pointer.
     pub rsdp: u64,
 }
@@ -98,12 +100,15 @@ pub fn read(memory: &impl PhysicalBytes, at: u64) -> Result<StartInfo, StartInfo
     let info = get(at, BYTES)?;
     occupy(at, BYTES as u64)?;
 
+    let mut module = None;
     let (modules, list) = (word32(info, 12) as usize, word64(info, 16));
     if modules > 0 {
         let all = get(list, modules.checked_mul(MODULE_BYTES).ok_or(StartInfoError::TooManyRanges)?)?;
         occupy(list, all.len() as u64)?;
-        for module in all.chunks_exact(MODULE_BYTES) {
-            occupy(word64(module, 0), word64(module, 8))?;
+        for entry in all.chunks_exact(MODULE_BYTES) {
+            let (start, bytes) = (word64(entry, 0), word64(entry, 8));
+            occupy(start, bytes)?;
+            module = module.or((bytes > 0).then_some(Range { start, end: start + bytes }));
         }
     }
 
@@ -140,7 +145,7 @@ pub fn read(memory: &impl PhysicalBytes, at: u64) -> Result<StartInfo, StartInfo
 
     match word64(info, 32) {
         0 => Err(StartInfoError::NoAcpi),
-        rsdp => Ok(StartInfo { ram, occupied, command_line, rsdp }),
+        rsdp => Ok(StartInfo { ram, occupied, command_line, module, rsdp }),
     }
 }
 
@@ -206,7 +211,26 @@ mod tests {
         assert_eq!(info.ram[..], [Range { start: 0, end: 0x9_fc00 }, Range { start: 0x10_0000, end: 0x2000_0000 }]);
         assert_eq!(info.command_line, Some((0x1000 + TEXT as u64, 5)));
         assert_eq!(info.rsdp, 0xf_5aa0);
-        assert_eq!(info.occupied.len(), 3);
+        assert_eq!((info.occupied.len(), info.module), (3, None));
+    }
+
+    #[test]
+    fn a_module_is_found_and_kept_out_of_what_is_usable() {
+        const LIST: usize = 0x400;
+        let with_module = |start, bytes| {
+            read_good(|page| {
+                put64(page, INFO + 12, 1);
+                put64(page, INFO + 16, 0x1000 + LIST as u64);
+                put64(page, LIST, start);
+                put64(page, LIST + 8, bytes);
+            })
+        };
+        let info = with_module(0x100_0000, 0x2345).unwrap();
+        let module = Range { start: 0x100_0000, end: 0x100_2345 };
+        assert_eq!(info.module, Some(module));
+        assert!(info.occupied.contains(&module) && info.occupied.len() == 5);
+        assert_eq!(with_module(0x100_0000, 0).unwrap().module, None);
+        assert_eq!(with_module(8, u64::MAX), Err(StartInfoError::Wraps(8)));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) cpus: &'static [u64],
     /// The kernel command line.
     pub(crate) command_line: &'static str,
+    /// The initial module, or nothing.
+    pub(crate) module: &'static [u8],
     /// Starts a CPU.
     pub(crate) start_cpu: fn(&'static Cpu<Native>) -> Result<(), StartError>,
     /// Completes the boot CPU.
@@ -34,6 +36,7 @@ pub(crate) fn start(found: Found) -> ! {
         memory: found.memory,
         cpus: found.cpus,
         command_line: found.command_line,
+        module: found.module,
         start_cpu: found.start_cpu,
         init_boot_cpu: found.init_boot_cpu,
         grow_heap: heap::grow,

@@ -79,6 +79,12 @@ pub struct Model {
 /// How a request ends.
 pub type Answer = Result<(), &'static str>;
 
+/// A mapping is readable, and nothing is both written and executed.
+fn bad_rights(rights: u32) -> bool {
+    let both = WRITE | EXECUTE;
+    rights & READ == 0 || rights & !(READ | both) != 0 || rights & both == both
+}
+
 impl Model {
     /// `processes` processes with nothing but `frames` frames each, and tables of `slots`.
     pub fn new(processes: usize, slots: u64, frames: u64) -> Model {
@@ -207,7 +213,7 @@ impl Model {
         if let Some((slot, offset)) = from {
             let found = self.find(who, slot)?;
             let What::Frames(there) = self.objects[&found.object].0 else { return Err("WrongKind") };
-            if rights & READ == 0 || rights & !(READ | WRITE | EXECUTE) != 0 {
+            if bad_rights(rights) {
                 return Err("BadArgument");
             }
             if rights & !found.rights != 0 {
@@ -217,7 +223,7 @@ impl Model {
                 return Err("BadArgument");
             }
             (cap, most, show) = (Some(found.id), found.rights, (found.object, offset));
-        } else if rights & READ == 0 || rights & !(READ | WRITE | EXECUTE) != 0 || pages == 0 {
+        } else if bad_rights(rights) || pages == 0 {
             return Err("BadArgument");
         }
         self.pay(who, Model::tables(at, pages) + if cap.is_none() { pages } else { 0 })?;
@@ -241,7 +247,7 @@ impl Model {
 
     /// Changes what the mapping that begins at `at` allows.
     pub fn protect(&mut self, process: usize, at: u64, rights: u32) -> Answer {
-        if rights & READ == 0 || rights & !(READ | WRITE | EXECUTE) != 0 {
+        if bad_rights(rights) {
             return Err("BadArgument");
         }
         let map = self.maps.iter_mut().find(|map| map.process == process && map.at == at).ok_or("NotMapped")?;

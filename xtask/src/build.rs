@@ -15,6 +15,7 @@ use crate::arch::{self, Arch, ArchChoice};
 use crate::child;
 use crate::error::Outcome;
 use crate::output;
+use crate::programs;
 use crate::progress::Step;
 use crate::setup;
 use crate::toolchain::{RustFacts, STRUCTURED_LOG_LEVEL, rust_flags};
@@ -51,7 +52,7 @@ impl Kind {
     }
 }
 
-/// Builds the kernel's images without running them
+/// Builds the kernel's images and the programs without running them
 #[derive(Args)]
 pub(crate) struct Build {
     /// x86_64, aarch64 or all
@@ -69,8 +70,12 @@ impl Build {
         setup::ensure_ready(&archs, true)?;
         let all: Vec<(Arch, Kind)> = archs.iter().flat_map(|&a| Kind::ALL.map(|k| (a, k))).collect();
         build(&all, self.verbose)?;
+        programs::build(&archs, self.verbose)?;
         for (arch, kind) in all {
             output::print(&format!("{}\n", image_path(arch, kind).display()))?;
+        }
+        for arch in archs {
+            output::print(&format!("{}\n", programs::path(arch).display()))?;
         }
         Ok(Outcome::Expected)
     }
@@ -106,7 +111,7 @@ pub(crate) fn build(images: &[(Arch, Kind)], verbose: bool) -> anyhow::Result<()
         let sources = fingerprint(arch, kind)?;
         let step = Step::begin(format!("build: {} kernel, {} image", arch.name(), kind.name()));
         let directory = guest_dir().join("build");
-        let mut command = toolchain.build_command(&facts, arch, &linker_script(arch));
+        let mut command = toolchain.build_command(&facts, arch);
         command.current_dir(repository()).args(["--package", "platform", "--bin", "platform", "--target-dir"]);
         command.arg(&directory).args(kind.features());
         let done = child::run(&mut command, BUILD_LIMIT, verbose);
@@ -129,10 +134,6 @@ pub(crate) fn build(images: &[(Arch, Kind)], verbose: bool) -> anyhow::Result<()
     Ok(())
 }
 
-fn linker_script(arch: Arch) -> PathBuf {
-    repository().join("platform/linker").join(format!("{}.ld", arch.name()))
-}
-
 /// Puts a built image where it belongs, at once, and notes what it was built from.
 fn keep(built: &Path, arch: Arch, kind: Kind, sources: &str) -> anyhow::Result<()> {
     let image = image_path(arch, kind);
@@ -150,16 +151,21 @@ fn is_fresh(arch: Arch, kind: Kind) -> bool {
     image.is_file() && noted.is_ok_and(|noted| fingerprint(arch, kind).is_ok_and(|now| now == noted))
 }
 
-/// A number that changes with any file that the image is built from, and with the way it is built.
 fn fingerprint(arch: Arch, kind: Kind) -> anyhow::Result<String> {
+    let own = format!("arch-{}", arch.name());
+    fingerprint_of(arch, &["kernel", "platform", &own], (kind, STRUCTURED_LOG_LEVEL))
+}
+
+/// A number that changes with any file of `directories`, and with the way of building: the flags, and `how`.
+pub(crate) fn fingerprint_of(arch: Arch, directories: &[&str], how: impl Hash) -> anyhow::Result<String> {
     let mut files = vec![repository().join("Cargo.toml"), repository().join("Cargo.lock")];
-    for directory in ["kernel", "platform", &format!("arch-{}", arch.name())] {
+    for directory in directories {
         collect(&repository().join(directory), &mut files)?;
     }
     files.sort();
     let mut hasher = DefaultHasher::new();
-    rust_flags(arch, &linker_script(arch)).hash(&mut hasher);
-    (kind, STRUCTURED_LOG_LEVEL).hash(&mut hasher);
+    rust_flags(arch).hash(&mut hasher);
+    how.hash(&mut hasher);
     for file in files {
         let meta = file.metadata().with_context(|| format!("cannot look at {}", file.display()))?;
         (file, meta.len(), meta.modified()?).hash(&mut hasher);

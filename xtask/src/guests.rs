@@ -233,6 +233,7 @@ mod tests {
             image: "k".into(),
             ram: "r".into(),
             serial: "s".into(),
+            module: None,
             command_line: String::new(),
             engine: Engine::Icount,
             gdb: false,

@@ -24,10 +24,11 @@ impl List {
 
 fn text() -> String {
     let bold = anstyle::Style::new().bold();
-    let sections: [(&str, &[Named]); 8] = [
+    let sections: [(&str, &[Named]); 9] = [
         ("Strategies (--strategy)", kernel::sync::NAMES),
         ("Transports (--transport)", kernel::tlb::transport::NAMES),
         ("Workloads (--workload)", kernel::workload::NAMES),
+        ("Workloads of programs in user mode (--workload), not among all", kernel::workload::PROGRAMS),
         ("Modes (--mode): what the other CPUs do", Mode::NAMES),
         ("Walkers (--walker): who walks in mode contend", WalkerClass::NAMES),
         ("Guards (--without): what can be taken away to see that it is noticed", Guard::NAMES),

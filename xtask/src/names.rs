@@ -23,16 +23,26 @@ pub(crate) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>)
 
 /// Reads a list of names, each from `names`; `all` stands for every one. Repeated names count once.
 pub(crate) fn choose(kind: &str, given: &[String], names: &[Named]) -> anyhow::Result<Vec<&'static str>> {
+    choose_more(kind, given, names, &[])
+}
+
+/// The same with `more` names, for which `all` does not stand.
+pub(crate) fn choose_more(
+    kind: &str,
+    given: &[String],
+    names: &[Named],
+    more: &[Named],
+) -> anyhow::Result<Vec<&'static str>> {
     let mut chosen = Vec::new();
     for word in given {
         let word = word.trim();
         let found: Vec<&'static str> = if word == "all" {
             names.iter().map(|(name, _)| *name).collect()
         } else {
-            names.iter().filter(|(name, _)| *name == word).map(|(name, _)| *name).collect()
+            names.iter().chain(more).filter(|(name, _)| *name == word).map(|(name, _)| *name).collect()
         };
         if found.is_empty() {
-            let hint = nearest(word, names.iter().map(|(name, _)| *name));
+            let hint = nearest(word, names.iter().chain(more).map(|(name, _)| *name));
             return Err(bad_input(format!(
                 "there is no {kind} \"{word}\"; did you mean \"{hint}\"? (`cargo xtask list` names them all)"
             )));

@@ -80,6 +80,7 @@ impl Bench {
             image: image_path(probe.arch, probe.kind),
             ram: PathBuf::new(),
             serial: PathBuf::new(),
+            module: None,
             command_line: [Some(words.as_str()), probe.more].into_iter().flatten().collect::<Vec<_>>().join(" "),
             engine: probe.suite.engine,
             gdb: false,

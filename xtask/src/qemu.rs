@@ -46,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) ram: PathBuf,
     /// Where the first serial port writes.
     pub(crate) serial: PathBuf,
+    /// The archive of programs; `None` where no cell runs any.
+    pub(crate) module: Option<PathBuf>,
     /// The kernel's command line.
     pub(crate) command_line: String,
     /// How the CPUs run.
@@ -67,7 +69,9 @@ pub(crate) fn arguments(launch: &Launch) -> Vec<String> {
     all.extend(engine_args(launch.engine));
     all.extend(memory_args(launch.memory_mib, &launch.ram));
     all.extend(["-smp".into(), launch.cpus.to_string()]);
-    all.extend(kernel_args(&launch.image, &launch.command_line));
+    let (words, more) = module_args(launch);
+    all.extend(kernel_args(&launch.image, &format!("{}{words}", launch.command_line)));
+    all.extend(more);
     if launch.gdb {
         all.extend(["-s".into(), "-S".into()]);
     }
@@ -92,6 +96,23 @@ pub(crate) fn engine_args(engine: Engine) -> Vec<String> {
 fn memory_args(mib: u32, ram: &Path) -> Vec<String> {
     let backend = format!("memory-backend-file,id=ram,size={mib}M,mem-path={},share=on", ram.display());
     ["-m", &mib.to_string(), "-object", &backend, "-machine", "memory-backend=ram"].map(String::from).to_vec()
+}
+
+/// How the module gets into memory, and what the kernel must be told of that: `virt` has no `-initrd` for a kernel that is an ELF file, so there it is put at the end of the
+/// memory, in whole blocks of 2 MiB.
+fn module_args(launch: &Launch) -> (String, Vec<String>) {
+    let Some(module) = &launch.module else { return Default::default() };
+    let file = module.display();
+    match launch.arch {
+        Arch::X86_64 => (String::new(), vec!["-initrd".into(), file.to_string()]),
+        Arch::Aarch64 => {
+            let bytes = module.metadata().map_or(0, |m| m.len());
+            let end = launch.arch.ram_base() + (u64::from(launch.memory_mib) << 20);
+            let start = end - bytes.next_multiple_of(2 << 20);
+            let device = format!("loader,file={file},addr={start:#x},force-raw=on");
+            (format!(" module={start:x},{bytes:x}"), vec!["-device".into(), device])
+        }
+    }
 }
 
 /// What is booted, and its command line.
@@ -163,6 +184,7 @@ mod tests {
             image: "target/guest/checking/k.elf".into(),
             ram: "/dev/shm/ram".into(),
             serial: "/dev/stderr".into(),
+            module: None,
             command_line: "modes=same ops=64".into(),
             engine: Engine::Icount,
             gdb: false,
@@ -191,6 +213,17 @@ mod tests {
              -m 528 -object memory-backend-file,id=ram,size=528M,mem-path=/dev/shm/ram,share=on -machine memory-backend=ram \
              -smp 4 -kernel target/guest/checking/k.elf -append modes=same ops=64"
         );
+    }
+
+    #[test]
+    fn programs_are_a_module() {
+        let with = |arch, file: &str| arguments(&Launch { module: Some(file.into()), ..launch(arch) }).join(" ");
+        let line = with(Arch::X86_64, "target/guest/p.cpio");
+        assert!(line.ends_with(" -append modes=same ops=64 -initrd target/guest/p.cpio"), "{line}");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let line = with(Arch::Aarch64, file);
+        assert!(line.contains(" -append modes=same ops=64 module=60e00000,"), "{line}");
+        assert!(line.ends_with(&format!(" -device loader,file={file},addr=0x60e00000,force-raw=on")), "{line}");
     }
 
     #[test]

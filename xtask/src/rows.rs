@@ -131,6 +131,7 @@ impl Row {
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
             bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
+            program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
         };
         serde_json::to_string(&object).context("a row cannot be written as JSON")
@@ -197,6 +198,8 @@ struct JsonRow<'a> {
     predicted_bystander_sync_ipis_per_op: Option<f64>,
     bystander_longest_gap: Option<u64>,
     miscounted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program_status: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
 }

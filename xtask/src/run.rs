@@ -16,6 +16,7 @@ use crate::guest::Report;
 use crate::guests::{self, Job, Observer};
 use crate::names;
 use crate::output;
+use crate::programs;
 use crate::progress::Cells;
 use crate::qemu::{self, Launch};
 use crate::report;
@@ -119,7 +120,8 @@ impl Run {
         let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
         let mut session =
             Session { setting: None, results, trace, verbose: self.verbose, bar: None, first_output: None };
-        let prepared = self.prepare(&archs, kinds, given.map(|(path, version)| Qemu { path: path.clone(), version }));
+        let given = given.map(|(path, version)| Qemu { path: path.clone(), version });
+        let prepared = self.prepare(&archs, kinds, suite.runs_programs(), given);
         let rows = prepared.and_then(|qemus| self.boot(&archs, kinds, &suite, &qemus, &mut session));
         session.finish(rows, &archs)
     }
@@ -161,7 +163,12 @@ impl Run {
             strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,
             // Each transport has guests of its own: see `jobs`.
             transport: None,
-            workloads: names::choose("workload", &self.workload, kernel::workload::NAMES)?,
+            workloads: names::choose_more(
+                "workload",
+                &self.workload,
+                kernel::workload::NAMES,
+                kernel::workload::PROGRAMS,
+            )?,
             modes: names::choose("mode", &self.mode, Mode::NAMES)?,
             walker: self.walker()?,
             ops: self.ops,
@@ -222,6 +229,7 @@ impl Run {
             // What a person can start by hand; the runner itself uses files without names.
             ram: format!("/dev/shm/{}-{}.ram", arch.name(), kind.name()).into(),
             serial: "/dev/stderr".into(),
+            module: suite.runs_programs().then(|| programs::path(arch)),
             command_line: suite.command_line(arch.native_transport()),
             engine: suite.engine,
             gdb: self.gdb,
@@ -243,7 +251,13 @@ impl Run {
     }
 
     /// Set-up and build: afterwards images and emulators are there.
-    fn prepare(&self, archs: &[Arch], kinds: &[Kind], given: Option<Qemu>) -> anyhow::Result<Vec<Qemu>> {
+    fn prepare(
+        &self,
+        archs: &[Arch],
+        kinds: &[Kind],
+        programs: bool,
+        given: Option<Qemu>,
+    ) -> anyhow::Result<Vec<Qemu>> {
         let wanted: Vec<(Arch, Kind)> = archs.iter().flat_map(|&a| kinds.iter().map(move |&k| (a, k))).collect();
         let stale = build::stale(&wanted);
         if given.is_none() || !stale.is_empty() {
@@ -251,6 +265,11 @@ impl Run {
         }
         if !stale.is_empty() {
             build::build(&stale, self.verbose)?;
+        }
+        let archs_without = if programs { programs::stale(archs) } else { Vec::new() };
+        if !archs_without.is_empty() {
+            setup::ensure_ready(archs, true)?;
+            programs::build(&archs_without, self.verbose)?;
         }
         if let Some(qemu) = given {
             return Ok(vec![qemu]);

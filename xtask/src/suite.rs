@@ -80,10 +80,21 @@ pub(crate) fn guard_mask(without: &[&str]) -> u64 {
     without.iter().map(bit).fold(0, |mask, bit| mask | bit)
 }
 
+/// Whether a workload is one of programs.
+pub(crate) fn is_program(workload: &str) -> bool {
+    kernel::workload::PROGRAMS.iter().any(|(name, _)| *name == workload)
+}
+
 impl Suite {
-    /// How many cells that makes.
+    /// How many cells that makes: workloads of programs run once, whatever the modes.
     pub(crate) fn cells(&self) -> usize {
-        self.strategies.len() * self.workloads.len() * self.modes.len()
+        let cells = |name: &&str| if is_program(name) { 1 } else { self.modes.len() };
+        self.strategies.len() * self.workloads.iter().map(cells).sum::<usize>()
+    }
+
+    /// Whether any cell runs programs.
+    pub(crate) fn runs_programs(&self) -> bool {
+        self.workloads.iter().any(|name| is_program(name))
     }
 
     /// One suite for each strategy.

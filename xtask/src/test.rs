@@ -15,7 +15,7 @@ use crate::setup;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 13] = [
+const GUEST_TESTS: [&str; 15] = [
     "test",
     "--package",
     "tests",
@@ -23,6 +23,8 @@ const GUEST_TESTS: [&str; 13] = [
     "qemu",
     "--test",
     "qemu_counts",
+    "--test",
+    "qemu_user",
     "--test",
     "docs",
     "--test",

@@ -71,7 +71,7 @@ impl RustFacts {
 
 impl Toolchain {
     /// `cargo build` for `arch`, without the package.
-    pub(crate) fn build_command(self, facts: &RustFacts, arch: Arch, linker_script: &Path) -> Command {
+    pub(crate) fn build_command(self, facts: &RustFacts, arch: Arch) -> Command {
         let mut command = match self {
             Toolchain::Targets | Toolchain::Source => Command::new(facts.sysroot.join("bin/cargo")),
             Toolchain::Debian => Command::new("/usr/bin/cargo"),
@@ -95,7 +95,7 @@ impl Toolchain {
         if let (Toolchain::Debian, Some(linker)) = (self, &facts.linker) {
             command.env(format!("CARGO_TARGET_{}_LINKER", arch.target().to_uppercase().replace('-', "_")), linker);
         }
-        command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(arch, linker_script).join("\x1f"));
+        command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(arch).join("\x1f"));
         command
     }
 
@@ -109,13 +109,10 @@ impl Toolchain {
     }
 }
 
-/// Code generation for a kernel at a fixed address, with frame pointers for backtraces.
-pub(crate) fn rust_flags(arch: Arch, linker_script: &Path) -> Vec<String> {
-    let mut flags = vec![
-        "-Crelocation-model=static".to_owned(),
-        "-Cforce-frame-pointers=yes".to_owned(),
-        format!("-Clink-arg=-T{}", linker_script.display()),
-    ];
+/// Code generation for what runs at fixed addresses, with frame pointers for backtraces. The same for all packages, so that they share one core library; their build
+/// scripts name their linker scripts.
+pub(crate) fn rust_flags(arch: Arch) -> Vec<String> {
+    let mut flags = vec!["-Crelocation-model=static".to_owned(), "-Cforce-frame-pointers=yes".to_owned()];
     flags.extend(arch.target_features().map(|f| format!("-Ctarget-feature={f}")));
     flags
 }
@@ -229,8 +226,7 @@ mod tests {
 
     #[test]
     fn the_build_command_says_how() {
-        let script = Path::new("/repo/platform/linker/aarch64.ld");
-        let command = Toolchain::Debian.build_command(&facts(), Arch::Aarch64, script);
+        let command = Toolchain::Debian.build_command(&facts(), Arch::Aarch64);
         let line = format!("{command:?}");
         assert!(line.contains("-Zbuild-std=core,alloc") && line.contains("aarch64-unknown-none-softfloat"), "{line}");
         let set = |name: &str| {
@@ -240,12 +236,9 @@ mod tests {
         assert_eq!(set("CARGO_TARGET_AARCH64_UNKNOWN_NONE_SOFTFLOAT_LINKER").as_deref(), Some("/toolchain/rust-lld"));
         assert_eq!(
             set("CARGO_ENCODED_RUSTFLAGS").as_deref(),
-            Some(
-                "-Crelocation-model=static\x1f-Cforce-frame-pointers=yes\x1f\
-                 -Clink-arg=-T/repo/platform/linker/aarch64.ld\x1f-Ctarget-feature=+lse"
-            )
+            Some("-Crelocation-model=static\x1f-Cforce-frame-pointers=yes\x1f-Ctarget-feature=+lse")
         );
-        let plain = Toolchain::Targets.build_command(&facts(), Arch::X86_64, script);
+        let plain = Toolchain::Targets.build_command(&facts(), Arch::X86_64);
         assert!(!format!("{plain:?}").contains("build-std"));
     }
 }

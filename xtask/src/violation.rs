@@ -57,6 +57,19 @@ fn order(kind: ViolationKind, times: [u64; 4]) -> String {
     format!("order: {} instructions", words.join(", "))
 }
 
+/// The exit status of a program in words: `programs/src/lib.rs` says what those mean that no program chooses itself.
+fn program_status(status: u64) -> String {
+    let line = status & 0xffff_ffff;
+    match status >> 32 {
+        0xdead => format!("a panic in line {line} of its source"),
+        0xbad => format!("a check that failed in line {line} of its source"),
+        _ => match kernel::abi::Status::from_number(status) {
+            Some(ended) => format!("status {status} ({})", ended.in_words()),
+            None => format!("status {status:#x}"),
+        },
+    }
+}
+
 /// What is wrong with an unexpected row, in one sentence.
 pub(crate) fn complaint(row: &Row) -> String {
     let mut parts = Vec::new();
@@ -65,6 +78,7 @@ pub(crate) fn complaint(row: &Row) -> String {
             Verdict::Void => {
                 format!("the control did not fire, so the run says nothing (expected {})", row.expected.name())
             }
+            Verdict::Failed => format!("a program ended with {}", program_status(row.cell.program_status)),
             verdict => format!("{}, expected {}", verdict.name(), row.expected.name()),
         });
     }

@@ -89,6 +89,7 @@ impl<const TAGGED: bool> Sim<TAGGED> {
 
 impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NAME: &'static str = if TAGGED { "sim-tagged" } else { "sim-untagged" };
+    const ELF_MACHINE: u16 = 0;
     type Codec = Codec;
     type CpuLocal = ();
     type UserContext = Scripted;

@@ -107,6 +107,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             memory: &[],
             cpus: &[],
             command_line: "",
+            module: &[],
             start_cpu: |_| Ok(()),
             init_boot_cpu: |_| (),
             grow_heap: |_, _| (),

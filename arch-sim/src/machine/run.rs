@@ -113,6 +113,7 @@ fn schedule<const TAGGED: bool>(
         memory: Vec::leak(memory),
         cpus: Vec::leak((0..cpus as u64).collect()),
         command_line: String::leak(command_line.to_owned()),
+        module: &[],
         start_cpu: start_cpu::<TAGGED>,
         init_boot_cpu: |_| {},
         grow_heap: |_, _| {},

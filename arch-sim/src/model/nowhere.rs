@@ -33,6 +33,7 @@ impl EntryCodec for NoCodec {
 
 impl Arch for Nowhere {
     const NAME: &'static str = "model";
+    const ELF_MACHINE: u16 = 0;
     type Codec = NoCodec;
     type CpuLocal = ();
     type UserContext = NoUserMode;

@@ -89,6 +89,9 @@ pub enum MapError {
     OutOfAsids(u32),
 }
 
+/// In the id of an mm or file whose pages programs see: the oracle leaves no tags in them.
+pub const PLAIN: u32 = 1 << 31;
+
 /// An address space.
 pub struct Mm<A: Arch> {
     /// Its number; never used again.
@@ -114,7 +117,12 @@ pub struct Mm<A: Arch> {
 impl<A: Arch> Mm<A> {
     /// An empty address space; a child of mm number `parent`, unless that is 0.
     pub fn new(cpu: &Cpu<A>, parent: u32) -> Result<Arc<Mm<A>>, MapError> {
-        Mm::with_ancestors(cpu, if parent == 0 { Vec::new() } else { alloc::vec![parent] })
+        Mm::with_ancestors(cpu, if parent == 0 { Vec::new() } else { alloc::vec![parent] }, 0)
+    }
+
+    /// An empty address space for programs: its pages begin zeroed and hold what programs write.
+    pub fn for_programs(cpu: &Cpu<A>) -> Result<Arc<Mm<A>>, MapError> {
+        Mm::with_ancestors(cpu, Vec::new(), PLAIN)
     }
 
     /// An empty address space that descends from `parent` and from all that `parent` descends from.
@@ -122,12 +130,12 @@ impl<A: Arch> Mm<A> {
         let mut ancestors = Vec::with_capacity(parent.ancestors.len() + 1);
         ancestors.extend_from_slice(&parent.ancestors);
         ancestors.push(parent.id);
-        Mm::with_ancestors(cpu, ancestors)
+        Mm::with_ancestors(cpu, ancestors, parent.id & PLAIN)
     }
 
-    fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>) -> Result<Arc<Mm<A>>, MapError> {
+    fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>, plain: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
-        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed);
+        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed) | plain;
         let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::ASIDS))?;
         let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
         // SAFETY: the frame is zeroed and nobody else knows it.
@@ -174,9 +182,10 @@ impl<A: Arch> Mm<A> {
         self.flush_generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Adds a region.
+    /// Adds a region. Nothing may be both written and executed.
     pub fn map(self: &Arc<Mm<A>>, range: Range<VirtAddr>, perm: Perm, backing: Backing<A>) -> Result<(), MapError> {
         check_range::<A>(&range)?;
+        check_perm(&range, perm)?;
         if let Backing::Shared(_, offset) = &backing {
             for at in [range.start, range.end, VirtAddr(*offset)] {
                 if !at.is_aligned(Level::Pmd) {
@@ -221,6 +230,11 @@ pub(super) fn check_range<A: Arch>(range: &Range<VirtAddr>) -> Result<(), MapErr
     } else {
         Err(MapError::BadRange(range.start, range.end))
     }
+}
+
+/// Whether leaves of `range` may have `perm`: not to be both written and executed.
+pub(super) fn check_perm(range: &Range<VirtAddr>, perm: Perm) -> Result<(), MapError> {
+    if perm == Perm::all() { Err(MapError::Forbidden(range.start)) } else { Ok(()) }
 }
 
 /// Whether no end of `range` lies inside a page of a region, all of whose pages are whole 4 KiB, or whole 2 MiB where it is shared.

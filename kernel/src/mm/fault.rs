@@ -15,13 +15,13 @@ use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::file::File;
 use crate::mm::frame::FrameState;
 use crate::mm::page;
-use crate::mm::self_map::Recursive;
 use crate::mm::share;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle::{self, ghost};
 use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
+use crate::task::user::Access;
 use crate::tlb::invalidation::Invalidation;
 use crate::tlb::transport;
 
@@ -32,7 +32,31 @@ pub fn handle<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bo
     if write && !region.perm.contains(Perm::WRITE) {
         return Err(MapError::Forbidden(va));
     }
-    in_region(cpu, mm, region, va.align_down(Level::Pte), write)
+    in_region(cpu, mm, region, va.align_down(Level::Pte), write).map(|_| ())
+}
+
+/// A program's access at `va` found no translation that allows it: makes it possible if the region allows it.
+pub fn of_program<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, access: Access) -> Result<(), MapError> {
+    let map = mm.map.read();
+    let region = region_at(&map, va).ok_or(MapError::NotMapped(va))?;
+    let needed = match access {
+        Access::Read => Perm::empty(),
+        Access::Write => Perm::WRITE,
+        Access::Execute => Perm::EXEC,
+    };
+    if !region.perm.contains(needed) {
+        return Err(MapError::Forbidden(va));
+    }
+    let page = va.align_down(Level::Pte);
+    if in_region(cpu, mm, region, page, access == Access::Write)? == Was::Present {
+        // This CPU's TLB may still have a translation that allows less (another CPU has made the page writable since, or this one just now): it goes. The hardware
+        // caches nothing for a leaf that was absent.
+        let enabled = A::irq_save();
+        let n = A::invalidate_local(mm.asid(), &Invalidation::page(page));
+        cpu.ledger.invalidations.add(n.into());
+        A::irq_restore(enabled);
+    }
+    Ok(())
 }
 
 /// Makes every page of `range` present, for writing where the region allows it.
@@ -47,20 +71,29 @@ pub fn populate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
     Ok(())
 }
 
+/// What was at an address before a fault there was handled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Was {
+    /// Nothing, or a page that was replaced and flushed.
+    Absent,
+    /// The page that is there now.
+    Present,
+}
+
 fn in_region<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     region: &Region<A>,
     va: VirtAddr,
     write: bool,
-) -> Result<(), MapError> {
+) -> Result<Was, MapError> {
     if let Backing::File(file, offset) = &region.backing
         && offset + (va.0 - region.range.start.0) >= file.bytes
     {
         return Err(MapError::NotMapped(va));
     }
     if let Backing::Shared(file, offset) = &region.backing {
-        return shared(cpu, mm, region, file, *offset, va);
+        return shared(cpu, mm, region, file, *offset, va).map(|()| Was::Present);
     }
     let pud = descend(cpu, mm, mm.root(), Level::Pgd, va)?;
     let pmd = descend(cpu, mm, pud, Level::Pud, va)?;
@@ -68,7 +101,7 @@ fn in_region<A: Arch>(
     let result = loop {
         let read = rcu::read(cpu);
         let pte = match pmd.entry(Level::Pmd, va) {
-            Entry::Leaf { .. } => break Ok(()),
+            Entry::Leaf { .. } => break Ok(Was::Present),
             Entry::Table(pte) => Table::at(pte.pfn()),
             Entry::Absent => match descend(cpu, mm, pmd, Level::Pmd, va) {
                 Ok(pte) => pte,
@@ -107,9 +140,9 @@ fn in_region<A: Arch>(
                 };
                 guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, pfn.addr(), region.perm));
                 oracle::on_fill(cpu, pte, va);
-                break Ok(());
+                break Ok(Was::Absent);
             }
-            _ => break Ok(()),
+            _ => break Ok(Was::Present),
         }
     };
     // Somebody else has put a page there meanwhile.
@@ -127,30 +160,22 @@ fn break_copy_on_write<A: Arch>(
     guard: &mut TableGuard<A>,
     va: VirtAddr,
     old: Pfn,
-) -> Result<(), MapError> {
+) -> Result<Was, MapError> {
     let frame = A::machine().frames.get(old);
     let private = matches!(region.backing, Backing::Anon);
     if !private || frame.refs() == 1 {
         guard.change(Level::Pte, va, A::Codec::leaf(Level::Pte, old.addr(), region.perm));
-        return Ok(());
+        return Ok(Was::Present);
     }
     let new = page::alloc(cpu, FrameState::Anon, mm.id, va.0)?;
     page::copy::<A>(old, new);
     page::tag::<A>(new, mm.id, va.0);
     // Another page at the same address: break before make.
     guard.clear(Level::Pte, va);
-    let what = Invalidation {
-        start: va,
-        end: va.add(crate::addr::PAGE_SIZE),
-        stride: Level::Pte,
-        tables: false,
-        all: false,
-        recursive: Recursive::Unused,
-    };
-    let _ = transport::flush(cpu, mm, what);
+    let _ = transport::flush(cpu, mm, Invalidation::page(va));
     guard.set(Level::Pte, va, A::Codec::leaf(Level::Pte, new.addr(), region.perm));
     page::put(cpu, old, 1);
-    Ok(())
+    Ok(Was::Absent)
 }
 
 /// The table that the entry of `table` for `va` points at, made if it is not there.

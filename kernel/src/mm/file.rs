@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::Mm;
+use crate::mm::address_space::{Mm, PLAIN};
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::page::{self, HUGE_ORDER};
@@ -58,7 +58,15 @@ impl<A: Arch> File<A> {
 
     /// An empty file of `bytes` bytes.
     pub fn of_bytes(bytes: u64) -> Arc<File<A>> {
-        let id = A::machine().next_mm.fetch_add(1, Ordering::Relaxed);
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed), bytes)
+    }
+
+    /// An empty file of `bytes` bytes whose pages programs see: they begin zeroed and hold what programs write.
+    pub fn for_programs(bytes: u64) -> Arc<File<A>> {
+        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | PLAIN, bytes)
+    }
+
+    fn numbered(id: u32, bytes: u64) -> Arc<File<A>> {
         let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
         Arc::new(File { id, bytes, contents: Mutex::<A, _>::new(contents) })
     }

@@ -1,12 +1,13 @@
 //! Pages: taking and dropping them, and the tag in each that says what it is.
 //!
-//! In a build with `checking` the first word of every user page holds a tag made of its owner and address. A CPU that
+//! In a build with `checking` the first word of every user page that no program sees holds a tag made of its owner and address. A CPU that
 //! reads a user address through its TLB and finds another page's tag, or that of a free frame, has a stale translation.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::mm::address_space::PLAIN;
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::{self, OutOfFrames};
 use crate::oracle;
@@ -45,9 +46,9 @@ pub fn alloc_huge<A: Arch>(state: FrameState, owner: u32, address: u64) -> Resul
     Ok(pfn)
 }
 
-/// Writes the tag of (`owner`, `address`).
+/// Writes the tag of (`owner`, `address`), unless what the owner has in its pages is a program's business.
 pub fn tag<A: Arch>(pfn: Pfn, owner: u32, address: u64) {
-    if cfg!(feature = "checking") {
+    if cfg!(feature = "checking") && owner & PLAIN == 0 {
         first_word::<A>(pfn).store(oracle::value::tag(owner, address), Ordering::Relaxed);
     }
 }

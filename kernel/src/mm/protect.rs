@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, check_cuts, check_range, split_at};
+use crate::mm::address_space::{Backing, MapError, Mm, check_cuts, check_perm, check_range, split_at};
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::gather::Gather;
 use crate::mm::table::Table;
@@ -15,6 +15,7 @@ use crate::smp::cpu::Cpu;
 /// Gives the leaves of `range` the permissions `perm`, now and for later faults.
 pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>, perm: Perm) -> Result<(), MapError> {
     check_range::<A>(&range)?;
+    check_perm(&range, perm)?;
     let mut map = mm.map.write();
     // All that can fail, before anything is changed.
     check_cuts(&map, &range)?;

@@ -34,7 +34,7 @@ impl<A: Arch> Memory<A> {
         let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
         let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(Price::frames(pages)))?;
         let bytes = pages * PAGE_SIZE;
-        Ok(Arc::new(Memory { file: File::of_bytes(bytes), shared: false, bytes, _paid: paid }))
+        Ok(Arc::new(Memory { file: File::for_programs(bytes), shared: false, bytes, _paid: paid }))
     }
 
     /// `pages` zeroed pages of 2 MiB, allocated now, since later there may be none in one piece; and the table.
@@ -45,7 +45,7 @@ impl<A: Arch> Memory<A> {
         let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
         let frames = Price::frames((pages << HUGE_ORDER) + 1);
         let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(frames))?;
-        let file = File::of_bytes(pages * PMD_SIZE);
+        let file = File::for_programs(pages * PMD_SIZE);
         let memory = Arc::new(Memory { file, shared: true, bytes: pages * PMD_SIZE, _paid: paid });
         let mut contents = memory.file.lock();
         for page in 0..pages {

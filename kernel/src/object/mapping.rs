@@ -67,10 +67,12 @@ fn perm(rights: Rights) -> Perm {
     perm
 }
 
-/// Rights of a mapping: readable at least.
+/// Rights of a mapping: readable at least, and not both written and executed.
 fn check_rights(rights: Rights) -> Result<(), ObjectError> {
-    let all = Rights::READ | Rights::WRITE | Rights::EXECUTE;
-    if rights.contains(Rights::READ) && all.contains(rights) { Ok(()) } else { Err(ObjectError::BadArgument(5)) }
+    let code = Rights::READ | Rights::EXECUTE;
+    let data = Rights::READ | Rights::WRITE;
+    let good = rights.contains(Rights::READ) && (code.contains(rights) || data.contains(rights));
+    if good { Ok(()) } else { Err(ObjectError::BadArgument(5)) }
 }
 
 impl<A: Arch> Process<A> {

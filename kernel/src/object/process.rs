@@ -80,7 +80,7 @@ impl<A: Arch> Process<A> {
         }
         let paid = payer.charge(price::<A>(slots))?;
         let account = payer.open(limit)?;
-        let mm = Mm::new(cpu, 0)?;
+        let mm = Mm::for_programs(cpu)?;
         Ok(Arc::new(Process {
             id: A::machine().objects.id(),
             mm,

@@ -73,6 +73,8 @@ pub struct CellRow {
     pub bystander_gap: u64,
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,
+    /// The exit status of a workload's first program, or the first other one that ended otherwise than well; 0 where all is well or there was none.
+    pub program_status: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
     pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.
@@ -192,14 +194,15 @@ pub enum Verdict {
     NotApplicable = 3,
     /// The control that should have fired did not: the run says nothing.
     Void = 4,
+    /// A program ended with an error: [`CellRow::program_status`].
+    Failed = 5,
 }
 
 impl Verdict {
     /// The verdict with this number.
     pub fn from_number(n: u8) -> Option<Verdict> {
-        [Verdict::Safe, Verdict::Unsafe, Verdict::Refused, Verdict::NotApplicable, Verdict::Void]
-            .into_iter()
-            .find(|v| *v as u8 == n)
+        use Verdict::*;
+        [Safe, Unsafe, Refused, NotApplicable, Void, Failed].into_iter().find(|v| *v as u8 == n)
     }
 
     /// As in the JSON output.
@@ -210,6 +213,7 @@ impl Verdict {
             Verdict::Refused => "refused",
             Verdict::NotApplicable => "na",
             Verdict::Void => "void",
+            Verdict::Failed => "failed",
         }
     }
 }

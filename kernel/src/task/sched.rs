@@ -176,6 +176,11 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     }
 }
 
+/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer.
+pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
+    drop(core::mem::take(&mut *cpu.tasks.timed.lock()));
+}
+
 /// Sleeps until an interrupt, unless there is something to do. Called with interrupts enabled, after [`super::turn::turn`] found nothing.
 ///
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.

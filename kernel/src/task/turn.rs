@@ -5,16 +5,15 @@ use alloc::sync::Arc;
 use super::sched;
 use super::user::{Access, UserContext, UserEvent};
 use crate::abi::{self, Status};
-use crate::addr::VirtAddr;
 use crate::arch::Arch;
+use crate::guard;
 use crate::ipc::exchange::{self, Outcome};
 use crate::ipc::wait;
-use crate::mm::address_space::{MapError, region_at};
-use crate::mm::entry::Perm;
 use crate::mm::fault;
 use crate::object::thread::Thread;
 use crate::object::{self, ObjectError};
 use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
 use crate::syscall;
 use crate::tlb::switch;
 
@@ -75,7 +74,10 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> End {
             A::irq_restore(enabled);
             return if ends { End::Ends } else { End::MakesRoom };
         }
+        // A program holds no table: grace periods do not wait for it, however long it runs.
+        rcu::enter_idle(cpu);
         let event = A::enter_user(&mut context);
+        rcu::leave_idle(cpu);
         A::irq_restore(enabled);
         match event {
             UserEvent::Call => match syscall::handle(cpu, thread, context.call()) {
@@ -83,7 +85,7 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> End {
                 Outcome::Waits => return End::Waits,
             },
             UserEvent::Fault { at, access } => {
-                if let Err(error) = handle_fault(cpu, thread, at, access) {
+                if let Err(error) = fault::of_program(cpu, &thread.process.mm, at, access) {
                     if exchange::call_pager(cpu, thread, at, number(access)) {
                         return End::Waits;
                     }
@@ -115,24 +117,6 @@ fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, context: &A::U
     retry.then(|| syscall::handle(cpu, thread, context.call()))
 }
 
-/// Puts in what the kernel knows to belong there.
-fn handle_fault<A: Arch>(
-    cpu: &'static Cpu<A>,
-    thread: &Thread<A>,
-    at: VirtAddr,
-    access: Access,
-) -> Result<(), MapError> {
-    let mm = &thread.process.mm;
-    if access == Access::Execute {
-        let map = mm.map.read();
-        let region = region_at(&map, at).ok_or(MapError::NotMapped(at))?;
-        if !region.perm.contains(Perm::EXEC) {
-            return Err(MapError::Forbidden(at));
-        }
-    }
-    fault::handle(cpu, mm, at, access == Access::Write)
-}
-
 fn number(access: Access) -> u64 {
     let access = match access {
         Access::Read => abi::Access::Read,
@@ -150,7 +134,9 @@ fn hold<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     }
     if let Some(other) = held.replace(thread.clone()) {
         drop(held);
-        other.context.lock().park();
+        if guard!(VectorsParked) {
+            other.context.lock().park();
+        }
     }
 }
 

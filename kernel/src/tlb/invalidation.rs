@@ -31,6 +31,13 @@ impl Invalidation {
         recursive: Recursive::Unused,
     };
 
+    /// One 4 KiB page.
+    pub const fn page(va: VirtAddr) -> Invalidation {
+        let end = VirtAddr(va.0 + Level::Pte.entry_size());
+        let stride = Level::Pte;
+        Invalidation { start: va, end, stride, tables: false, all: false, recursive: Recursive::Unused }
+    }
+
     /// How many entries of the stride's size the range has.
     pub const fn entries(&self) -> u64 {
         (self.end.0 - self.start.0).div_ceil(self.stride.entry_size())

@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
 use super::predict;
+use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
@@ -32,7 +33,7 @@ pub struct Cell {
 }
 
 /// Something was left over, or could not be done: the kernel is wrong, or memory is short.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CellError {
     /// An operation failed that cannot fail.
     #[error("operation {0} of the cell failed: {1}")]
@@ -40,6 +41,9 @@ pub enum CellError {
     /// The scene could not be set up.
     #[error("the cell could not be set up: {0}")]
     SetUp(OpError),
+    /// A workload of programs could not be started.
+    #[error("the cell's programs could not be started: {0}")]
+    Programs(#[from] programs::StartError),
     /// Frames or tables are missing, or too many, after the cell.
     #[error("{frames} frames and {tables} tables were not given back")]
     Leak {
@@ -76,6 +80,44 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
     let start = totals::<A>();
 
+    let (counted, program_status) = if cell.workload.runs_programs() {
+        let (status, instructions) = programs::run(cpu, suite, cell.workload)?;
+        let counts = totals::<A>().since(&start);
+        (Ok(Counted { counts, instructions, ..Counted::default() }), status)
+    } else {
+        (staged(cpu, suite, cell, setting)?, 0)
+    };
+    machine.policy.tick_ns.store(0, Ordering::Relaxed);
+    machine.policy.set_schedule_points(false);
+    machine.policy.set_injection(0, 0);
+    rcu::barrier(cpu);
+    debug_assert!(nothing_is_pending::<A>(), "another CPU went home before what it retired was free");
+    let counted = counted?;
+
+    let frames = free_before - machine.free_frames() as i64;
+    let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
+    let violated = totals::<A>().since(&start);
+    let violations = violated.violations_ghost + violated.violations_value;
+    // A violation may have taken references to pages that were not there: only a run that was right must balance.
+    if violations == 0 && (frames != 0 || tables != 0) {
+        return Err(CellError::Leak { frames, tables });
+    }
+    let mut row = row(suite, cell, strategy, setting, &counted, &violated);
+    if program_status != 0 {
+        (row.program_status, row.verdict) = (program_status, Verdict::Failed as u8);
+    }
+    Ok(row)
+}
+
+/// Sets the stage of a cell, operates on it, and takes it down: what was counted, if no operation failed.
+fn staged<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    setting: Setting,
+) -> Result<Result<Counted, CellError>, CellError> {
+    let machine = A::machine();
+    let contends = cell.mode == Mode::Contend;
     let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;
     let loads_another =
         cell.mode == Mode::Other || matches!(setting.walker, WalkerClass::NmiOther | WalkerClass::Foreign);
@@ -95,28 +137,16 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         crowd.disperse(cpu);
         (counted, crowd.longest_gap())
     };
-    machine.policy.set_schedule_points(false);
-    machine.policy.set_injection(0, 0);
     switch::unload(cpu);
     drop(target);
     scene.finish(cpu);
     if let Some(mm) = other {
         exit::exit(cpu, mm);
     }
-    rcu::barrier(cpu);
-    debug_assert!(nothing_is_pending::<A>(), "another CPU of the crowd went home before what it retired was free");
-    let mut counted = counted?;
-    counted.gap = gap;
-
-    let frames = free_before - machine.free_frames() as i64;
-    let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
-    let violated = totals::<A>().since(&start);
-    let violations = violated.violations_ghost + violated.violations_value;
-    // A violation may have taken references to pages that were not there: only a run that was right must balance.
-    if violations == 0 && (frames != 0 || tables != 0) {
-        return Err(CellError::Leak { frames, tables });
-    }
-    Ok(row(suite, cell, strategy, setting, &counted, &violated))
+    Ok(counted.map(|mut counted| {
+        counted.gap = gap;
+        counted
+    }))
 }
 
 /// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
@@ -288,6 +318,7 @@ pub(crate) fn row<A: Arch>(
         bystander_nmi: bystander.nmi,
         bystander_gap: *gap,
         predicted_bystander: form.bystander.unwrap_or(u64::MAX),
+        program_status: 0,
         steps: Default::default(),
         first: machine.first_violation.take(),
     }

@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod file;
 pub mod fork;
 pub mod predict;
+pub mod programs;
 pub mod shared;
 pub mod walker;
 
@@ -51,7 +52,11 @@ pub const STAGED: &[Named] = &[
     ("munmap_many", "munmap of 64 anonymous pages and of 1 GiB behind them whose PMD table has two sharers"),
 ];
 
-/// The number of a workload in [`NAMES`], or in [`STAGED`] behind it.
+/// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of [`STAGED`]. Each runs once, whatever the modes.
+pub const PROGRAMS: &[Named] =
+    &[("user_faults", "programs on every CPU write, unmap, protect and drop memory of one address space")];
+
+/// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[allow(missing_docs)]
@@ -72,6 +77,7 @@ pub enum WorkloadId {
     RetractTruncate = 13,
     Fork = 14,
     MunmapMany = 15,
+    UserFaults = 16,
 }
 
 impl WorkloadId {
@@ -96,9 +102,17 @@ impl WorkloadId {
     /// The workloads for scenarios, in the order of their numbers.
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
+    /// The workloads of programs, in the order of their numbers.
+    pub const PROGRAMS: [WorkloadId; 1] = [WorkloadId::UserFaults];
+
+    /// Whether it is one of programs.
+    pub const fn runs_programs(self) -> bool {
+        self as u8 >= WorkloadId::UserFaults as u8
+    }
+
     /// Its name.
     pub fn name_of(n: u16) -> Option<&'static str> {
-        NAMES.iter().chain(STAGED).nth(n.into()).map(|named| named.0)
+        NAMES.iter().chain(STAGED).chain(PROGRAMS).nth(n.into()).map(|named| named.0)
     }
 
     /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
@@ -119,6 +133,9 @@ pub enum OpError {
     /// An address space refused.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The workload is one of programs ([`programs`]), for which no stage is set.
+    #[error("a workload of programs has no scene")]
+    NoScene,
     /// A collapse gave up; a walker may have been in the way.
     #[error(transparent)]
     Collapse(#[from] CollapseError),
@@ -169,6 +186,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
+        UserFaults => return Err(OpError::NoScene),
     })
 }
 

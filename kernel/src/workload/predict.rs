@@ -68,8 +68,8 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMunmap3way => Rounds { flush: ops + ops / BATCH, flush_of_tables: ops + ops / BATCH, sync: 0 },
         // Linux makes one round more here, by a nested gather that ours does not need.
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
-        // For scenarios, where nothing is predicted.
-        Fork | MunmapMany => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
+        // For scenarios, and of programs, where nothing is predicted.
+        Fork | MunmapMany | UserFaults => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
         // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.

@@ -10,10 +10,11 @@ use aarch64_cpu::registers::{MPIDR_EL1, Readable};
 use arch_aarch64::firmware::{Conduit, Gic};
 use arch_aarch64::gic::GicError;
 use arch_aarch64::kernel_map::{self, MapError, direct_map};
-use arch_aarch64::{counter, features, psci, sgi, timer, vectors};
+use arch_aarch64::{counter, features, psci, sgi, timer, user_mode, vectors};
 use firmware::devicetree::{self, Described, TreeError};
+use firmware::module::{self, BadModule};
 use kernel::addr::PhysAddr;
-use kernel::boot::{ExitCode, StartError};
+use kernel::boot::{ExitCode, MemoryRegion, StartError};
 use kernel::record::shared::RunState;
 use kernel::smp::cpu::Cpu;
 use spin::Once;
@@ -38,6 +39,10 @@ enum Refused {
     Memory(#[from] MapError),
     #[error("{0}")]
     Gic(#[from] GicError),
+    #[error("{0}")]
+    BadModule(#[from] BadModule),
+    #[error("the module at {0} is not in RAM")]
+    Module(PhysAddr),
     #[error("the devicetree has no CPU with the affinity {0:#x} of the one that booted")]
     UnknownBootCpu(u64),
 }
@@ -78,7 +83,9 @@ fn find_out() -> Result<Found, Refused> {
     let described = devicetree::read(tree)?;
     console::init(described.uart);
 
-    let free = memory::take(&described.memory)?;
+    let region = module::named(described.command_line)?;
+    let bytes = region.map_or(Ok(&[][..]), |region| bytes_of_module(&described, region))?;
+    let free = memory::take(&described.memory, region)?;
     kernel_map::map_device(described.distributor)?;
     for region in &described.redistributors {
         kernel_map::map_device(region.start)?;
@@ -93,9 +100,20 @@ fn find_out() -> Result<Found, Refused> {
         memory: Box::leak(free.as_slice().into()),
         cpus: boot_cpu_first(&described)?,
         command_line: described.command_line,
+        module: bytes,
         start_cpu,
         init_boot_cpu: |cpu| init_cpu(cpu),
     })
+}
+
+/// The bytes of the module, which stay where they are: they were left out of what is free.
+fn bytes_of_module(described: &Described<'_>, region: MemoryRegion) -> Result<&'static [u8], Refused> {
+    if !described.memory.iter().any(|ram| ram.start <= region.start && region.end <= ram.end) {
+        return Err(Refused::Module(region.start));
+    }
+    let bytes = (region.end.0 - region.start.0) as usize;
+    // SAFETY: the direct map covers all RAM when this is read from, after `memory::take`; nobody writes there.
+    Ok(unsafe { core::slice::from_raw_parts(direct_map(region.start), bytes) })
 }
 
 fn boot_cpu_first(described: &Described<'_>) -> Result<&'static [u64], Refused> {
@@ -121,6 +139,7 @@ pub(super) extern "C" fn secondary(cpu: &'static Cpu<Native>) -> ! {
 /// Everything of a CPU but its vectors: access rights, counter, timer, interrupts.
 fn init_cpu(cpu: &'static Cpu<Native>) {
     features::forbid_user_access();
+    user_mode::init_cpu();
     counter::start();
     timer::stop();
     let gic = &FIRMWARE.get().expect("the boot CPU set it before any CPU came here").gic;

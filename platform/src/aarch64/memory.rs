@@ -25,16 +25,22 @@ fn image_end() -> PhysAddr {
     kernel_map::physical(unsafe { &__data_end })
 }
 
-/// Maps all RAM and returns what is free of it.
-pub(super) fn take(ram: &[MemoryRegion]) -> Result<ArrayVec<MemoryRegion, MAX_REGIONS>, MapError> {
+/// Maps all RAM and returns what is free of it; `module`, in whole blocks, is not.
+pub(super) fn take(
+    ram: &[MemoryRegion],
+    module: Option<MemoryRegion>,
+) -> Result<ArrayVec<MemoryRegion, { 2 * MAX_REGIONS }>, MapError> {
     let mut free = ArrayVec::new();
+    let block = |region: MemoryRegion| (region.start.0 & !(PMD_SIZE - 1), region.end.0.next_multiple_of(PMD_SIZE));
+    let (hole_start, hole_end) = module.map_or((0, 0), block);
     for region in ram {
         kernel_map::map_ram(region.start, region.end)?;
         let start = PhysAddr(region.start.0.next_multiple_of(PMD_SIZE)).max(image_end());
         let end = PhysAddr(region.end.0 & !(PMD_SIZE - 1));
-        if start < end {
-            free.push(MemoryRegion { start, end });
-        }
+        // What is below the hole, and what is above: the whole region once, where there is no hole in it.
+        let below = MemoryRegion { start, end: end.min(PhysAddr(hole_start)) };
+        let above = MemoryRegion { start: start.max(PhysAddr(hole_end)), end };
+        free.extend([below, above].into_iter().filter(|piece| piece.start < piece.end));
     }
     Ok(free)
 }

@@ -15,7 +15,7 @@ use x86_64::instructions::port::Port;
 
 use arch_x86_64::apic::ApicError;
 use arch_x86_64::kernel_map::{DIRECT_MAP, ImageLayout, MapError, ROOT, image_physical};
-use arch_x86_64::{X86, apic, control, cpu_area, descriptors, kernel_map, traps};
+use arch_x86_64::{X86, apic, control, cpu_area, descriptors, kernel_map, traps, user_mode};
 
 use super::{__data_start, __image_end, __image_start, __rodata_start, __text_start, init_serial, trampoline};
 use crate::start::refuse;
@@ -45,6 +45,8 @@ enum BootError {
     Map(#[from] MapError),
     #[error(transparent)]
     Apic(#[from] ApicError),
+    #[error("the module at {0:#x} is not in RAM")]
+    Module(u64),
     #[error("the command line is not UTF-8")]
     CommandLine,
     #[error("the MADT does not name the CPU that booted, with APIC number {0}")]
@@ -85,20 +87,32 @@ fn find(info: u64) -> Result<Found, BootError> {
     mask_legacy_interrupts();
 
     let usable = MEMORY.call_once(|| usable);
+    let module = info.module.map_or(Ok(&[][..]), |range| module(&info, range))?;
     let cpus = boot_cpu_first(cpus)?;
     Ok(Found {
         memory: usable,
         cpus: CPUS.call_once(|| cpus),
         command_line,
+        module,
         start_cpu: trampoline::start_cpu,
         init_boot_cpu,
     })
+}
+
+/// The bytes of the module, which stay where the firmware put them: they were left out of what is usable.
+fn module(info: &StartInfo, range: Range) -> Result<&'static [u8], BootError> {
+    if !info.ram.iter().any(|ram| ram.start <= range.start && range.end <= ram.end) {
+        return Err(BootError::Module(range.start));
+    }
+    // SAFETY: the direct map covers all RAM and nobody writes there.
+    Ok(unsafe { slice::from_raw_parts(kernel_map::direct(PhysAddr(range.start)), (range.end - range.start) as usize) })
 }
 
 /// [`kernel::boot::BootInfo::init_boot_cpu`]: the traps are there already; the area and the APIC are not.
 fn init_boot_cpu(cpu: &'static Cpu<X86>) {
     // SAFETY: the core calls this on the boot CPU, with its area.
     unsafe { X86::set_this_cpu(cpu) };
+    user_mode::init_cpu();
     apic::init_cpu();
 }
 

@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 
 use arch_x86_64::descriptors::InterruptStacks;
 use arch_x86_64::kernel_map::{self, IMAGE_BASE};
-use arch_x86_64::{X86, apic, control, cpu_area, traps};
+use arch_x86_64::{X86, apic, control, cpu_area, traps, user_mode};
 use kernel::addr::PhysAddr;
 use kernel::arch::Arch;
 use kernel::boot::StartError;
@@ -152,6 +152,7 @@ extern "C" fn started(cpu: &'static Cpu<X86>) -> ! {
     }
     traps::load();
     control::init_cpu();
+    user_mode::init_cpu();
     apic::init_cpu();
     kernel::boot::secondary(cpu)
 }

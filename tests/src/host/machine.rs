@@ -46,6 +46,7 @@ impl EntryCodec for Codec {
 
 impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     const NAME: &'static str = "host";
+    const ELF_MACHINE: u16 = 62;
     type Codec = Codec;
     type CpuLocal = ();
     type UserContext = Scripted;

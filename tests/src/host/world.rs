@@ -85,6 +85,7 @@ impl<A: Arch> World<A> {
             memory: &[],
             cpus: &[],
             command_line: "",
+            module: &[],
             start_cpu: |_| Ok(()),
             init_boot_cpu: |_| (),
             grow_heap: |_, _| (),

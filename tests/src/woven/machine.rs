@@ -89,6 +89,7 @@ impl Board {
 
 impl Arch for Woven {
     const NAME: &'static str = "woven";
+    const ELF_MACHINE: u16 = 0;
     type Codec = Codec;
     type CpuLocal = ();
     type UserContext = NoUserMode;

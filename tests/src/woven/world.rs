@@ -76,6 +76,7 @@ impl World {
             memory: &[],
             cpus: &[],
             command_line: "",
+            module: &[],
             start_cpu: |_| Ok(()),
             init_boot_cpu: |_| (),
             grow_heap: |_, _| (),

@@ -138,6 +138,7 @@ impl Unit {
             image: image_path(self.arch, kind),
             ram: format!("/dev/shm/{}-{}.ram", self.arch.name(), kind.name()).into(),
             serial: "/dev/stderr".into(),
+            module: None,
             command_line: suite.command_line(self.arch.native_transport()),
             engine: suite.engine,
             gdb: false,

@@ -23,9 +23,8 @@ pub(crate) fn build(archs: &[Arch], verbose: bool) -> anyhow::Result<()> {
     let _lock = build::lock()?;
     for &arch in archs {
         let step = Step::begin(format!("build: init for Linux on {}", arch.name()));
-        let script = repository().join("linux-init/linker").join(format!("{}.ld", arch.name()));
         let target = guest_dir().join("build");
-        let mut command = toolchain.build_command(&facts, arch, &script);
+        let mut command = toolchain.build_command(&facts, arch);
         command.current_dir(repository()).args(["--package", "linux-init", "--bin", "linux-init", "--target-dir"]);
         let done = child::run(command.arg(&target), build::BUILD_LIMIT, verbose)?;
         if !done.status.success() {

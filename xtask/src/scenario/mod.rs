@@ -273,6 +273,7 @@ fn launch(script: &Script, guest: &[Cell], program: PathBuf) -> Launch {
         // What a person can start by hand; the runner itself uses files without names.
         ram: format!("/dev/shm/{}-scenario.ram", arch.name()).into(),
         serial: "/dev/stderr".into(),
+        module: None,
         command_line: cells::command_line(script, guest),
         engine: Engine::Icount,
         gdb: false,

@@ -1,0 +1,136 @@
+//! Workloads of programs: a first process, which has everything that programs may have, and all that come from it, on every CPU, until the first has ended.
+//!
+//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`] and the thread's in [`FIRST_THREAD`]. Its argument says how many operations it shall
+//! do, with which seed, on how many CPUs. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of the run are in force, the oracle watches, and what is
+//! left over when everything has ended is an error of the kernel, as in every cell.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::WorkloadId;
+use crate::abi::Rights;
+use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
+use crate::arch::Arch;
+use crate::ledger::Cause;
+use crate::object::account::{Account, Price};
+use crate::object::process::{self, Process};
+use crate::object::thread::{Start, Thread};
+use crate::object::{self, Object, ObjectError, capability};
+use crate::record::shared::Doing;
+use crate::smp::call::call_many;
+use crate::smp::cpu::Cpu;
+use crate::smp::rcu;
+use crate::smp::wait::Wait;
+use crate::suite::Suite;
+use crate::task::module::{self, ModuleError};
+use crate::task::program::{Program, ProgramError};
+use crate::task::{load, sched, turn};
+use crate::tlb::switch;
+
+/// Where the first process finds itself.
+pub const FIRST_PROCESS: u32 = 0;
+/// Where it finds its first thread.
+pub const FIRST_THREAD: u32 = 1;
+/// Slots of its table.
+const SLOTS: u32 = 1024;
+/// The end of its stack.
+const STACK: VirtAddr = VirtAddr(0x7000_0000_0000);
+const STACK_BYTES: u64 = 16 * PAGE_SIZE;
+/// What programs may use of the kernel's heap.
+const HEAP: u64 = 4 << 20;
+/// Address spaces at a time.
+const SPACES: u64 = 128;
+/// The first thread's priority: in the middle.
+const PRIORITY: u8 = 16;
+/// Turns that a CPU takes, at most, to come to rest when all processes have ended.
+const REST: usize = 100_000;
+
+/// Why the programs of a workload could not be started.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StartError {
+    /// The module does not have it.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// It is no program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// Memory is short.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+/// Runs workload `id`: the status that its first process ended with, and the instructions that all took together.
+pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId) -> Result<(u64, u64), StartError> {
+    let machine = A::machine();
+    let name = WorkloadId::name_of(id as u16).unwrap_or_default();
+    let program = Program::parse::<A>(module::find(machine.firmware.module, name)?)?;
+    // Half of memory: tables, magazines and what waits for a grace period are nobody's.
+    let limit = Price { frames: machine.free_frames() as u64 / 2, bytes: HEAP, spaces: SPACES };
+    let account = Account::first(limit.and(process::price::<A>(SLOTS)));
+    let first = Process::new(cpu, &account, SLOTS, limit, PRIORITY * 2 - 1)?;
+    capability::install(cpu, &first.table, FIRST_PROCESS, Object::Process(first.clone()))?;
+    load::load(cpu, &first, &program)?;
+    let stack = VirtAddr(STACK.0 - STACK_BYTES);
+    first.map_anonymous(&first.account, stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
+    let cpus = machine.cpus.len() as u64;
+    let argument = suite.ops & 0xffff_ffff | (suite.seed & 0xffff) << 32 | cpus << 48;
+    let start = Start { entry: program.entry, stack: STACK, argument, priority: PRIORITY, cpu: CpuId(0) };
+    let began = A::instructions();
+    Thread::make(cpu, &first, FIRST_THREAD, &first, start)?;
+
+    let over = AtomicBool::new(false);
+    let mut others = *machine.online_mask();
+    others.remove(cpu.id);
+    for other in others.iter() {
+        machine.cpu(other).give_job(member::<A>, &raw const over as usize);
+    }
+    call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
+    crate::upcall::start_ticks(cpu);
+    while !first.has_ended() {
+        if !turn::turn(cpu) {
+            rcu::quiescent(cpu);
+            A::relax();
+        }
+    }
+    let took = A::instructions() - began;
+    if let Ok(original) = first.table.get(FIRST_PROCESS) {
+        capability::delete(cpu, &original);
+    }
+    object::finish(cpu);
+    // Release: pairs with the acquire in `member`.
+    over.store(true, Ordering::Release);
+    call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
+    rest(cpu);
+    let mut wait = Wait::new(cpu, Doing::WaitWorkload);
+    for other in others.iter() {
+        while machine.cpu(other).has_job() {
+            wait.again(|| Some(other));
+        }
+    }
+    wait.done();
+    let status = first.status();
+    drop(first);
+    assert!(account.used() == Price::NOTHING, "{:?} of the programs' account was not given back", account.used());
+    Ok((status, took))
+}
+
+/// What every other CPU does.
+fn member<A: Arch>(cpu: &'static Cpu<A>, over: usize) {
+    // SAFETY: the first CPU keeps it until this job has ended.
+    let over = unsafe { &*(over as *const AtomicBool) };
+    // Acquire: pairs with the release in `run`.
+    while !over.load(Ordering::Acquire) {
+        if !turn::turn(cpu) {
+            sched::idle(cpu);
+        }
+    }
+    rest(cpu);
+}
+
+/// All processes have ended: the CPU does what is left, and forgets them.
+fn rest<A: Arch>(cpu: &'static Cpu<A>) {
+    let turns = (0..REST).take_while(|_| turn::turn(cpu)).count();
+    assert!(turns < REST, "{} does not come to rest after all programs have ended", cpu.id);
+    sched::forget(cpu);
+    switch::unload(cpu);
+    rcu::barrier(cpu);
+}

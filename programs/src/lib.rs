@@ -1,0 +1,52 @@
+//! What a program needs to be one: the entry, the way into the kernel, what becomes of a panic.
+//!
+//! A program is a file in `src/bin`: a function that takes its first argument and returns its exit status, named by [`program!`]. There is no allocator and nothing of an
+//! operating system; `docs/write-a-program.md` shows one from its first line to its verdict.
+#![no_std]
+
+#[path = "../../kernel/src/abi/mod.rs"]
+pub mod abi;
+pub mod call;
+mod entry;
+pub mod first;
+pub mod kernel;
+pub mod random;
+pub mod vectors;
+
+/// Exit statuses that mean the same in every program; those of a program's own are below.
+pub mod exit {
+    /// All is well.
+    pub const DONE: u64 = 0;
+    /// A panic; the line of the source is in the low half.
+    pub const PANIC: u64 = 0xdead << 32;
+    /// A check of [`crate::check!`] failed; the line of the source is in the low half.
+    pub const CHECK: u64 = 0xbad << 32;
+}
+
+/// Makes `fn start(argument: u64) -> u64` the program: what it returns is its exit status.
+#[macro_export]
+macro_rules! program {
+    ($start:path) => {
+        #[cfg(target_os = "none")]
+        #[unsafe(no_mangle)]
+        extern "C" fn program(argument: u64) -> u64 {
+            $start(argument)
+        }
+
+        #[cfg(not(target_os = "none"))]
+        fn main() {
+            let start: fn(u64) -> u64 = $start;
+            panic!("{:p} runs on the kernel of this repository only; see docs/write-a-program.md", start)
+        }
+    };
+}
+
+/// Ends the program with status [`exit::CHECK`] and the line, unless `condition` holds.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr) => {
+        if !$condition {
+            $crate::call::exit($crate::exit::CHECK | u64::from(line!()))
+        }
+    };
+}
