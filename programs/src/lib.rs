@@ -9,7 +9,9 @@ pub mod abi;
 pub mod call;
 mod entry;
 pub mod first;
+pub mod image;
 pub mod kernel;
+pub mod pingpong;
 pub mod random;
 pub mod vectors;
 
