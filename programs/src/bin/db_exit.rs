@@ -5,7 +5,7 @@ use runtime::abi::Rights;
 use runtime::first::{FREE, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
-use runtime::{call, check, exit, program};
+use runtime::{call, check, check_telling, exit, program};
 
 program!(start);
 
@@ -42,6 +42,7 @@ fn start(argument: u64) -> u64 {
         let mut seen = 0u64;
         while seen.count_ones() < MANY as u32 {
             match kernel::wait_for_bits(READY) {
+                Ok(bits) if runtime::failed(bits).is_some() => return runtime::failed(bits).unwrap_or_default(),
                 Ok(bits) => seen |= bits,
                 Err(_) => return exit::CHECK | u64::from(line!()),
             }
@@ -64,6 +65,6 @@ fn word(n: u64) -> u64 {
 extern "C" fn child(argument: u64) -> ! {
     // SAFETY: the parent mapped the table here; no other process writes this word.
     unsafe { (word(argument & 0xff) as *mut u64).write_volatile(argument | 1 << 63) };
-    check!(kernel::signal(TELL, 1 << (argument & 0xff)).is_ok());
+    check_telling!(TELL, kernel::signal(TELL, 1 << (argument & 0xff)).is_ok());
     call::exit(exit::DONE)
 }

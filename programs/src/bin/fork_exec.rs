@@ -5,7 +5,7 @@ use runtime::abi::Rights;
 use runtime::first::{FREE, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
-use runtime::{call, check, exit, program};
+use runtime::{call, check, check_telling, exit, program};
 
 program!(start);
 
@@ -38,6 +38,7 @@ fn start(argument: u64) -> u64 {
         let mut seen = 0u64;
         while seen.count_ones() < children as u32 {
             match kernel::wait_for_bits(ENDED) {
+                Ok(bits) if runtime::failed(bits).is_some() => return runtime::failed(bits).unwrap_or_default(),
                 Ok(bits) => seen |= bits,
                 Err(_) => return exit::CHECK | u64::from(line!()),
             }
@@ -50,18 +51,18 @@ fn start(argument: u64) -> u64 {
     exit::DONE
 }
 
-/// A child says that all is well by its own bit; one that fails says nothing, and the parent waits for it until the runner's patience ends.
+/// A child says that all is well by its own bit.
 extern "C" fn child(argument: u64) -> ! {
     let (op, n) = (argument >> 8, argument & 0xff);
     for page in 0..PAGES {
         let at = (HEAP + page * 4096) as *mut u64;
         // SAFETY: the parent mapped it for this process alone.
         unsafe {
-            check!(at.read_volatile() == 0);
+            check_telling!(TELL, at.read_volatile() == 0);
             at.write_volatile(op ^ page);
-            check!(at.read_volatile() == op ^ page);
+            check_telling!(TELL, at.read_volatile() == op ^ page);
         }
     }
-    check!(kernel::signal(TELL, 1 << n).is_ok());
+    check_telling!(TELL, kernel::signal(TELL, 1 << n).is_ok());
     call::exit(exit::DONE)
 }

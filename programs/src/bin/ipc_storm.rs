@@ -6,7 +6,7 @@ use runtime::first::{FREE, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
 use runtime::random::Random;
-use runtime::{call, check, exit, program};
+use runtime::{call, check, check_telling, exit, program};
 
 program!(start);
 
@@ -16,7 +16,7 @@ const PAIRS: u64 = FREE + 2;
 /// Slots of each pair's in the parent's table: an endpoint, and two processes with a thread each.
 const STEP: u64 = 5;
 const MOST: u64 = 16;
-const LIMITS: Limits = Limits { slots: 8, frames: 2048, bytes: 256 << 10, spaces: 0 };
+const LIMITS: Limits = Limits { slots: 8, frames: 4096, bytes: 512 << 10, spaces: 0 };
 /// In a child's table: its parent's notification, and the endpoint.
 const TELL: u64 = 0;
 const ENDPOINT: u64 = 1;
@@ -62,6 +62,7 @@ fn disturb(told: Told, pairs: u64) -> u64 {
             _ => kernel::collapse(victim, BUFFER),
         };
         match kernel::wait_for_bits(DONE) {
+            Ok(bits) if runtime::failed(bits).is_some() => return runtime::failed(bits).unwrap_or_default(),
             Ok(bits) => seen |= bits,
             Err(Status::TimedOut) => {}
             Err(_) => return exit::CHECK | u64::from(line!()),
@@ -89,20 +90,24 @@ extern "C" fn sender(argument: u64) -> ! {
             unsafe { at(word).write_volatile(op + 1) };
         }
         let sent = kernel::call(ENDPOINT, Info::LONG, [op + 1, bytes, 0, 0, BUFFER, bytes]);
-        // What the parent does to the buffer may be noticed, and nothing else.
-        check!(match sent {
-            Ok(answer) => answer.words[0] == 0,
-            Err(status) => matches!(status, Status::Undelivered | Status::BufferGone | Status::Busy),
-        });
+        // What the parent does to the buffer may be noticed, and nothing else: what arrived was this message.
+        match sent {
+            Ok(answer) => check_telling!(TELL, answer.words[0] == 0),
+            Err(Status::Undelivered | Status::BufferGone | Status::Busy) => {}
+            Err(status) => {
+                let _ = kernel::signal(TELL, (1000 + status as u64) << 40);
+                call::exit(exit::CHECK | u64::from(line!()))
+            }
+        }
     }
-    check!(kernel::call(ENDPOINT, Info::empty(), [LAST, 0, 0, 0, 0, 0]).is_ok());
-    check!(kernel::signal(TELL, 1 << (2 * pair)).is_ok());
+    check_telling!(TELL, kernel::call(ENDPOINT, Info::empty(), [LAST, 0, 0, 0, 0, 0]).is_ok());
+    check_telling!(TELL, kernel::signal(TELL, 1 << (2 * pair)).is_ok());
     call::exit(exit::DONE)
 }
 
 extern "C" fn receiver(argument: u64) -> ! {
     let pair = argument & 0xff;
-    check!(kernel::set_buffer(BUFFER, MOST_BYTES, 7).is_ok());
+    check_telling!(TELL, kernel::set_buffer(BUFFER, MOST_BYTES, 7).is_ok());
     let mut received = kernel::wait(ENDPOINT, Info::EXPECT_LONG);
     loop {
         let Ok(message) = received else {
@@ -110,7 +115,7 @@ extern "C" fn receiver(argument: u64) -> ! {
             continue;
         };
         if message.words[0] == LAST {
-            check!(kernel::signal(TELL, 2 << (2 * pair)).is_ok());
+            check_telling!(TELL, kernel::signal(TELL, 2 << (2 * pair)).is_ok());
             // The answer goes with a wait that the parent's end ends.
             let _ = kernel::reply_wait(ENDPOINT, Info::empty(), [0; 6]);
             call::exit(exit::DONE)
