@@ -187,3 +187,44 @@ fn a_folder_without_an_experiment_is_told() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no finished experiment"));
 }
+
+fn diff(words: &[&str]) -> (Option<i32>, String) {
+    let output = xtask(&[&["diff"], words].concat());
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn what_moved_is_told_and_a_budget_is_kept_or_not() {
+    let (before, after) = (fixture("diff-before"), fixture("diff-after"));
+    let rows = std::fs::read_to_string(after.join("rows.jsonl")).expect("it was written");
+    let one =
+        rows.lines().position(|line| line.contains("coverage") && line.contains("aarch64")).expect("there is one");
+    let moved = |(i, line): (usize, &str)| {
+        if i == one { line.replace("\"sync_ipis_per_op\":1.0", "\"sync_ipis_per_op\":2.0") } else { line.to_owned() }
+    };
+    let moved: Vec<String> = rows.lines().enumerate().map(moved).collect();
+    std::fs::write(after.join("rows.jsonl"), moved.join("\n")).expect("written");
+    let budget = after.with_extension("toml");
+    std::fs::write(&budget, "[[budget]]\nstrategies = \"coverage\"\nmodes = \"same\"\nsync_ipis_per_op = \"others\"\n")
+        .expect("written");
+    let [before, after, budget] = [&before, &after, &budget].map(|path| path.to_str().expect("a plain path"));
+
+    let (status, text) = diff(&[before, after]);
+    assert_eq!(status, Some(0));
+    assert!(
+        text.contains("coverage, same, gup icount, seed 1 sync_ipis_per_op 1 -> 2 (+100.0 %) 1 of 30 rows moved."),
+        "{text}"
+    );
+    let (status, text) = diff(&[before, "--budget", budget]);
+    assert_eq!(status, Some(0), "{text}");
+    let (status, text) = diff(&[before, after, "--budget", budget]);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("fixture: aarch64 2 cpus broadcast, collapse_anon, coverage, same"), "{text}");
+    assert!(text.contains("sync_ipis_per_op is 2, not at most 1 (others) (line 1)"), "{text}");
+
+    std::fs::write(budget, "[[budget]]\nstrategies = \"coverag\"\nsync_ipis_per_op = 1\n").expect("written");
+    let (status, text) = diff(&[after, "--budget", budget]);
+    assert_eq!(status, Some(2));
+    assert!(text.contains(":2:14: there is no strategy \"coverag\"; did you mean \"coverage\"?"), "{text}");
+}

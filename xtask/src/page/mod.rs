@@ -13,12 +13,12 @@ use clap::Args;
 
 use crate::error::Outcome;
 use crate::output;
+use crate::records::Record;
 
 /// Makes one HTML file of finished experiments, and an SVG file of each figure
 ///
 /// The page is one file: it needs no network and no other file, is light or dark as the reader's system is, and can be printed.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(crate) struct Report {
     /// An experiment's folder, or a folder with such folders
     #[arg(value_name = "FOLDER")]
@@ -27,10 +27,6 @@ pub(crate) struct Report {
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
 }
-
-const EXAMPLES: &str = "Examples:
-  cargo xtask report target/experiments
-  cargo xtask report target/experiments/flush-is-the-sync --out /tmp/for-a-colleague";
 
 impl Report {
     /// Does it.
@@ -51,6 +47,19 @@ impl Report {
         output::print(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>())?;
         Ok(Outcome::Expected)
     }
+}
+
+/// The rows of all finished experiments in `folder`, each with the name of its experiment.
+pub(crate) fn rows(folder: &Path) -> anyhow::Result<Vec<Record>> {
+    let mut all = Vec::new();
+    for source in source::read(folder)?.0 {
+        let name = serde_json::Value::from(source.manifest.experiment);
+        all.extend(source.rows.into_iter().map(|mut row| {
+            row.insert("experiment".to_owned(), name.clone());
+            row
+        }));
+    }
+    Ok(all)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<PathBuf> {

@@ -38,8 +38,10 @@ enum Bound {
     Is(bool),
     /// At least the first, at most the second.
     Within(f64, f64),
-    /// The same as another result of the row, or as the number of CPUs but one (`others`).
-    Same(String),
+    /// The same as another result of the row, or as the number of CPUs but one (`others`); or at most that.
+    Same(String, Plain),
+    /// At most this part more than the row had before.
+    Grows(f64),
 }
 
 /// Which rows, and what must hold for them.
@@ -52,11 +54,12 @@ pub(crate) struct Condition {
     bounds: Vec<(String, Bound)>,
     /// Of the rows of a cell (its seeds and repetitions), one is enough.
     some: bool,
+    /// What a number by itself stands for.
+    plain: Plain,
 }
 
 /// What a number by itself stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plain {
     /// Exactly this.
     Exactly,
@@ -68,7 +71,7 @@ impl Condition {
     /// Reads a table; what is wrong in it is noted in the document.
     pub(crate) fn read(table: Table<'_, '_>, plain: Plain) -> anyhow::Result<Condition> {
         let results = results()?;
-        let mut condition = Condition { line: table.line(), which: Vec::new(), bounds: Vec::new(), some: false };
+        let mut condition = Condition { line: table.line(), which: Vec::new(), bounds: Vec::new(), some: false, plain };
         for (key, value) in table.entries() {
             if let Some((_, of_row, kind, names)) = CHOICES.iter().find(|(name, ..)| *name == key) {
                 let chosen = value.names(kind, names).into_iter().map(str::to_owned).collect();
@@ -108,26 +111,52 @@ impl Condition {
     }
 
     /// What of `record` does not hold, each in a few words.
-    fn broken(&self, record: &Record) -> Vec<String> {
-        self.bounds.iter().filter_map(|(key, bound)| bound.broken(record, key)).collect()
+    fn broken(&self, record: &Record, before: Option<&Record>) -> Vec<String> {
+        // A budget is for what was counted: instructions, for one, are counted in one row of many.
+        let skipped = |key: &str| self.plain == Plain::AtMost && matches!(record.get(key), None | Some(Json::Null));
+        let bounds = self.bounds.iter().filter(|(key, _)| !skipped(key));
+        bounds.filter_map(|(key, bound)| bound.broken(record, before, key)).collect()
     }
 
     /// The rows of `records` that do not hold what is asked, each with the reason.
     pub(crate) fn judge(&self, records: &[Record]) -> Vec<(usize, String)> {
+        self.judge_against(records, &|_| None)
+    }
+
+    /// The same; `before` gives what a row was, for limits of growth.
+    pub(crate) fn judge_against<'b>(
+        &self,
+        records: &[Record],
+        before: &dyn Fn(&Record) -> Option<&'b Record>,
+    ) -> Vec<(usize, String)> {
         let meant: Vec<usize> = (0..records.len()).filter(|&i| self.means(&records[i])).collect();
-        let broken = |i: usize| self.broken(&records[i]).join(", ");
+        let broken = |i: usize| self.broken(&records[i], before(&records[i])).join(", ");
         let whole = |i: usize| !self.some && !broken(i).is_empty();
         let of_cell = |i: usize, j: usize| identity(&records[i], CELL) == identity(&records[j], CELL);
         let none = |i: usize| self.some && meant.iter().filter(|&&j| of_cell(i, j)).all(|&j| !broken(j).is_empty());
         meant.iter().filter(|&&i| whole(i) || none(i)).map(|&i| (i, broken(i))).collect()
+    }
+
+    /// What is asked for and is in no row that is meant.
+    pub(crate) fn never_counted(&self, records: &[Record]) -> Option<&str> {
+        let counted =
+            |key: &str| records.iter().any(|row| self.means(row) && !matches!(row.get(key), None | Some(Json::Null)));
+        self.bounds.iter().map(|(key, _)| key.as_str()).find(|key| !counted(key))
     }
 }
 
 impl Bound {
     fn read(value: Value<'_, '_>, kind: &Json, results: &Record, plain: Plain) -> Option<Bound> {
         if let Some(table) = value.table() {
-            table.only(&["at_most", "at_least"]);
             let limit = |key: &str| table.get(key).map(decimal);
+            if plain == Plain::AtMost
+                && let Some(growth) = limit("grows_at_most")
+            {
+                table.only(&["grows_at_most"]);
+                return growth.map(Bound::Grows);
+            }
+            let known = ["at_most", "at_least", "grows_at_most"];
+            table.only(if plain == Plain::AtMost { &known } else { &known[..2] });
             let (least, most) = (limit("at_least"), limit("at_most"));
             if least.is_none() && most.is_none() {
                 value.mistake("at_most or at_least belongs here");
@@ -147,13 +176,13 @@ impl Bound {
                     let hint = nearest(name, names.iter().copied());
                     value.mistake(format!("there is no count \"{name}\"; did you mean \"{hint}\"?"));
                 }
-                Some(Bound::Same(name.clone().into_owned()))
+                Some(Bound::Same(name.clone().into_owned(), plain))
             }
             _ => decimal(value).map(|n| Bound::Within(if plain == Plain::Exactly { n } else { f64::MIN }, n)),
         }
     }
 
-    fn broken(&self, record: &Record, key: &str) -> Option<String> {
+    fn broken(&self, record: &Record, before: Option<&Record>, key: &str) -> Option<String> {
         const CLOSE: f64 = 1e-9;
         let found = number(record, key);
         let said = found.map_or("not counted".to_owned(), count);
@@ -174,12 +203,23 @@ impl Bound {
                 };
                 (!holds).then(|| format!("{key} is {said}, not {wanted}"))
             }
-            Bound::Same(other) => {
-                let wanted =
-                    if other == "others" { number(record, "cpus").map(|n| n - 1.0) } else { number(record, other) };
-                let holds = found.zip(wanted).is_some_and(|(a, b)| (a - b).abs() < CLOSE);
+            Bound::Same(other, plain) => {
+                let others = number(record, "cpus").map(|n| n - 1.0);
+                let wanted = if other == "others" { others } else { number(record, other) };
+                let holds = found.zip(wanted).is_some_and(|(a, b)| match plain {
+                    Plain::Exactly => (a - b).abs() < CLOSE,
+                    Plain::AtMost => a <= b + CLOSE,
+                });
                 let wanted = wanted.map_or("-".to_owned(), count);
-                (!holds).then(|| format!("{key} is {said}, not {wanted} ({other})"))
+                let most = if *plain == Plain::AtMost { "at most " } else { "" };
+                (!holds).then(|| format!("{key} is {said}, not {most}{wanted} ({other})"))
+            }
+            Bound::Grows(part) => {
+                let was = number(before?, key)?;
+                let holds = found.is_some_and(|n| n <= was + was.abs() * part + CLOSE);
+                (!holds).then(|| {
+                    format!("{key} was {} and is {said}: more than {} % more", count(was), count(100.0 * part))
+                })
             }
         }
     }

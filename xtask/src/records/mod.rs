@@ -2,6 +2,7 @@
 //!
 //! A record is a row's JSON object as it is, so that what a later kernel counts is judged and compared without a change here.
 
+pub(crate) mod budget;
 pub(crate) mod condition;
 
 use std::path::Path;
@@ -17,8 +18,9 @@ use crate::rows::{Row, Setting};
 /// A row's JSON object.
 pub(crate) type Record = Map<String, Value>;
 
-/// What says which cell a row is of; the rest is what came out. The last two tell rows of one cell apart.
-pub(crate) const IDENTITY: [&str; 14] = [
+/// What says which cell a row is of; the rest is what came out. The last two tell rows of one cell apart. `experiment` is there where rows of several are read together.
+pub(crate) const IDENTITY: [&str; 15] = [
+    "experiment",
     "arch",
     "cpus",
     "transport",
@@ -36,7 +38,7 @@ pub(crate) const IDENTITY: [&str; 14] = [
 ];
 
 /// Of [`IDENTITY`], what is the same for all rows of a cell.
-pub(crate) const CELL: &[&str] = IDENTITY.split_at(12).0;
+pub(crate) const CELL: &[&str] = IDENTITY.split_at(13).0;
 
 /// The rows of a file of JSON lines; summaries are left out.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
@@ -74,7 +76,9 @@ pub(crate) fn identity(record: &Record, keys: &[&str]) -> String {
 /// What a person calls a row: its cell, and what tells it from others of it.
 pub(crate) fn heading(record: &Record) -> String {
     let t = |key| text(record, key);
-    let mut words = format!(
+    let experiment = Some(t("experiment")).filter(|name| !name.is_empty()).map_or(String::new(), |name| name + ": ");
+    let mut words = experiment;
+    words += &format!(
         "{} {} cpus {}, {}, {}, {}, {} {}",
         t("arch"),
         t("cpus"),
