@@ -13,6 +13,7 @@ mod completions;
 mod diff;
 mod doctor;
 mod document;
+mod engines;
 mod error;
 mod examples;
 mod experiment;

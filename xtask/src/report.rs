@@ -5,6 +5,7 @@ use kernel::oracle::VERSION;
 use crate::arch::Arch;
 use crate::bystander;
 use crate::compare;
+use crate::engines;
 use crate::linux::{self, Reference};
 use crate::matrix;
 use crate::rows::{Row, Setting};
@@ -37,6 +38,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
             );
             out += &bystander::of(&of_arch(arch));
         }
+        out += &engines::of(rows, setting.engine);
         out += &violations(rows);
         out += &verdict_line(rows);
         return out;
@@ -62,6 +64,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
     }
+    out += &engines::of(rows, setting.engine);
     out += &violations(rows);
     out += &verdict_line(rows);
     out
