@@ -8,6 +8,7 @@ mod bystander;
 mod child;
 mod ci;
 mod compare;
+mod debugger;
 mod diff;
 mod doctor;
 mod document;
