@@ -38,7 +38,7 @@ pub(crate) fn run(workload: Workload, mode: Mode, ops: u64, cpus: u32) -> u8 {
             mode: mode_name,
             ops,
             flush: counted.totals.flush,
-            other_calls: counted.totals.other_calls,
+            other_calls: counted.totals.other_calls(),
             reschedule: counted.totals.reschedule,
             walks: counted.walks,
             repeated: counted.repeated,

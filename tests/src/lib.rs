@@ -5,6 +5,7 @@ pub mod capability_model;
 pub mod host;
 pub mod kernel_of;
 pub mod litmus;
+pub mod litmus_format;
 pub mod space_model;
 pub mod store_buffer;
 pub mod talk;

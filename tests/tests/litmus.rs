@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 use tests::litmus::Litmus;
+use tests::litmus_format;
 use tests::store_buffer::{Op, outcomes};
 
 #[derive(Deserialize)]
@@ -50,6 +51,66 @@ fn the_manifest_is_complete() {
             assert!(["pairs with", "see", "order"].iter().any(|word| source.contains(word)), "{file}");
         }
     }
+}
+
+/// The name of a test: its file's, without language and extension.
+fn name(file: &str) -> &str {
+    file.trim_end_matches(".litmus").rsplit_once('.').expect("a language").0
+}
+
+#[test]
+fn every_file_has_the_format_that_herd7_reads() {
+    for Verdict { file, .. } in verdicts() {
+        litmus_format::check(name(&file), &read(&format!("litmus/{file}"))).unwrap_or_else(|e| panic!("{file}: {e}"));
+    }
+}
+
+/// Each slip of the pen is refused: a file that had it would have a verdict of something else, or none.
+#[test]
+fn a_file_with_a_slip_is_refused() {
+    let refused = |file: &str, slips: &[(&str, &str)]| {
+        let text = read(&format!("litmus/{file}"));
+        litmus_format::check(name(file), &text).expect("it is right as it is");
+        for (right, wrong) in slips {
+            let slipped = text.replacen(right, wrong, 1);
+            assert_ne!(slipped, text, "{file}: {right} is not there");
+            assert!(litmus_format::check(name(file), &slipped).is_err(), "{file}: {wrong} for {right}");
+        }
+    };
+    refused(
+        "walk-end.aarch64.litmus",
+        &[
+            ("AArch64", "ARM64"),
+            ("walk-end\n", "walk-ended\n"),
+            ("again:", "again\":"),
+            ("{", "("),
+            ("y=1;", "y=1"),
+            ("0:X3=y", "2:X3=y"),
+            ("0:X3=y", "0:X3=1"),
+            ("0:X1=x; ", ""),
+            (" P1 ", " P2 "),
+            ("STLR WZR", "STLA WZR"),
+            ("LDAR W2,[X1] ;", "LDAR W2,[X1]  "),
+            ("LDAR W2,[X1] ;", "LDAR W9,[X1] ;"),
+            ("LDAR W2,[X1] ;", "LDAR W2,[X1]  ;"),
+            ("STR W0", "STR W4"),
+            ("L0:", "L1:"),
+            ("exists", "exist"),
+            ("0:X2=1", "0:X4=1"),
+            ("0:X2=1", "2:X2=1"),
+            ("1:X2=0", "1:X2=a"),
+        ],
+    );
+    refused(
+        "exchange-scan.x86.litmus",
+        &[
+            ("X86 ", "X86_64 "),
+            ("XCHG [x]", "XCHG (x)"),
+            ("MFENCE", "MEMBAR"),
+            ("exists (0:", "exists (2:"),
+            ("exists (0:EAX", "exists (0:ECX"),
+        ],
+    );
 }
 
 #[test]

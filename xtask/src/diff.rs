@@ -18,7 +18,6 @@ use crate::table::{count, paragraph};
 ///
 /// Rows are compared with those of the same cell, seed and repetition. On mttcg, where every run is another one, verdicts are compared and counts are not.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(crate) struct Diff {
     /// Before and after: experiments' folders, folders with such folders, or files of `run --json`; with --budget, one is enough
     #[arg(value_name = "FOLDER", num_args = 1..=2, required = true)]
@@ -31,12 +30,6 @@ pub(crate) struct Diff {
     every: bool,
 }
 
-const EXAMPLES: &str = "Examples:
-  cargo xtask diff target/experiments/monday target/experiments/tuesday
-  cargo xtask diff target/experiments --budget bench/budget.toml
-
-Exit status: 0 whatever moved; with --budget 1 if a row exceeds it. 2 if the folders or the budget cannot be read.";
-
 /// What every change of a schedule moves.
 const RESTLESS: [&str; 5] = ["walks", "pages", "violations", "violations_by_state", "violations_observed"];
 /// What says nothing of a row's results.
@@ -45,11 +38,14 @@ const ASIDE: [&str; 5] = ["schema", "qemu", "first_violation", "problem", "as_ex
 impl Diff {
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
+        if self.folders.len() < 2 && self.budget.is_none() {
+            return Err(bad_input("two folders are compared; one alone needs --budget"));
+        }
         let sets: Vec<Vec<Record>> = self.folders.iter().map(|path| rows(path)).collect::<anyhow::Result<_>>()?;
         let (before, after) = match &sets[..] {
             [before, after] => (Some(before), after),
-            [only] if self.budget.is_some() => (None, only),
-            _ => return Err(bad_input("two folders are compared; one alone needs --budget")),
+            [.., after] => (None, after),
+            [] => return Err(bad_input("there is no folder to read")),
         };
         let known: HashMap<String, &Record> =
             before.into_iter().flatten().map(|row| (identity(row, &IDENTITY), row)).collect();

@@ -2,17 +2,21 @@
 //! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
+mod barriers;
 mod bench;
 mod build;
 mod bystander;
 mod child;
 mod ci;
 mod compare;
+mod completions;
 mod debugger;
 mod diff;
 mod doctor;
 mod document;
+mod engines;
 mod error;
+mod examples;
 mod experiment;
 mod guest;
 mod guests;
@@ -52,7 +56,7 @@ mod toolchain;
 mod trace;
 mod violation;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Boots a research kernel in QEMU on x86_64 and aarch64, and says whether a page-table protocol is safe and what it costs.
 #[derive(Parser)]
@@ -62,6 +66,7 @@ struct Cli {
     command: Command,
 }
 
+/// How every command ends.
 const EXIT_STATUS: &str = "Exit status: 0 when every verdict and every count is the expected one, 1 when one is not, \
                            2 for bad input, 3 when set-up, QEMU, the guest or a file failed, 130 after Ctrl-C.";
 
@@ -83,12 +88,26 @@ enum Command {
     Hunt(Box<hunt::Hunt>),
     Linux(linux::Linux),
     Parity(parity::Parity),
+    Barriers(barriers::Barriers),
     Bench(bench::Bench),
     Soak(soak::Soak),
+    Completions(completions::Completions),
+}
+
+/// The whole command line, with examples and the exit status in the help of every command.
+fn command_line() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let text = match examples::of(command.get_name()) {
+            Some(lines) => format!("Examples:\n  {}\n\n{EXIT_STATUS}", lines.join("\n  ")),
+            None => EXIT_STATUS.to_owned(),
+        };
+        command.after_help(text)
+    })
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let matches = command_line().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     child::stop_on_ctrl_c();
     let result = match cli.command {
         Command::Run(command) => command.run(),
@@ -107,8 +126,10 @@ fn main() -> std::process::ExitCode {
         Command::Hunt(command) => command.run(),
         Command::Linux(command) => command.run(),
         Command::Parity(command) => command.run(),
+        Command::Barriers(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Soak(command) => command.run(),
+        Command::Completions(command) => command.run(),
     };
     error::exit_code(result)
 }

@@ -7,7 +7,7 @@ use kernel::workload::walker::WalkerClass;
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::Kind;
 use crate::error::{Outcome, bad_input};
-use crate::linux::{Reference, Rounds};
+use crate::linux::{Live, Now, Reference, Rounds};
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench, Probe};
@@ -36,6 +36,9 @@ pub(crate) struct Parity {
     /// Sizes of machines
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "2,4,8,16")]
     cpus: Vec<u32>,
+    /// Boots a stock Linux on the same machines too, and sets what it does now beside the rest
+    #[arg(long)]
+    live: bool,
 }
 
 /// One line: ours and Linux's, in rounds for each operation.
@@ -48,6 +51,8 @@ struct Line {
     predicted: Rounds,
     /// Of the kernels that were measured, by version.
     measured: Vec<(String, Rounds)>,
+    /// Of the kernel that was booted now, and whether it is not what the source says.
+    live: Option<(Rounds, bool)>,
 }
 
 /// How a line compares.
@@ -104,6 +109,9 @@ impl Parity {
         if self.cpus.iter().any(|n| *n < 2 || archs.iter().any(|a| *n > a.max_cpus())) {
             return Err(bad_input("--cpus takes numbers of at least 2 that the machines have"));
         }
+        if self.live {
+            Live::check(&self.cpus)?;
+        }
         let linux = Reference::load();
         let workloads: Vec<&'static str> =
             kernel::workload::NAMES.iter().map(|(name, _)| *name).filter(|w| linux.prediction(w).is_some()).collect();
@@ -131,11 +139,17 @@ impl Parity {
         let rows: Vec<Row> =
             probe::in_order(&probes, probe::at_once(), work, |_| false)?.into_iter().flatten().collect();
         bar.end();
+        let modes = MODES.map(|mode| Mode::NAMES[mode as usize].0);
+        let live = self.live.then(|| Live::measure(&archs, &self.cpus, &workloads, &modes, OPS)).transpose()?;
         let mut wrong = rows.iter().filter(|r| r.is_unexpected()).count();
         for &arch in &archs {
-            let lines = lines(arch, &workloads, &rows, &linux);
+            let lines = lines(arch, &workloads, &rows, &linux, live.as_ref());
+            wrong += lines.iter().filter(|l| l.live.is_some_and(|(_, different)| different)).count();
             if strategy == LIKE_LINUX {
                 wrong += lines.iter().filter(|l| compare(l) == Comparison::Different).count();
+            }
+            if let Some(live) = &live {
+                output::print(&format!("Live: Linux {}\n", live.kernel(arch)))?;
             }
             output::print(&text(arch, strategy, &lines))?;
         }
@@ -161,7 +175,7 @@ fn suite(strategy: &'static str, workloads: &[&'static str]) -> Suite {
     }
 }
 
-fn lines(arch: Arch, workloads: &[&'static str], rows: &[Row], linux: &Reference) -> Vec<Line> {
+fn lines(arch: Arch, workloads: &[&'static str], rows: &[Row], linux: &Reference, live: Option<&Live>) -> Vec<Line> {
     let mut lines = Vec::new();
     for &workload in workloads {
         let Some(all) = linux.prediction(workload) else { continue };
@@ -178,6 +192,7 @@ fn lines(arch: Arch, workloads: &[&'static str], rows: &[Row], linux: &Reference
                     ours: rounds(per_op(row.cell.flush_ipis), per_op(row.cell.sync_ipis), cpus),
                     predicted: predicted(arch, mode, all),
                     measured: measured.into_iter().map(|(k, t)| (k, rounds(t.flush, t.sync, cpus))).collect(),
+                    live: live.and_then(|l| l.of(arch, workload, name, cpus, linux)).map(|now| in_rounds(&now, cpus)),
                 });
             }
         }
@@ -185,10 +200,16 @@ fn lines(arch: Arch, workloads: &[&'static str], rows: &[Row], linux: &Reference
     lines
 }
 
+fn in_rounds(now: &Now, cpus: u32) -> (Rounds, bool) {
+    (rounds(now.targets.flush, now.targets.sync, cpus), now.different)
+}
+
 fn text(arch: Arch, strategy: &str, lines: &[Line]) -> String {
     let saves = strategy != LIKE_LINUX;
+    let is_live = lines.iter().any(|line| line.live.is_some());
+    let live_column = |text: &str| if is_live { format!("  {text:>11}") } else { String::new() };
     let mut out = format!(
-        "{}, {}: {strategy} against Linux, rounds per operation to every other CPU (measured rounds contain background wake-ups)\n\n{:24} {:>4} {:5}  {:>11}  {:>11}  {:26}",
+        "{}, {}: {strategy} against Linux, rounds per operation to every other CPU (measured rounds contain background wake-ups)\n\n{:24} {:>4} {:5}  {:>11}  {:>11}{}  {:26}",
         arch.name(),
         arch.native_transport(),
         "workload",
@@ -196,6 +217,7 @@ fn text(arch: Arch, strategy: &str, lines: &[Line]) -> String {
         "mode",
         "ours F/S",
         "Linux F/S",
+        live_column("live F/S"),
         "measured F/S"
     );
     out = out.trim_end().to_owned() + "\n";
@@ -214,13 +236,15 @@ fn text(arch: Arch, strategy: &str, lines: &[Line]) -> String {
             }
             Comparison::Different => "  DIFFERENT".into(),
         };
+        let live_note = if line.live.is_some_and(|(_, different)| different) { "  LIVE DIFFERS" } else { "" };
         let text = format!(
-            "{:24} {:>4} {:5}  {:>11}  {:>11}  {:26}{note}",
+            "{:24} {:>4} {:5}  {:>11}  {:>11}{}  {:26}{note}{live_note}",
             line.workload,
             line.cpus,
             Mode::NAMES[line.mode as usize].0,
             pair(&line.ours),
             pair(&line.predicted),
+            live_column(&line.live.map_or("-".into(), |(now, _)| pair(&now))),
             measured.join(", ")
         );
         out += text.trim_end();
@@ -253,7 +277,15 @@ mod tests {
 
     fn line(workload: &'static str, ours: (f64, f64), linux: (f64, f64)) -> Line {
         let rounds = |(flush, sync)| Rounds { flush, sync };
-        Line { workload, cpus: 4, mode: Mode::Same, ours: rounds(ours), predicted: rounds(linux), measured: vec![] }
+        Line {
+            workload,
+            cpus: 4,
+            mode: Mode::Same,
+            ours: rounds(ours),
+            predicted: rounds(linux),
+            measured: vec![],
+            live: None,
+        }
     }
 
     #[test]
@@ -285,6 +317,20 @@ mod tests {
         let text = text(Arch::X86_64, "sync-all", &lines);
         assert!(text.lines().any(|l| l.starts_with("munmap_2m") && l.ends_with("DIFFERENT")), "{text}");
         assert!(text.contains("unshare_mprotect_last, fewer on purpose: Linux unshares"), "{text}");
+    }
+
+    #[test]
+    fn a_live_linux_has_a_column_and_a_mark_of_its_own() {
+        let rounds = |flush, sync| Rounds { flush, sync };
+        let good = Line { live: Some((rounds(1.0, 0.986), false)), ..line("collapse_anon", (1.0, 1.0), (1.0, 1.0)) };
+        let bad = Line { live: Some((rounds(1.0, 0.0), true)), ..line("collapse_anon", (1.0, 1.0), (1.0, 1.0)) };
+        let text = text(Arch::X86_64, "sync-all", &[good, bad]);
+        let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("collapse_anon")).collect();
+        assert!(lines[0].contains("1/0.986") && !lines[0].contains("DIFFERS"), "{text}");
+        assert!(lines[1].ends_with("LIVE DIFFERS"), "{text}");
+        assert!(text.contains("live F/S"));
+        let without = super::text(Arch::X86_64, "sync-all", &[line("collapse_anon", (1.0, 1.0), (1.0, 1.0))]);
+        assert!(!without.contains("live"), "{without}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use anstyle::{AnsiColor, Style};
 use kernel::record::cell::Verdict;
 
 use crate::linux::{self, Reference};
+use crate::output;
 use crate::rows::Row;
 
 /// The mode that verdicts come from.
@@ -34,13 +35,13 @@ pub(crate) fn grouped(n: u64) -> String {
     out
 }
 
-/// Text broken into lines of at most 100 characters, all but the first indented by `indent` more than the first.
+/// Text broken into lines as wide as [`output::width`] allows, all but the first indented by `indent` more than the first.
 pub(crate) fn paragraph(indent: usize, text: &str) -> String {
-    const WIDTH: usize = 100;
+    let width = output::width();
     let mut out = " ".repeat(indent);
     let mut column = indent;
     for (i, word) in text.split(' ').enumerate() {
-        if i > 0 && column + 1 + word.len() > WIDTH {
+        if i > 0 && column + 1 + word.len() > width {
             out += &format!("\n{}", " ".repeat(indent + 2));
             column = indent + 2;
         } else if i > 0 {
@@ -65,6 +66,11 @@ impl Cell {
     /// Without colour.
     pub(crate) fn plain(text: impl Into<String>) -> Cell {
         Cell { text: text.into(), style: Style::new() }
+    }
+
+    /// In this style.
+    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Cell {
+        Cell { text: text.into(), style }
     }
 
     /// The same style, with another text.
@@ -196,7 +202,8 @@ pub(crate) fn of(rows: &[Row], linux: &Reference) -> String {
     let modes = distinct(rows, |r| r.mode);
     // The judged mode's counts depend on what the walkers hit; they are shown where there are no others.
     let counted: Vec<&str> = modes.iter().copied().filter(|m| *m != JUDGED || modes.len() == 1).collect();
-    counted.chunks(MODES_PER_TABLE).map(|shown| one_table(rows, shown, linux)).collect::<Vec<_>>().join("\n")
+    let per_table = if output::width() < output::WIDEST { 1 } else { MODES_PER_TABLE };
+    counted.chunks(per_table).map(|shown| one_table(rows, shown, linux)).collect::<Vec<_>>().join("\n")
 }
 
 fn one_table(rows: &[Row], modes: &[&str], linux: &Reference) -> String {

@@ -42,7 +42,6 @@ const TOLD: usize = 20;
 ///
 /// A second call goes on where one was ended, by Ctrl-C or a loss of power. A folder that is finished is judged again and not run again.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(crate) struct Run {
     /// Files, or names of files in `experiments/` without their ending
     #[arg(value_name = "FILE", required_unless_present_any = ["list", "all"])]
@@ -69,12 +68,6 @@ pub(crate) struct Run {
     #[arg(long)]
     dry_run: bool,
 }
-
-const EXAMPLES: &str = "Examples:
-  cargo xtask experiment --list
-  cargo xtask experiment flush-is-the-sync
-  cargo xtask experiment my.toml --folder target/experiments/monday
-  cargo xtask experiment --all && cargo xtask report target/experiments";
 
 impl Run {
     /// Does it.

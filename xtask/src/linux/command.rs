@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::error::{Outcome, bad_input};
-use crate::linux::measure::{self, Wanted, measure};
+use crate::linux::measure::{self, MOST_CPUS, PATIENCE, Wanted, measure};
 use crate::linux::package::Kernel;
 use crate::linux::{KERNEL, Reference, machine, rows};
 use crate::names;
@@ -20,9 +20,6 @@ use crate::qemu;
 use crate::results_file::ResultsFile;
 use crate::rows::SCHEMA;
 use crate::suite::Engine;
-
-/// The most CPUs that our init seats.
-const MOST_CPUS: u32 = 64;
 
 /// Boots a stock Debian Linux in the same QEMU and counts the interrupts of the same operations
 ///
@@ -58,7 +55,7 @@ pub(crate) struct Linux {
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
     /// Ends a machine that said nothing for so long
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs())]
     patience: u64,
     /// Prints the QEMU command lines and stops
     #[arg(long)]
@@ -125,7 +122,7 @@ impl Linux {
         for (wanted, (arch, kernel)) in all.iter().zip(kernels) {
             eprintln!("linux: booting {} on {} ({} cells)", kernel.release, arch.name(), wanted.cells());
             let bar = Cells::begin(wanted.cells() as u64);
-            let measured = measure(wanted, kernel, &mut |row, setting| {
+            let measured = measure(wanted, kernel, &|| false, &mut |row, setting| {
                 bar.one_more(format!("{} {}", row.workload, row.mode));
                 file.as_mut().map_or(Ok(()), |f| f.add_object(&row.json(setting, &reference)))
             });

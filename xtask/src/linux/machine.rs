@@ -14,6 +14,7 @@ use linux_init::record::Record;
 
 use crate::arch::Arch;
 use crate::child;
+use crate::error::Interrupted;
 use crate::linux::speech;
 use crate::qemu;
 use crate::suite::Engine;
@@ -90,11 +91,12 @@ impl Drop for Running {
     }
 }
 
-/// Boots it, hands on every record as it comes, and waits for the end; a machine that says nothing for `patience` is ended.
-/// Gives back all that was said.
+/// Boots it, hands on every record as it comes, and waits for the end; a machine that says nothing for `patience` is ended, and one that
+/// `stop` wants ended. Gives back all that was said.
 pub(crate) fn boot(
     launch: &Launch,
     patience: Duration,
+    stop: &dyn Fn() -> bool,
     on_record: &mut dyn FnMut(Record<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<String> {
     let (mut serial, mut stderr) = (child::anonymous_file("serial")?, child::anonymous_file("stderr")?);
@@ -120,6 +122,9 @@ pub(crate) fn boot(
     let status = loop {
         let status = running.0.try_wait()?;
         child::check_interrupted()?;
+        if stop() {
+            return Err(Interrupted.into());
+        }
         if listen(&mut serial, &mut ended)? {
             last = Instant::now();
         }
@@ -218,7 +223,7 @@ mod tests {
     fn listen(script: &str, patience: Duration) -> (usize, anyhow::Result<String>) {
         let mut records = 0;
         let launch = shell(script);
-        let result = boot(&launch, patience, &mut |_| {
+        let result = boot(&launch, patience, &|| false, &mut |_| {
             records += 1;
             Ok(())
         });

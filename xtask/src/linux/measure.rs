@@ -110,16 +110,22 @@ impl Wanted {
     }
 }
 
-/// Boots the machine and collects its rows; `on_row` sees each as it comes.
+/// How long a machine may say nothing if nobody chooses: a cell of many CPUs takes minutes on a loaded host.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// The most CPUs that are tried.
+pub(crate) const MOST_CPUS: u32 = 64;
+
+/// Boots the machine and collects its rows; `on_row` sees each as it comes, `stop` is asked whether to go on.
 pub(crate) fn measure(
     wanted: &Wanted,
     kernel: &Kernel,
+    stop: &dyn Fn() -> bool,
     on_row: &mut dyn FnMut(&Row, &Setting) -> anyhow::Result<()>,
 ) -> anyhow::Result<Measured> {
     let Ready { launch, mut setting } = wanted.ready(kernel)?;
     let mut rows: Vec<Row> = Vec::new();
     let mut cells = None;
-    let said = machine::boot(&launch, wanted.patience, &mut |record| {
+    let said = machine::boot(&launch, wanted.patience, stop, &mut |record| {
         match record {
             Record::Start { release, cpus } => {
                 if cpus != wanted.cpus {

@@ -5,6 +5,7 @@
 
 mod command;
 mod initramfs;
+mod live;
 mod machine;
 mod measure;
 mod package;
@@ -13,4 +14,5 @@ mod rows;
 mod speech;
 
 pub(crate) use command::Linux;
+pub(crate) use live::{Live, Now};
 pub(crate) use reference::{KERNEL, Reference, Rounds};

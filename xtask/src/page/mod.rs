@@ -19,7 +19,6 @@ use crate::records::Record;
 ///
 /// The page is one file: it needs no network and no other file, is light or dark as the reader's system is, and can be printed.
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(crate) struct Report {
     /// An experiment's folder, or a folder with such folders
     #[arg(value_name = "FOLDER")]
@@ -28,10 +27,6 @@ pub(crate) struct Report {
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
 }
-
-const EXAMPLES: &str = "Examples:
-  cargo xtask report target/experiments
-  cargo xtask report target/experiments/flush-is-the-sync --out /tmp/for-a-colleague";
 
 impl Report {
     /// Does it.

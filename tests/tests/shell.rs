@@ -1,0 +1,56 @@
+//! The runner in a shell: colours only where they are wanted, lines that fit, statuses that say how it ended.
+
+use std::process::{Command, Output};
+
+/// The runner with these words and variables, its output in a pipe.
+fn xtask(words: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = match std::env::var_os("XTASK") {
+        Some(program) => Command::new(program),
+        None => {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["run", "--quiet", "--package", "xtask", "--"]);
+            cargo
+        }
+    };
+    for name in ["NO_COLOR", "CLICOLOR_FORCE", "CLICOLOR"] {
+        command.env_remove(name);
+    }
+    command.args(words).envs(variables.iter().copied()).output().expect("the runner starts")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+const COLOUR: char = '\u{1b}';
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let coloured = |variables: &[(&str, &str)]| text(&xtask(&["list"], variables)).contains(COLOUR);
+    assert!(!coloured(&[]), "a pipe gets none");
+    assert!(coloured(&[("CLICOLOR_FORCE", "1")]), "there are colours");
+    assert!(!coloured(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), "NO_COLOR is stronger");
+}
+
+#[test]
+fn what_is_piped_fits_and_is_whole() {
+    let experiments = text(&xtask(&["experiment", "--list"], &[("COLUMNS", "40")]));
+    assert!(experiments.lines().all(|line| line.chars().count() <= 100), "{experiments}");
+    assert!(experiments.contains("flush-is-the-sync"));
+}
+
+#[test]
+fn bad_input_is_status_2_and_says_what_to_do() {
+    for (words, hint) in [
+        (&["experiment", "flush-is-sync"][..], "did you mean \"flush-is-the-sync\"?"),
+        (&["experiment", "a", "b", "--folder", "c"], "did you mean"),
+        (&["diff", "target"], "needs --budget"),
+        (&["report", "no-such-folder"], "cannot read no-such-folder"),
+        (&["completions", "basch"], "bash"),
+    ] {
+        let output = xtask(words, &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        assert!(said.contains(hint), "{words:?}: {said}");
+    }
+}
