@@ -2,14 +2,20 @@
 
 mod core_command;
 
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use arch_sim::matrix::{self, Bounds, Round};
+use arch_sim::matrix::{Bounds, Round};
 use arch_sim::model::check::Limits;
 use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
+use arch_sim::results;
+use arch_sim::run::{self, Checkpoint, Running};
 use clap::{Args, Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
 use kernel::workload::walker::WalkerClass;
 
@@ -26,7 +32,10 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 when every cell is as expected, 1 when one is not, or was not explored to its \
-                           end, 2 for bad input.";
+                           end, 2 for bad input, 3 when a file cannot be read or written.";
+
+/// Where what is explored is kept until all is.
+const CHECKPOINT: &str = "target/sim/checkpoint";
 
 /// Which cells.
 #[derive(Args)]
@@ -60,6 +69,18 @@ struct How {
     /// Stop each exploration after so many states
     #[arg(long, value_name = "N", default_value_t = 50_000_000)]
     states: usize,
+    /// Stop after so many minutes; what was not explored by then is not called safe
+    #[arg(long, value_name = "M")]
+    minutes: Option<u64>,
+    /// Go on where an earlier run of the same bounds was interrupted
+    #[arg(long)]
+    resume: bool,
+    /// How many cells at once; as many as there are processors if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Write the verdicts into this file, if everything was explored
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// Which cells to print in full: bounds, states, states per second, the shortest counterexample
     #[arg(long, value_enum, default_value_t = Print::Unexpected)]
     print: Print,
@@ -136,25 +157,76 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let verdicts = matrix::matrix(&bounds, |verdict| {
+    match explore(&cli, &bounds) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+/// Something that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("what was explored cannot be kept in {CHECKPOINT}: {0}")]
+    Checkpoint(io::Error),
+    #[error("{path} cannot be written: {error}; name a file that can be (--save)", path = .0.display(), error = .1)]
+    Save(PathBuf, io::Error),
+    #[error(transparent)]
+    NotExhausted(#[from] results::NotExhausted),
+}
+
+/// Explores the matrix; whether everything is as expected.
+fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
+    let resume = cli.how.resume;
+    let checkpoint = Checkpoint::open(Path::new(CHECKPOINT), bounds, resume).map_err(FileError::Checkpoint)?;
+    if resume && checkpoint.is_empty() {
+        eprintln!("There is nothing to go on with: no earlier run of these bounds by this program was interrupted.");
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let running = Running {
+        threads: cli.how.threads.map_or(processors, usize::from),
+        deadline: cli.how.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes)),
+        checkpoint: Some(checkpoint),
+    };
+    let bar = progress_bar(run::count(bounds) as u64);
+    let rows = run::run(bounds, running, |row| {
+        bar.inc(1);
         let wanted = match cli.how.print {
             Print::None => false,
-            Print::Unexpected => !verdict.is_as_expected(),
-            Print::Unsafe => verdict.explorations.iter().any(|e| e.counterexample.is_some()),
+            Print::Unexpected => !row.as_expected,
+            Print::Unsafe => row.found == Verdict::Unsafe.name(),
             Print::All => true,
         };
         if wanted {
-            println!("{}", verdict.report());
+            bar.suspend(|| println!("{}", row.report));
         }
     });
-    print!("{}", matrix::table(&verdicts, &bounds));
-    eprintln!("{}", matrix::totals(&verdicts));
-    let unexpected = verdicts.iter().filter(|v| !v.is_as_expected()).count();
-    if unexpected == 0 {
-        println!("All {} cells are as expected.", verdicts.len());
-        ExitCode::SUCCESS
-    } else {
-        println!("{unexpected} of {} cells are not as expected, or were not explored to their end.", verdicts.len());
-        ExitCode::from(1)
+    bar.finish_and_clear();
+    let rows = rows.map_err(FileError::Checkpoint)?;
+    print!("{}", results::table(&rows, bounds));
+    eprintln!("{}", results::totals(&rows));
+    if let Some(path) = &cli.how.save {
+        let verdicts = results::Verdicts::of(&rows, bounds)?;
+        let mut text = serde_json::to_string_pretty(&verdicts).expect("strings and numbers");
+        text.push('\n');
+        std::fs::write(path, text).map_err(|error| FileError::Save(path.clone(), error))?;
     }
+    let unexpected = rows.iter().filter(|row| !row.as_expected).count();
+    match unexpected {
+        0 => println!("All {} cells are as expected.", rows.len()),
+        _ => println!("{unexpected} of {} cells are not as expected, or were not explored to their end.", rows.len()),
+    }
+    Ok(unexpected == 0)
+}
+
+/// Counts cells on a terminal; says nothing elsewhere.
+fn progress_bar(total: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} cells, {elapsed}, {eta} left");
+    ProgressBar::new(total).with_style(style.expect("the template is right"))
 }

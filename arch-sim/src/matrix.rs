@@ -12,7 +12,7 @@ use kernel::workload::walker::WalkerClass;
 use crate::expect::expected;
 use crate::model::check::{Exploration, Limits, explore};
 use crate::model::scenario::{Operation, Removed, Scenario, walker_name};
-use crate::model::strategies::{Listed, listed};
+use crate::model::strategies::Listed;
 use crate::model::words;
 
 /// One exploration of a cell: how many CPUs, and whether they load and unload mms.
@@ -134,26 +134,8 @@ pub fn scenario(
         decide: strategy.decide,
         removed: Removed::NOTHING,
         eager_fills: true,
+        symmetric: true,
     }
-}
-
-/// Explores all cells within `bounds`; `progress` is told of each as it comes.
-pub fn matrix(bounds: &Bounds, mut progress: impl FnMut(&Verdict)) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    let wanted =
-        |strategy: &Listed| bounds.strategies.is_empty() || bounds.strategies.iter().any(|n| n == strategy.name);
-    for walker in &bounds.walkers {
-        for strategy in listed().iter().filter(|strategy| wanted(strategy)) {
-            for transport in &bounds.transports {
-                for operation in &bounds.operations {
-                    let verdict = cell(strategy, *transport, *operation, *walker, bounds);
-                    progress(&verdict);
-                    verdicts.push(verdict);
-                }
-            }
-        }
-    }
-    verdicts
 }
 
 /// Explores one cell.
@@ -198,63 +180,4 @@ pub fn cell(
         }
     }
     verdict
-}
-
-fn letter(verdict: &Verdict) -> char {
-    match verdict.found {
-        Outcome::Safe => 's',
-        Outcome::Unsafe => 'U',
-        Outcome::Refused => '-',
-        _ => '?',
-    }
-}
-
-/// The verdicts as one table per class of walker, at most 100 columns wide.
-pub fn table(verdicts: &[Verdict], bounds: &Bounds) -> String {
-    let mut text = String::new();
-    for walker in &bounds.walkers {
-        let _ = write!(text, "walker {:<12}", walker_name(*walker));
-        for transport in &bounds.transports {
-            let _ = write!(text, " {:<width$}", transport.name(), width = (3 * bounds.operations.len()).max(9));
-        }
-        text.push('\n');
-        for strategy in listed() {
-            let mut row = verdicts.iter().filter(|v| v.strategy == strategy.name && v.walker == *walker).peekable();
-            if row.peek().is_none() {
-                continue;
-            }
-            let _ = write!(text, "  {:<17}", strategy.name);
-            for transport in &bounds.transports {
-                let cells: String = row
-                    .clone()
-                    .filter(|v| v.transport == *transport)
-                    .map(|v| format!("{}{} ", letter(v), if v.is_as_expected() { ' ' } else { '!' }))
-                    .collect();
-                let _ = write!(text, " {:<width$}", cells, width = (3 * bounds.operations.len()).max(9));
-            }
-            let trimmed = text.trim_end().len();
-            text.truncate(trimmed);
-            text.push('\n');
-        }
-    }
-    let operations: Vec<&str> = bounds.operations.iter().map(|operation| operation.name()).collect();
-    let _ = writeln!(text, "columns: {}", operations.join(", "));
-    text.push_str(
-        "s safe, everything within the bounds explored; U unsafe; - refused; ? not exhausted; ! unexpected\n",
-    );
-    text
-}
-
-/// Sizes and speed of all explorations together.
-pub fn totals(verdicts: &[Verdict]) -> String {
-    let all = || verdicts.iter().flat_map(|v| &v.explorations);
-    let states: usize = all().map(|e| e.states).sum();
-    let generated: usize = all().map(|e| e.generated).sum();
-    let seconds: f64 = all().map(|e| e.time.as_secs_f64()).sum();
-    format!(
-        "{} cells, {} explorations, {states} states ({generated} generated) in {seconds:.1} s: {:.2} M states/s",
-        verdicts.len(),
-        all().count(),
-        generated as f64 / seconds.max(1e-9) / 1e6
-    )
 }

@@ -1,11 +1,13 @@
 //! The key cells of the matrix, safe and unsafe, each known from the argument; the whole of it is `cargo xtask sim`.
 
-use arch_sim::matrix::{Bounds, Round, Verdict, cell, scenario, table};
+use arch_sim::matrix::{Bounds, Round, Verdict, cell, scenario};
 use arch_sim::model::check::{Limits, explore};
 use arch_sim::model::scenario::{Operation, Publication, Removal, Removed, Scenario};
 use arch_sim::model::state::Broken;
 use arch_sim::model::strategies::{Listed, listed};
 use arch_sim::model::words;
+use arch_sim::results::{Row, Verdicts, table};
+use arch_sim::run::{Checkpoint, Running, run};
 use kernel::record::cell::Verdict as Outcome;
 use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt};
 use kernel::workload::walker::WalkerClass;
@@ -177,6 +179,35 @@ fn fills_at_any_moment_show_nothing_that_eager_ones_do_not() {
     }
 }
 
+/// CPUs that can be exchanged are: the verdict is the same, and where walks are many so are the states that are saved.
+#[test]
+fn interchangeable_cpus_change_no_verdict() {
+    let (mut with, mut without) = (0, 0);
+    for (name, transport, operation) in [
+        ("none", Ipi, Operation::Collapse),
+        ("none", Mixed, Operation::UnshareLast),
+        ("sync-all", Paravirt, Operation::UnshareLast),
+        ("gather-flag", Mixed, Operation::CollapseInBatch),
+        ("targeted-v4", Broadcast, Operation::UnshareThree),
+        ("targeted", Mixed, Operation::UnshareThree),
+        ("acked-generation", Broadcast, Operation::UnshareThree),
+        ("coverage", Broadcast, Operation::UnshareThree),
+        ("rcu", Broadcast, Operation::Collapse),
+    ] {
+        let each = scenario(&strategy(name), transport, operation, WalkerClass::Gup, THREE);
+        let symmetric = explore(&each, Limits::default());
+        let each = explore(&Scenario { symmetric: false, ..each }, Limits::default());
+        let kind =
+            |e: &arch_sim::model::check::Exploration| e.counterexample.as_ref().map(|c| (c.broken, c.steps.len()));
+        assert_eq!(kind(&symmetric), kind(&each), "{name} on {}", transport.name());
+        assert_eq!(symmetric.exhausted, each.exhausted);
+        if each.exhausted {
+            (with, without) = (with + symmetric.states, without + each.states);
+        }
+    }
+    assert!(with * 3 < without * 2, "{with} of {without} states");
+}
+
 #[test]
 fn the_same_exploration_is_the_same_to_the_last_state() {
     let scenario = scenario(&strategy("none"), Broadcast, Operation::UnshareLast, WalkerClass::Gup, TWO);
@@ -222,8 +253,42 @@ fn the_table_fits_and_marks_what_is_unexpected() {
         found,
         explorations: Vec::new(),
     };
-    let text = table(&[fake("none", Outcome::Unsafe), fake("sync-all", Outcome::Safe)], &bounds);
+    let rows = [fake("none", Outcome::Unsafe), fake("sync-all", Outcome::Safe)].map(|verdict| Row::of(&verdict));
+    let text = table(&rows, &bounds);
     assert!(text.lines().all(|line| line.chars().count() <= 100));
     assert!(text.lines().any(|line| line.trim_start().starts_with("none") && line.ends_with("U!")));
     assert!(text.lines().any(|line| line.trim_start().starts_with("sync-all") && line.ends_with('s')));
+}
+
+/// What was explored is not explored again, unless it was cut short; another program, or other bounds, begin anew.
+#[test]
+fn an_interrupted_run_goes_on() {
+    let path = std::env::temp_dir().join(format!("sim-checkpoint-{}", std::process::id()));
+    let bounds = Bounds {
+        rounds: vec![TWO],
+        strategies: vec!["none".into(), "sync-all".into()],
+        transports: vec![Ipi, Broadcast],
+        operations: vec![Operation::Collapse],
+        walkers: vec![WalkerClass::Gup],
+        ..Bounds::default()
+    };
+    let explore_all = |bounds: &Bounds, resume, deadline| {
+        let checkpoint = Checkpoint::open(&path, bounds, resume).expect("it can be read");
+        let known = checkpoint.len();
+        let running = Running { threads: 2, deadline, checkpoint: Some(checkpoint) };
+        (known, run(bounds, running, |_| {}).expect("it can be written"))
+    };
+    let (_, late) = explore_all(&bounds, false, Some(std::time::Instant::now()));
+    assert!(late.len() == 4 && late.iter().all(|row| row.found == "void" && !row.as_expected));
+    assert!(Verdicts::of(&late, &bounds).is_err());
+    let (known, first) = explore_all(&bounds, true, None);
+    assert_eq!((known, first.len()), (0, 4));
+    let (known, second) = explore_all(&bounds, true, None);
+    assert_eq!((known, &second), (4, &first));
+    let (known, _) = explore_all(&Bounds { rounds: vec![TWO, THREE], ..bounds.clone() }, true, None);
+    assert_eq!(known, 0);
+    let kept = Verdicts::of(&second, &bounds).expect("all was explored");
+    assert_eq!(kept.verdicts["gup"]["broadcast"]["none"], "U");
+    assert_eq!(kept.verdicts["gup"]["ipi"]["none"], "s");
+    std::fs::remove_file(&path).expect("it is there");
 }

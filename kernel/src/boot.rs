@@ -26,8 +26,8 @@ use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
-use crate::suite::Suite;
-use crate::workload::{bench, cell};
+use crate::suite::{Instead, Suite};
+use crate::workload::{bench, cell, store_buffer};
 
 /// A range of usable RAM: nothing of the image, the firmware or the devicetree lies in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -276,7 +276,11 @@ extern "C" fn operate<A: Arch>() -> ! {
         shared.cells_done.store(index as u32 + 1, Ordering::Release);
         log_row(index, &row);
     };
-    let result = if suite.bench { bench::run_all(cpu, &suite, done) } else { cell::run_all(cpu, &suite, done) };
+    let result = match suite.bench {
+        Some(Instead::Walks) => bench::run_all(cpu, &suite, done),
+        Some(Instead::Barriers) => store_buffer::run_all(cpu, &suite, done),
+        None => cell::run_all(cpu, &suite, done),
+    };
     if let Err(error) = result {
         panic!("{error}");
     }

@@ -29,6 +29,8 @@ pub enum ShownBy {
     Qemu,
     /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
     Scenario,
+    /// Two CPUs of QEMU that run freely, in the isolated shape of [`crate::workload::store_buffer`]: `cargo xtask barriers`.
+    Barriers,
     /// A workload of programs: `tests/tests/qemu_user.rs`.
     Programs,
     /// The checks on the host: QEMU lacks the hardware behaviour, or reorders nothing.
@@ -66,6 +68,8 @@ guards! {
     IpcPin: "a long message is copied through pages that are pinned", Host;
     VectorsParked: "a thread's floating-point registers are saved before another thread runs on its CPU", Programs;
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
+    PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
+    DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -107,9 +107,18 @@ pub struct Suite {
     pub guards: u64,
     /// What to play in mode `scripted`.
     pub script: Option<Script>,
-    /// Measure walks ([`crate::workload::bench`]) instead of running cells.
-    pub bench: bool,
+    /// What is run instead of cells.
+    pub bench: Option<Instead>,
     cpus: u64,
+}
+
+/// What can be run instead of cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Instead {
+    /// The cost of walks: [`crate::workload::bench`].
+    Walks,
+    /// The search for a missing barrier: [`crate::workload::store_buffer`].
+    Barriers,
 }
 
 /// A word of the command line that cannot be granted.
@@ -165,7 +174,7 @@ impl Suite {
             inject_trylock: 4,
             guards: 0,
             script: None,
-            bench: false,
+            bench: None,
             cpus: cpus as u64,
         };
         let mut hook = None;
@@ -229,7 +238,8 @@ impl Suite {
                     suite.modes = alloc::vec![Mode::Scripted];
                 }
                 "bench" => match value {
-                    "walk" => suite.bench = true,
+                    "walk" => suite.bench = Some(Instead::Walks),
+                    "barriers" => suite.bench = Some(Instead::Barriers),
                     _ => return Err(SuiteError::Name { key: "bench", name: value.to_string() }),
                 },
                 // The console's own, and the boot code's.
@@ -261,7 +271,11 @@ impl Suite {
 
     /// How many rows come out.
     pub fn rows(&self) -> usize {
-        if self.bench { self.strategies.len() * bench::PAGES.len() } else { self.cells().count() }
+        match self.bench {
+            Some(Instead::Walks) => self.strategies.len() * bench::PAGES.len(),
+            Some(Instead::Barriers) => self.strategies.len(),
+            None => self.cells().count(),
+        }
     }
 
     /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where CPUs run freely.

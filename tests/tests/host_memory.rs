@@ -267,7 +267,7 @@ fn a_table_without_a_batch_leaves_the_same_events() {
     world.machine().policy.set_injection(1, 0);
     world.on(0, || munmap(world.cpu(0), &mm, pages(0, 1))).expect("whole pages");
     let kinds: Vec<u16> = world.events(0).into_iter().filter(|e| e.a == u64::from(pte.0)).map(|e| e.kind).collect();
-    assert_eq!(kinds, [EventKind::Unlink, EventKind::Retire, EventKind::Free].map(|kind| kind as u16));
+    assert_eq!(kinds, [EventKind::Link, EventKind::Unlink, EventKind::Retire, EventKind::Free].map(|kind| kind as u16));
 }
 
 /// A pseudo-random sequence of what is done to tables: the population is what a scan says after every step.

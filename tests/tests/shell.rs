@@ -54,3 +54,22 @@ fn bad_input_is_status_2_and_says_what_to_do() {
         assert!(said.contains(hint), "{words:?}: {said}");
     }
 }
+
+/// On a terminal of 80 columns, which `script` plays.
+#[test]
+fn a_narrow_terminal_gets_narrow_lines() {
+    let Some(program) = std::env::var_os("XTASK") else {
+        eprintln!("SKIPPED: `cargo xtask test` says where the runner is");
+        return;
+    };
+    let line = format!("stty cols 80 rows 24; {} experiment --list", program.to_string_lossy());
+    let Ok(output) =
+        Command::new("script").args(["-qc", &line, "/dev/null"]).stdin(std::process::Stdio::null()).output()
+    else {
+        eprintln!("SKIPPED: there is no `script`");
+        return;
+    };
+    let text = text(&output).replace('\r', "");
+    assert!(text.contains("flush-is-the-sync"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}

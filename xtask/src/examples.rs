@@ -1,7 +1,7 @@
 //! Examples in the help of each command.
 
 /// For each command that does something, a few lines that a person may want to type.
-const EXAMPLES: [(&str, &[&str]); 19] = [
+const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "run",
         &[
@@ -58,6 +58,7 @@ const EXAMPLES: [(&str, &[&str]); 19] = [
     ),
     ("linux", &["cargo xtask linux --arch all", "cargo xtask linux --arch aarch64 --kernel 6.12"]),
     ("parity", &["cargo xtask parity", "cargo xtask parity --strategy coverage --cpus 4"]),
+    ("barriers", &["cargo xtask barriers --arch x86_64 --tries 10000"]),
     ("bench", &["cargo xtask bench walk", "cargo xtask bench ops --arch x86_64"]),
     ("soak", &["cargo xtask soak --minutes 10", "cargo xtask soak --seed 7 --mixes 1"]),
     (

@@ -2,6 +2,7 @@
 //! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
+mod barriers;
 mod bench;
 mod build;
 mod bystander;
@@ -12,6 +13,7 @@ mod completions;
 mod diff;
 mod doctor;
 mod document;
+mod engines;
 mod error;
 mod examples;
 mod experiment;
@@ -85,6 +87,7 @@ enum Command {
     Hunt(Box<hunt::Hunt>),
     Linux(linux::Linux),
     Parity(parity::Parity),
+    Barriers(barriers::Barriers),
     Bench(bench::Bench),
     Soak(soak::Soak),
     Completions(completions::Completions),
@@ -122,6 +125,7 @@ fn main() -> std::process::ExitCode {
         Command::Hunt(command) => command.run(),
         Command::Linux(command) => command.run(),
         Command::Parity(command) => command.run(),
+        Command::Barriers(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Soak(command) => command.run(),
         Command::Completions(command) => command.run(),

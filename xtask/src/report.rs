@@ -1,8 +1,11 @@
 //! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the options only.
 
+use kernel::oracle::VERSION;
+
 use crate::arch::Arch;
 use crate::bystander;
 use crate::compare;
+use crate::engines;
 use crate::linux::{self, Reference};
 use crate::matrix;
 use crate::rows::{Row, Setting};
@@ -24,7 +27,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     if several {
         for &arch in archs {
             out += &format!(
-                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, QEMU {}\n\n{}\n",
+                "{bold}{}{bold:#}: {} CPUs, {} operations per cell, seed {}, {}, walkers {walker}, oracle {VERSION}, QEMU {}\n\n{}\n",
                 arch.name(),
                 setting.cpus,
                 setting.ops,
@@ -35,6 +38,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
             );
             out += &bystander::of(&of_arch(arch));
         }
+        out += &engines::of(rows, setting.engine);
         out += &violations(rows);
         out += &verdict_line(rows);
         return out;
@@ -43,7 +47,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
         let rows = of_arch(arch);
         let transport = rows.first().map_or("-", |r| r.transport);
         out += &format!(
-            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, QEMU {}\n\
+            "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, oracle {VERSION}, QEMU {}\n\
              Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
             arch.name(),
             setting.cpus,
@@ -60,6 +64,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
     }
+    out += &engines::of(rows, setting.engine);
     out += &violations(rows);
     out += &verdict_line(rows);
     out
@@ -139,9 +144,9 @@ mod tests {
     #[test]
     fn a_run_ends_with_its_verdict() {
         let good = bare(&text(&rows(Arch::X86_64), &[Arch::X86_64], &setting()));
-        assert!(
-            good.starts_with("x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, QEMU 7.2.22\n")
-        );
+        assert!(good.starts_with(&format!(
+            "x86_64: transport ipi, 4 CPUs, 64 operations per cell, seed 7, icount, oracle {VERSION}, QEMU 7.2.22\n"
+        )));
         assert!(good.contains("(aim: at most 0.25 of Linux 6.12's): reached in 1 of 1 workloads.\n"), "{good}");
         assert!(good.ends_with("As expected: every verdict and every predicted count, rows: 6.\n"), "{good}");
     }

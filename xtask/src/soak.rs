@@ -42,6 +42,16 @@ pub(crate) struct Soak {
     seed: u64,
 }
 
+impl std::fmt::Display for Soak {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "soak --arch {} --seed {}", self.arch, self.seed)?;
+        match self.mixes {
+            Some(mixes) => write!(f, " --mixes {mixes}"),
+            None => write!(f, " --minutes {}", self.minutes),
+        }
+    }
+}
+
 /// What all mixes did together.
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Balance {
@@ -87,7 +97,15 @@ impl Balance {
     }
 }
 
+/// Mixes of a short soak.
+const SHORT: u64 = 6;
+
 impl Soak {
+    /// A few mixes, for the tests.
+    pub(crate) fn short(arch: Arch, seed: u64) -> Soak {
+        Soak { arch: arch.name().into(), minutes: 1, mixes: Some(SHORT), seed }
+    }
+
     /// Does it.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         let ArchChoice(archs) = arch::choose(&self.arch)?;
@@ -113,7 +131,7 @@ impl Soak {
                 let Some(ran) = ran else { continue };
                 balance.add(&ran.rows);
                 if let Some(complaint) = complaint(ran) {
-                    output::print(&(balance.text() + &failure(probe, &complaint)))?;
+                    output::print(&(balance.text() + &self.failure(probe, &complaint)))?;
                     return Ok(Outcome::Unexpected);
                 }
             }
@@ -125,6 +143,15 @@ impl Soak {
         let closing = "As expected: every frame, table, reference and pin was given back, after each cell.\n";
         output::print(&(balance.text() + closing))?;
         Ok(Outcome::Expected)
+    }
+
+    fn failure(&self, probe: &Probe, complaint: &str) -> String {
+        let line = probe.suite.command_line(probe.arch.native_transport());
+        paragraph(0, &format!("NOT as expected: mix {} ({}): {complaint}.", probe.suite.seed, place(probe)))
+            + &format!(
+                "The same again:\n  cargo xtask soak --arch {} --mixes 1 --seed {}\n  ({line})\n",
+                self.arch, probe.suite.seed
+            )
     }
 }
 
@@ -180,12 +207,6 @@ fn complaint(ran: &Ran) -> Option<String> {
         text
     });
     of_row.or_else(|| ran.fault.as_deref().map(error::first_line))
-}
-
-fn failure(probe: &Probe, complaint: &str) -> String {
-    let line = probe.suite.command_line(probe.arch.native_transport());
-    paragraph(0, &format!("NOT as expected: mix {} ({}): {complaint}.", probe.suite.seed, place(probe)))
-        + &format!("The same again:\n  cargo xtask soak --mixes 1 --seed {}\n  ({line})\n", probe.suite.seed)
 }
 
 #[cfg(test)]

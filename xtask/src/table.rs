@@ -68,6 +68,11 @@ impl Cell {
         Cell { text: text.into(), style: Style::new() }
     }
 
+    /// In this style.
+    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Cell {
+        Cell { text: text.into(), style }
+    }
+
     /// The same style, with another text.
     pub(crate) fn with_text(self, text: impl Into<String>) -> Cell {
         Cell { text: text.into(), ..self }

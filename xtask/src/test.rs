@@ -12,6 +12,7 @@ use crate::build::{self, Kind, repository};
 use crate::child;
 use crate::error::Outcome;
 use crate::setup;
+use crate::soak::Soak;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
@@ -76,9 +77,22 @@ impl Test {
             if !passed(&GUEST_TESTS, &options, &runner)? {
                 return Ok(Outcome::Unexpected);
             }
+            let soak = Soak::short(arch, soak_seed());
+            eprintln!("$ cargo xtask {soak}");
+            if soak.run()? != Outcome::Expected {
+                return Ok(Outcome::Unexpected);
+            }
         }
         Ok(Outcome::Expected)
     }
+}
+
+/// Another one with each commit, and the same for one commit.
+fn soak_seed() -> u64 {
+    let mut git = process::Command::new("git");
+    git.current_dir(repository()).args(["rev-parse", "--short=8", "HEAD"]);
+    let found = child::run(&mut git, Duration::from_secs(10), false).ok().filter(|f| f.status.success());
+    found.and_then(|f| u64::from_str_radix(f.stdout.trim(), 16).ok()).unwrap_or(1)
 }
 
 /// A copy of this program, which the tests that boot QEMU use: cargo may build the original anew meanwhile.

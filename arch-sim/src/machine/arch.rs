@@ -327,6 +327,10 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         let pending = world().core().call.get();
         Self::irq_restore(true);
         let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
+        if event == UserEvent::Interrupt {
+            // A program that pauses waits for another: let that come first.
+            Self::relax();
+        }
         Self::irq_save();
         event
     }

@@ -14,6 +14,7 @@ use kernel::record::shared::Shared;
 use kernel::smp::cpu::Cpu;
 
 use super::arch::Sim;
+use super::programs;
 use super::world::{Hardware, RAM, RAM_BYTES, World, enter, leave, world};
 
 /// Bytes of a coroutine's stack.
@@ -117,7 +118,7 @@ fn schedule<const TAGGED: bool>(
         start_cpu: start_cpu::<TAGGED>,
         init_boot_cpu: |_| {},
         grow_heap: |_, _| {},
-        exit,
+        exit: exit::<TAGGED>,
         shared,
     };
     let mut strands: Vec<Option<Strand>> = (0..cpus).map(|_| None).collect();
@@ -172,7 +173,10 @@ fn start_cpu<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>) -> Result<(), S
     Ok(())
 }
 
-fn exit(code: ExitCode) -> ! {
+fn exit<const TAGGED: bool>(code: ExitCode) -> ! {
+    if code == ExitCode::Finished {
+        programs::run_those_given::<TAGGED>();
+    }
     world().exit.set(Some(code));
     loop {
         world().suspend();

@@ -10,6 +10,7 @@ use super::mmu;
 use super::scenario::{MmNumber, Operation, Removal, Scenario};
 use super::state::{Broken, CpuState, SWITCHING, Stage, State, switching, walk};
 use super::step::{Step, present};
+use super::symmetry;
 
 /// By interrupt.
 const BY_INTERRUPT: u8 = 1;
@@ -57,6 +58,10 @@ pub(crate) fn possible(scenario: &Scenario, state: &State, steps: &mut Vec<Step>
         Stage::GraceWait | Stage::Retired => !any(CpuState::grace),
         // What it writes into the table reaches memory after the store that unlinked it.
         Stage::Drained => common.unlink_buffered() == 0,
+        Stage::Flushed if scenario.symmetric => {
+            steps.extend((0..symmetry::orders(scenario)).map(Step::Ask));
+            return;
+        }
         Stage::Done => false,
         _ => true,
     };

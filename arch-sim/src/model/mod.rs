@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod state;
 pub mod step;
 pub mod strategies;
+mod symmetry;
 mod walker;
 pub mod words;
 
@@ -45,7 +46,8 @@ impl Model for Machine {
     fn init_states(&self) -> Vec<State> {
         let scenario = &self.0;
         let choices = u32::from(scenario.mms() + 1);
-        (0..choices.pow(scenario.cpus.into())).map(|choice| initial(scenario, choice)).collect()
+        let all = (0..choices.pow(scenario.cpus.into())).map(|choice| initial(scenario, choice));
+        all.map(|state| symmetry::representative(scenario, state)).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
@@ -53,7 +55,7 @@ impl Model for Machine {
     }
 
     fn next_state(&self, before: &State, step: Step) -> Option<State> {
-        Some(step::take(&self.0, before, step))
+        Some(symmetry::representative(&self.0, step::take(&self.0, before, step)))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

@@ -152,6 +152,8 @@ pub struct Scenario {
     pub removed: Removed,
     /// TLBs and paging-structure caches are filled at once whenever they could be, which is the worst case; else at any moment.
     pub eager_fills: bool,
+    /// CPUs that walk are interchangeable: one state stands for all that differ in which is which.
+    pub symmetric: bool,
 }
 
 impl Scenario {

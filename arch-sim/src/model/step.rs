@@ -5,7 +5,7 @@ use kernel::workload::walker::WalkerClass;
 
 use super::scenario::{MmNumber, Operation, Publication, Removal, Scenario};
 use super::state::{Stage, State, switching, walk};
-use super::{initiator, mmu, walker};
+use super::{initiator, mmu, symmetry, walker};
 
 /// One step of one CPU, of its hardware, or of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,8 @@ pub enum Step {
     Operate,
     /// The operation goes on, and its flush goes this way.
     Flush(u8),
+    /// The operation goes on with the flush complete; CPUs that walk may be asked about in this order.
+    Ask(u8),
     /// The initiator's unlinking store reaches memory.
     UnlinkVisible,
     /// The oldest store of this CPU reaches memory.
@@ -196,6 +198,10 @@ pub(crate) fn take(scenario: &Scenario, before: &State, step: Step) -> State {
     match step {
         Step::Operate => initiator::operate(scenario, state, 0),
         Step::Flush(way) => initiator::operate(scenario, state, way),
+        Step::Ask(order) => {
+            initiator::operate(scenario, state, 0);
+            symmetry::reorder(state, order);
+        }
         Step::UnlinkVisible => state.common.write_back(),
         Step::StoreVisible(i) => state.cpus[i as usize].write_back(),
         Step::WalkBegin(i, mm) => walker::begin(scenario, &mut state.cpus[i as usize], mm),

@@ -17,7 +17,7 @@ fn mm(number: MmNumber) -> char {
 fn step(scenario: &Scenario, before: &State, step: Step, after: &State) -> String {
     let cpu = |i: u8| before.cpus[i as usize];
     match step {
-        Step::Operate | Step::Flush(_) => format!("cpu0 {}", operation(scenario, before, after)),
+        Step::Operate | Step::Flush(_) | Step::Ask(_) => format!("cpu0 {}", operation(scenario, before, after)),
         Step::UnlinkVisible => "cpu0's store that clears the entry reaches memory".into(),
         Step::StoreVisible(i) => {
             let (was, is) = (cpu(i), after.cpus[i as usize]);

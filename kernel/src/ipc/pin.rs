@@ -8,6 +8,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
+
 use crate::abi::{MOST_BYTES, Status};
 use crate::addr::{Level, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -158,14 +160,19 @@ impl<A: Arch> Pinned<A> {
         true
     }
 
-    /// Frames that the pins keep: of a 2 MiB page all.
+    /// Frames that the pins keep: of a 2 MiB page all, once.
     fn frames(&self) -> u64 {
-        let (mut frames, mut last) = (0, None);
+        let mut frames = 0;
+        // More than this many different ones in 1 MiB are counted more than once: who pins them pays too much, never too little.
+        let mut huge = ArrayVec::<Pfn, 8>::new();
         for pfn in &self.pages {
             let head = page::head::<A>(*pfn);
-            if last != Some(head) {
-                frames += 1u64 << A::machine().frames.get(head).order();
-                last = Some(head);
+            let order = A::machine().frames.get(head).order();
+            if order == 0 {
+                frames += 1;
+            } else if !huge.contains(&head) {
+                frames += 1u64 << order;
+                let _ = huge.try_push(head);
             }
         }
         frames

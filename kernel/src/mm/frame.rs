@@ -253,6 +253,14 @@ impl<A: Arch> Frame<A> {
         false
     }
 
+    /// Takes a reference as [`Frame::try_get`] does, but tries once: false also where somebody else changed the count meanwhile.
+    #[inline(always)]
+    pub(super) fn try_get_once(&self) -> bool {
+        let now = self.refs.load(Ordering::Relaxed);
+        // AcqRel: as in `try_get`.
+        now != 0 && self.refs.compare_exchange(now, now + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Takes a reference for an entry or a caller that already has one, or holds the lock of a table that maps it.
     #[inline]
     pub fn get(&self) {
@@ -323,8 +331,16 @@ impl<A: Arch> FrameTable<A> {
     }
 
     /// The descriptor of `pfn`, unless it is not RAM.
+    #[inline(always)]
     pub fn lookup(&self, pfn: Pfn) -> Option<&'static Frame<A>> {
-        self.frames.get(pfn.0.checked_sub(self.first.0)? as usize)
+        // A frame before the first one wraps to a number beyond the last.
+        self.frames.get(pfn.0.wrapping_sub(self.first.0) as usize)
+    }
+
+    /// The same table, to be kept where a loop finds it without asking the machine each time.
+    #[inline(always)]
+    pub(super) const fn copied(&self) -> FrameTable<A> {
+        FrameTable { frames: self.frames, first: self.first }
     }
 
     /// All frames with their numbers.

@@ -22,9 +22,8 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
-use crate::mm::page;
 use crate::mm::self_map::entry_address;
-use crate::mm::walk::drop_again;
+use crate::mm::walk::{drop_again, give_back, reference};
 use crate::oracle::ghost;
 use crate::oracle::recursive::{self, Found};
 use crate::pause;
@@ -115,7 +114,7 @@ fn ptes<A: Arch, const PIN: bool>(
     pages: &mut [Pfn],
 ) -> usize {
     let count = pages.len().min(ENTRIES - va.index(Level::Pte));
-    let frames = &A::machine().frames;
+    let frames = A::machine().frames.copied();
     let Some(descriptor) = frames.lookup(table) else { return 0 };
     let asked = A::LEAF_READS_AS_TABLE || cfg!(feature = "checking");
     let generation = if asked { descriptor.generation_now() } else { 0 };
@@ -133,15 +132,9 @@ fn ptes<A: Arch, const PIN: bool>(
         if write && !perm.contains(Perm::WRITE) {
             return done;
         }
-        let Some(frame) = frames.lookup(page.pfn()) else { return done };
-        let inside = frame.is_tail();
-        let head = page::head_of(page.pfn(), inside);
-        pause!(cpu, AfterHead);
-        if !frames.get(head).try_get(1) {
+        let pfn = page.pfn();
+        if !reference::<A, PIN>(cpu, &frames, pfn) {
             return done;
-        }
-        if PIN {
-            frames.get(head).add_pins(1);
         }
         pause!(cpu, AfterReference);
         ghost::point(cpu);
@@ -150,12 +143,11 @@ fn ptes<A: Arch, const PIN: bool>(
         let pte_changed = guard!(PteRecheck) && recursive::probe(cpu, mm, va, pte_at, found) != raw;
         let pmd_changed = guard!(PmdRecheck) && A::probe_entry(pmd_at) != pmd_raw;
         let reused = A::LEAF_READS_AS_TABLE && guard!(SelfMapReuse) && descriptor.generation_now() != generation;
-        let head_changed = guard!(HeadRecheck) && frame.is_tail() != inside;
-        if head_changed || pte_changed || pmd_changed || reused {
-            drop_again::<A, PIN>(head, 1);
+        if pte_changed || pmd_changed || reused {
+            give_back::<A, PIN>(&[pfn]);
             return done;
         }
-        *out = page.pfn();
+        *out = pfn;
         va = va.add(PAGE_SIZE);
         pte_at = pte_at.add(8);
     }

@@ -65,6 +65,17 @@ impl<A: Arch> Table<A> {
         unsafe { &*A::direct_map(self.pfn.addr()).cast::<AtomicU64>().add(index) }
     }
 
+    /// The slots of `count` entries from `index` on.
+    ///
+    /// # Safety
+    /// There are as many in a table.
+    #[inline(always)]
+    pub(super) unsafe fn slots(self, index: usize, count: usize) -> &'static [AtomicU64] {
+        debug_assert!(index + count <= ENTRIES);
+        // SAFETY: as above; by the caller's word they lie in the frame.
+        unsafe { core::slice::from_raw_parts(self.slot(index), count) }
+    }
+
     /// The raw entry that maps `va` in this table of `level`.
     #[inline(always)]
     pub fn load(self, level: Level, va: VirtAddr) -> u64 {

@@ -8,20 +8,23 @@
 //! 2. **Every entry is read once**, and the next table is computed from the value that was checked.
 //! 3. **Reference, then recheck.** A page found through an entry may have been unmapped and given to somebody else meanwhile. So the walk
 //!    takes a reference (a full barrier), then reads the PTE *and* the PMD entry again: if both are what they were, the page was mapped there while it
-//!    was referenced. The PTE alone is not enough: when the whole table was retracted its entries stay as they are, and only the PMD entry tells.
+//!    was referenced. The PTE alone is not enough: when the whole table was retracted its entries stay as they are, and only the PMD entry tells. It is read
+//!    once for all pages of a table, after the last reference; no later than that anybody uses a page. That it comes after the PTEs makes no difference: a table that is unlinked
+//!    comes back unchanged or, while the walk holds it, not at all.
 //! 4. **The head, too, again.** Inside a 2 MiB page the reference is taken on the head, which is found before anything holds it. Meanwhile that page may have been freed, and its frames
 //!    given out one by one: head and part are strangers now, and the part may even be mapped again by the very same entry. So the walk compares the head once it has the reference, which
 //!    keeps it what it is (Linux: `try_get_folio`). The page of a PMD leaf is its own head: there is nothing to compare.
 //!
 //! A walk that finds anything else than what it hoped for stops and returns what it has; the slow path, [`crate::mm::fault::get_user_pages`], does the rest.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{Level, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{ENTRIES, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::frame::FrameTable;
 use crate::mm::page;
 use crate::mm::self_walk;
 use crate::mm::table::Table;
@@ -79,9 +82,9 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    let length = (pages.len() as u64) << crate::addr::PAGE_SHIFT;
+    let length = (pages.len() as u64) << PAGE_SHIFT;
     match start.0.checked_add(length) {
-        Some(end) if end <= A::USER_END.0 && start.is_aligned(Level::Pte) => {}
+        Some(end) if end <= A::USER_END.0 && length != 0 && start.is_aligned(Level::Pte) => {}
         _ => return 0,
     }
     let masked = guard!(WalkIrqOff);
@@ -91,20 +94,13 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let published = guard!(WalkPublish) && guard!(PublishFirst);
     let outer = if published { S::walk_begin(cpu, mm) } else { 0 };
     pause!(cpu, Published);
-    let mut done = 0;
-    while done < pages.len() {
-        let va = start.add((done as u64) << crate::addr::PAGE_SHIFT);
-        let count = if S::SELF_MAP {
-            self_walk::one_pmd::<A, PIN>(cpu, mm, va, write, &mut pages[done..])
-        } else {
-            one_pmd::<A, S, PIN>(cpu, mm, va, write, &mut pages[done..])
-        };
-        done += count;
-        // Less than the whole PMD entry's worth, and more was wanted: the walk ends here.
-        if count == 0 || (done < pages.len() && !start.add((done as u64) << 12).is_aligned(Level::Pmd)) {
-            break;
-        }
-    }
+    let last = VirtAddr(start.0 + length - 1);
+    // Nearly every walk stays within one PTE table.
+    let done = if start.align_down(Level::Pmd) == last.align_down(Level::Pmd) {
+        under_pmd::<A, S, PIN>(cpu, mm, start, write, pages)
+    } else {
+        table_by_table::<A, S, PIN>(cpu, mm, start, write, pages)
+    };
     ghost::release(cpu);
     S::walk_end(cpu, outer);
     pause!(cpu, WalkEnd);
@@ -113,6 +109,46 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
         A::irq_restore(enabled);
     }
     done
+}
+
+/// Walks for what several PMD entries map, from the root for each.
+#[inline(never)]
+fn table_by_table<A: Arch, S: Strategy, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    let (mut rest, mut done) = (pages, 0);
+    while !rest.is_empty() {
+        let va = start.add((done as u64) << PAGE_SHIFT);
+        let (now, later) = rest.split_at_mut(rest.len().min(ENTRIES - va.index(Level::Pte)));
+        let got = under_pmd::<A, S, PIN>(cpu, mm, va, write, now);
+        done += got;
+        // Less than all that the PMD entry was to give: the walk ends here.
+        if got < now.len() {
+            break;
+        }
+        rest = later;
+    }
+    done
+}
+
+/// Walks for what one PMD entry maps.
+#[inline(always)]
+fn under_pmd<A: Arch, S: Strategy, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    va: VirtAddr,
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    if S::SELF_MAP {
+        self_walk::one_pmd::<A, PIN>(cpu, mm, va, write, pages)
+    } else {
+        one_pmd::<A, S, PIN>(cpu, mm, va, write, pages)
+    }
 }
 
 /// Walks from the root for what one PMD entry maps.
@@ -170,7 +206,7 @@ fn below_once<A: Arch>(cpu: &'static Cpu<A>, pmd: Table<A>, checked: PhysAddr, v
 }
 
 /// Takes pages out of a 2 MiB leaf.
-#[inline]
+#[inline(never)]
 fn huge<A: Arch, const PIN: bool>(
     cpu: &'static Cpu<A>,
     pmd: Table<A>,
@@ -179,8 +215,7 @@ fn huge<A: Arch, const PIN: bool>(
     va: VirtAddr,
     pages: &mut [Pfn],
 ) -> usize {
-    let first = va.index(Level::Pte);
-    let count = pages.len().min(crate::addr::ENTRIES - first);
+    let (first, count) = (va.index(Level::Pte), pages.len());
     let frame = A::machine().frames.get(base);
     if !frame.try_get(count as u32) {
         return 0;
@@ -199,58 +234,143 @@ fn huge<A: Arch, const PIN: bool>(
     count
 }
 
-/// Takes pages out of a PTE table, up to its end.
+/// Takes pages out of a PTE table, and looks once at the PMD entry when it has all references: one that was taken earlier was taken before that look as well. If the
+/// entry is another one, all are given back. `pages` is not empty.
 #[inline(always)]
 fn ptes<A: Arch, const PIN: bool>(
     cpu: &'static Cpu<A>,
     pmd: Table<A>,
     pmd_raw: u64,
     pte: Table<A>,
-    mut va: VirtAddr,
+    va: VirtAddr,
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    let count = pages.len().min(crate::addr::ENTRIES - va.index(Level::Pte));
-    let frames = &A::machine().frames;
-    let pmd_slot = pmd.slot(va.index(Level::Pmd));
-    for (done, out) in pages[..count].iter_mut().enumerate() {
-        let slot = pte.slot(va.index(Level::Pte));
-        let raw = A::load_entry(slot);
-        ghost::read(cpu, raw, pte, va);
-        pause!(cpu, AfterPteRead);
-        let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
-        if write && !perm.contains(Perm::WRITE) {
-            return done;
-        }
-        let Some(frame) = frames.lookup(page.pfn()) else { return done };
-        ghost::point(cpu);
-        // Inside a 2 MiB page that is mapped by PTEs the head has the references.
-        let inside = frame.is_tail();
-        let head = page::head_of(page.pfn(), inside);
-        pause!(cpu, AfterHead);
-        if !frames.get(head).try_get(1) {
-            return done;
-        }
-        pause!(cpu, AfterReference);
-        if PIN {
-            frames.get(head).add_pins(1);
-        }
-        ghost::point(cpu);
-        pause!(cpu, BeforeRecheck);
-        let head_changed = guard!(HeadRecheck) && frame.is_tail() != inside;
-        let pmd_changed = guard!(PmdRecheck) && A::load_entry(pmd_slot) != pmd_raw;
-        let pte_changed = guard!(PteRecheck) && A::load_entry(slot) != raw;
-        if head_changed || pmd_changed || pte_changed {
-            drop_again::<A, PIN>(head, 1);
-            return done;
-        }
-        *out = page.pfn();
-        va = va.add(crate::addr::PAGE_SIZE);
+    // SAFETY: the caller asks for no more pages than the table has from `va` on.
+    let slots = unsafe { pte.slots(va.index(Level::Pte), pages.len()) };
+    let mut taken = take_one::<A, PIN>(cpu, &slots[0], (pte, va), write, &mut pages[0]) as usize;
+    // The first page, which is often the only one, apart from the others: it needs no loop, and these a loop that is nothing else.
+    if pages.len() > 1 && taken == 1 {
+        taken += take_more::<A, PIN>(cpu, &slots[1..], (pte, va.add(PAGE_SIZE)), write, &mut pages[1..]);
     }
-    count
+    ghost::point(cpu);
+    if guard!(PmdRecheck) && pmd.load(Level::Pmd, va) != pmd_raw {
+        give_back::<A, PIN>(&pages[..taken]);
+        return 0;
+    }
+    taken
 }
 
-/// Gives references back that the recheck forbade. The last one may be ours, if the page was freed meanwhile.
+/// Takes the pages of `slots`, which map `va` and on in `pte`; stops at the first that cannot be had.
+#[inline(never)]
+fn take_more<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    slots: &[AtomicU64],
+    (pte, va): (Table<A>, VirtAddr),
+    write: bool,
+    pages: &mut [Pfn],
+) -> usize {
+    let frames = A::machine().frames.copied();
+    for (done, (slot, out)) in slots.iter().zip(pages).enumerate() {
+        if !take::<A, PIN>(cpu, &frames, slot, (pte, va.add((done as u64) << PAGE_SHIFT)), write, out) {
+            return done;
+        }
+    }
+    slots.len()
+}
+
+/// Takes the page of one slot.
+#[inline(always)]
+fn take_one<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    slot: &AtomicU64,
+    at: (Table<A>, VirtAddr),
+    write: bool,
+    out: &mut Pfn,
+) -> bool {
+    take::<A, PIN>(cpu, &A::machine().frames, slot, at, write, out)
+}
+
+/// Takes the page of one slot, which maps `va` in `pte`: the reference, then the recheck of the PTE. The PMD entry is the caller's to look at.
+#[inline(always)]
+fn take<A: Arch, const PIN: bool>(
+    cpu: &'static Cpu<A>,
+    frames: &FrameTable<A>,
+    slot: &AtomicU64,
+    (pte, va): (Table<A>, VirtAddr),
+    write: bool,
+    out: &mut Pfn,
+) -> bool {
+    let raw = A::load_entry(slot);
+    ghost::read(cpu, raw, pte, va);
+    pause!(cpu, AfterPteRead);
+    let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return false };
+    if write && !perm.contains(Perm::WRITE) {
+        return false;
+    }
+    let pfn = page.pfn();
+    ghost::point(cpu);
+    if !reference::<A, PIN>(cpu, frames, pfn) {
+        return false;
+    }
+    pause!(cpu, AfterReference);
+    ghost::point(cpu);
+    pause!(cpu, BeforeRecheck);
+    if guard!(PteRecheck) && A::load_entry(slot) != raw {
+        give_back::<A, PIN>(&[pfn]);
+        return false;
+    }
+    *out = pfn;
+    true
+}
+
+/// Takes a reference, a full barrier, to the page that `pfn` lies in, unless it has none.
+#[inline(always)]
+pub(super) fn reference<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, frames: &FrameTable<A>, pfn: Pfn) -> bool {
+    let Some(frame) = frames.lookup(pfn) else { return false };
+    // A frame inside a 2 MiB page never has references: they are the head's. So one that has is a head, and stays one while it is referred to.
+    if !frame.try_get_once() {
+        return reference_to_head::<A, PIN>(cpu, pfn);
+    }
+    if PIN {
+        frame.add_pins(1);
+    }
+    true
+}
+
+/// The same where the page is a 2 MiB page that is mapped by PTEs, or another CPU has taken or dropped a reference at the same moment.
+#[cold]
+#[inline(never)]
+fn reference_to_head<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, pfn: Pfn) -> bool {
+    let frames = &A::machine().frames;
+    let inside = frames.get(pfn).is_tail();
+    let head = page::head_of(pfn, inside);
+    pause!(cpu, AfterHead);
+    if !frames.get(head).try_get(1) {
+        return false;
+    }
+    if PIN {
+        frames.get(head).add_pins(1);
+    }
+    // A 2 MiB page may have been freed before the reference, and its first frame be somebody else's page by now. From the reference on it cannot.
+    if guard!(HeadRecheck) && frames.get(pfn).is_tail() != inside {
+        drop_again::<A, PIN>(head, 1);
+        return false;
+    }
+    true
+}
+
+/// Gives references back that a recheck forbade.
+#[cold]
+#[inline(never)]
+pub(super) fn give_back<A: Arch, const PIN: bool>(pages: &[Pfn]) {
+    for pfn in pages {
+        // The reference has kept the page what it was when it was taken.
+        drop_again::<A, PIN>(page::head::<A>(*pfn), 1);
+    }
+}
+
+/// Gives `count` references to one page back. The last one may be ours, if the page was freed meanwhile.
 #[cold]
 pub(super) fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
     if PIN {

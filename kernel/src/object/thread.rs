@@ -13,7 +13,7 @@ use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
 use crate::addr::{CpuId, VirtAddr};
 use crate::arch::Arch;
-use crate::ipc::wait::{self, State};
+use crate::ipc::wait::{self, Phase, State};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::task::sched;
@@ -148,6 +148,12 @@ impl<A: Arch> Thread<A> {
     /// Whether it shall move.
     pub(crate) fn shall_move(&self) -> bool {
         self.wanted.load(Ordering::Relaxed) != self.home.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for a call, or has one that it has not looked at: what a test of delivery reads.
+    pub fn has_unread(&self) -> bool {
+        let state = self.state.lock();
+        state.delivery.is_some() || matches!(state.phase, Phase::Receiving { .. } | Phase::Taken)
     }
 
     /// Whether it ends as soon as a CPU turns to it.

@@ -35,6 +35,7 @@ use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::transport::TransportId;
+use crate::workload::store_buffer;
 use crate::workload::walker::WalkerClass;
 
 /// What a strategy publishes of a CPU's walks; what it means is the strategy's own business.
@@ -229,8 +230,41 @@ pub trait Strategy: 'static {
         false
     }
 
+    /// The barrier that its `decide` has between the clear of an entry and its look at what walks publish; `None` if it does not look.
+    fn look_barrier() -> Option<LookBarrier> {
+        None
+    }
+
     /// What it takes to use the table again. Entries were cleared and flushed before.
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision;
+}
+
+/// What orders a store before a look at what others have stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LookBarrier {
+    /// A full barrier: it does.
+    Full,
+    /// A read barrier: it does not.
+    Reads,
+}
+
+impl LookBarrier {
+    /// The barrier, on whatever machine is seen through `view`.
+    fn of_view(self, view: &dyn View) {
+        match self {
+            LookBarrier::Full => view.fence(),
+            LookBarrier::Reads => view.read_fence(),
+        }
+    }
+
+    /// The barrier on a real machine.
+    #[inline(always)]
+    pub(crate) fn here<A: Arch>(self) {
+        match self {
+            LookBarrier::Full => A::fence(),
+            LookBarrier::Reads => fence(Ordering::Acquire),
+        }
+    }
 }
 
 /// A strategy made ready to run on machines of kind `A`.
@@ -247,6 +281,8 @@ pub struct Entry<A: Arch> {
     pub predicts: fn(&Round) -> Option<Predicted>,
     /// [`Strategy::decide`].
     pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
+    /// Its two halves of a Dekker shape, alone.
+    pub halves: store_buffer::Halves<A>,
     /// [`Strategy::SELF_MAP`].
     pub self_map: bool,
     /// [`Strategy::PUBLISHES`].
@@ -269,6 +305,7 @@ impl<A: Arch> Entry<A> {
             frees_without_grace: S::frees_without_grace,
             predicts: S::predicts,
             decide: S::decide,
+            halves: store_buffer::Halves::of::<S>(),
             self_map: S::SELF_MAP,
             publishes: S::PUBLISHES,
             restores: S::RESTORES,

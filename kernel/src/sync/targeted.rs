@@ -9,8 +9,10 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, Predicted, Publication, Round, Setting, Strategy, View, cpus_where};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, cpus_where};
 use crate::arch::Arch;
+use crate::atomic::fence;
+use crate::guard;
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
 use crate::record::cell::Verdict;
@@ -28,10 +30,15 @@ pub(super) fn inside(outer: u64, mm: u32) -> u64 {
     if outer == 0 || outer == mm.into() { mm.into() } else { ANY }
 }
 
+/// Full: the entry was cleared, then read what is published. Pairs with the barrier of `walk_begin`.
+#[inline(always)]
+pub(super) fn look_barrier() -> LookBarrier {
+    if guard!(DecideFence) { LookBarrier::Full } else { LookBarrier::Reads }
+}
+
 /// The decision, for every strategy whose walks publish their mm in a way that a full barrier of the updater pairs with.
 pub(super) fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
-    // Full: the entry was cleared, then read what is published. Pairs with the barrier of `walk_begin`.
-    view.fence();
+    look_barrier().of_view(view);
     let acknowledged = ask.party.coverage.acknowledged();
     let targets = cpus_where(&view.online().without(acknowledged), |cpu| {
         let walked = view.slot(cpu);
@@ -71,7 +78,11 @@ impl Strategy for Targeted {
         let outer = cpu.walk_slot.0.load(Ordering::Relaxed);
         cpu.walk_slot.0.store(inside(outer, mm.id), Ordering::Relaxed);
         // Full: published, then read tables. Pairs with the fence in `decide`.
-        A::fence();
+        if guard!(PublishFence) {
+            A::fence();
+        } else {
+            fence(Ordering::Acquire);
+        }
         outer
     }
 
@@ -79,6 +90,11 @@ impl Strategy for Targeted {
     fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
         // Release: pairs with the acquire of `View::slot`; who sees the walk ended, sees it ended.
         cpu.walk_slot.0.store(outer, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn look_barrier() -> Option<LookBarrier> {
+        Some(look_barrier())
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

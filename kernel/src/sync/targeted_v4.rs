@@ -10,7 +10,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, Predicted, Publication, Round, Setting, Strategy, View, cpus_where, none};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, cpus_where, none};
 use crate::arch::Arch;
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
@@ -26,6 +26,9 @@ pub struct TargetedV4;
 const fn property(transport: TransportId) -> bool {
     matches!(transport, TransportId::Ipi | TransportId::Paravirt)
 }
+
+/// Orders no store before any load.
+const POSTED: LookBarrier = LookBarrier::Reads;
 
 impl Strategy for TargetedV4 {
     const NAME: &'static str = "targeted-v4";
@@ -65,11 +68,16 @@ impl Strategy for TargetedV4 {
         cpu.walk_slot.0.store(0, Ordering::Release);
     }
 
+    #[inline(always)]
+    fn look_barrier() -> Option<LookBarrier> {
+        Some(POSTED)
+    }
+
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
         if property(view.transport()) {
             return Decision::Elide(Elision::StaticHook);
         }
-        view.read_fence();
+        POSTED.of_view(view);
         let targets = cpus_where(&view.online(), |cpu| view.slot(cpu) == ask.party.mm.into());
         if targets.is_empty() { Decision::Elide(Elision::NoWalker) } else { Decision::Interrupt(targets) }
     }

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Ask, Decision, Predicted, Publication, Round, Setting, Strategy, View, targeted};
+use super::{Ask, Decision, LookBarrier, Predicted, Publication, Round, Setting, Strategy, View, targeted};
 use crate::arch::Arch;
 use crate::mm::address_space::Mm;
 use crate::record::cell::Verdict;
@@ -40,6 +40,11 @@ impl Strategy for TargetedXchg {
     fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
         // Release: pairs with the acquire of `View::slot`.
         cpu.walk_slot.0.store(outer, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn look_barrier() -> Option<LookBarrier> {
+        Some(targeted::look_barrier())
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {

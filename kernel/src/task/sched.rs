@@ -107,6 +107,20 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     thread
 }
 
+/// Puts `thread`, which ran since tick `since`, back: before its like if its time is not over.
+pub(super) fn put_back<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) {
+    let over = ticks(cpu) != since || cpu.tasks.gives_way.load(Ordering::Relaxed);
+    let priority = thread.priority();
+    let mut queues = cpu.tasks.queues.lock();
+    let queue = &mut queues[priority as usize];
+    if over {
+        queue.push_back(thread.clone());
+    } else {
+        queue.push_front(thread.clone());
+    }
+    cpu.tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
+}
+
 /// Whether the running thread, which began at tick `since`, shall make room: for a higher priority, or for its like when its time is over.
 pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
     let ready = cpu.tasks.ready.load(Ordering::Relaxed);

@@ -30,6 +30,8 @@ enum End {
 
 /// Lets the CPU take one turn. False: there was nothing to do, and it may idle ([`sched::idle`]). Called with interrupts enabled.
 pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
+    // Between two turns a CPU reads no table: grace periods pass here, and while a program runs with its timer.
+    rcu::quiescent(cpu);
     A::machine().objects.lines.deliver(cpu);
     sched::end_waits(cpu);
     object::finish(cpu);
@@ -46,20 +48,20 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     }
     hold(cpu, &thread);
     switch::load(cpu, &thread.process.mm);
-    match run(cpu, &thread) {
+    let since = sched::ticks(cpu);
+    match run(cpu, &thread, since) {
         // Whoever ended it before it began to wait did not see that it waits.
         End::Waits if thread.is_ending() => wait::cancel(cpu, &thread, Status::Gone),
         End::Waits => {}
-        End::MakesRoom => sched::wake(cpu, &thread),
+        End::MakesRoom => sched::put_back(cpu, &thread, since),
         End::Ends => leave(cpu, &thread),
     }
     true
 }
 
 /// Runs `thread`, whose mm is loaded.
-fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> End {
+fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) -> End {
     let mut context = thread.context.lock();
-    let since = sched::ticks(cpu);
     if let Some(outcome) = settle(cpu, thread, &context) {
         match outcome {
             Outcome::Answer(words) => context.answer(words),
@@ -93,7 +95,8 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> End {
                     thread.end(cpu, ObjectError::Map(error).status() as u64);
                 }
             }
-            UserEvent::Interrupt => A::machine().objects.lines.deliver(cpu),
+            // What it brought is looked at when the next turn begins.
+            UserEvent::Interrupt => return End::MakesRoom,
             UserEvent::Exception { kind, at } => {
                 log::debug!("thread {} ends: {kind} at {at}", thread.id);
                 thread.end(cpu, Status::BadArgument as u64);

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
-use super::predict;
+use super::predict::{self, Prediction};
 use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
@@ -273,7 +273,11 @@ pub(crate) fn row<A: Arch>(
     let Counted { counts: counted, instructions, bystander, gap } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops);
+    let form = match suite.inject_batch {
+        0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
+        // A gather that finds no room for a table flushes once more, as often as the chance has it.
+        _ => Prediction::NONE,
+    };
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,

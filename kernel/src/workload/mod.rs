@@ -13,6 +13,7 @@ pub mod fork;
 pub mod predict;
 pub mod programs;
 pub mod shared;
+pub mod store_buffer;
 pub mod walker;
 
 use alloc::boxed::Box;

@@ -155,8 +155,7 @@ pub fn predict<A: Arch>(
     cpus: u64,
     ops: u64,
 ) -> Prediction {
-    let none = Prediction { flush_ipis: None, sync_ipis: None, elided: None, tlbi: None, bystander: None };
-    let Some(crowd) = Crowd::of(mode, cpus) else { return none };
+    let Some(crowd) = Crowd::of(mode, cpus) else { return Prediction::NONE };
     let rounds = rounds(workload, ops);
     // Lazy CPUs are told by the first flush of an operation only: it makes them unload the mm.
     let told = if crowd.lazy() { rounds.flush_of_tables.min(ops) } else { rounds.flush };
@@ -214,6 +213,10 @@ pub fn predict<A: Arch>(
 }
 
 impl Prediction {
+    /// No closed form at all.
+    pub const NONE: Prediction =
+        Prediction { flush_ipis: None, sync_ipis: None, elided: None, tlbi: None, bystander: None };
+
     /// Whether what was counted is what was predicted, as far as it was.
     pub fn agrees(&self, counted: &Snapshot, bystander: &Taken) -> bool {
         let counts = [

@@ -3,6 +3,9 @@
 //! [`load`] gives a closure an address; a thread that begins there runs it. [`Scripted`] is the context of such a thread: entering it lets the closure go on to its next
 //! step. A closure that returns exits with status 0.
 
+pub mod storm;
+pub mod words;
+
 use std::cell::{Cell, RefCell};
 
 use corosensei::stack::DefaultStack;
@@ -120,39 +123,35 @@ impl UserContext for Scripted {
 }
 
 impl Scripted {
-    /// Lets the program do its next step on a CPU of `A`; what [`Arch::enter_user`] does there.
+    /// Lets the program go on, on a CPU of `A`, until it calls, faults or pauses; what [`Arch::enter_user`] does there.
     pub fn enter<A: Arch>(&mut self) -> UserEvent {
-        let step = match self.step.get() {
-            // An access that faulted, and shall be tried again.
-            Some(step @ (Step::Read(_) | Step::Write(..))) => step,
-            _ => {
-                let step = self.go_on();
-                self.step.set(Some(step));
-                step
+        loop {
+            let step = match self.step.get() {
+                // An access that faulted, and shall be tried again.
+                Some(step @ (Step::Read(_) | Step::Write(..))) => step,
+                _ => {
+                    let step = self.go_on();
+                    self.step.set(Some(step));
+                    step
+                }
+            };
+            let (access, at, accessed) = match step {
+                Step::Call(_) => return UserEvent::Call,
+                Step::Pause => {
+                    self.step.set(None);
+                    return UserEvent::Interrupt;
+                }
+                Step::Read(at) => (Access::Read, at, A::read_user(at)),
+                Step::Write(at, value) => (Access::Write, at, A::write_user(at, value).map(|()| 0)),
+            };
+            match accessed {
+                Ok(value) => {
+                    self.step.set(None);
+                    self.result.set([value, 0, 0, 0, 0, 0, 0, 0]);
+                }
+                Err(UserFault) => return UserEvent::Fault { at, access },
             }
-        };
-        let fault = |at, access| UserEvent::Fault { at, access };
-        match step {
-            Step::Call(_) => UserEvent::Call,
-            Step::Pause => {
-                self.step.set(None);
-                UserEvent::Interrupt
-            }
-            Step::Read(at) => match A::read_user(at) {
-                Ok(value) => self.accessed(value),
-                Err(UserFault) => fault(at, Access::Read),
-            },
-            Step::Write(at, value) => match A::write_user(at, value) {
-                Ok(()) => self.accessed(0),
-                Err(UserFault) => fault(at, Access::Write),
-            },
         }
-    }
-
-    fn accessed(&self, value: u64) -> UserEvent {
-        self.step.set(None);
-        self.result.set([value, 0, 0, 0, 0, 0, 0, 0]);
-        UserEvent::Interrupt
     }
 
     fn go_on(&self) -> Step {

@@ -11,7 +11,7 @@ mod mmu;
 mod world;
 
 pub use machine::{Codec, Host};
-pub use world::{World, run_on};
+pub use world::{World, run_on, while_waiting};
 
 /// A machine whose translations are not tagged and whose flushes interrupt, as x86_64 without PCID.
 pub type Untagged = Host<1, false>;

@@ -139,7 +139,7 @@ impl<A: Arch> World<A> {
 
     /// The next time that any CPU waits for another, does `what` before that CPU looks again.
     pub fn while_waiting(&self, what: impl FnOnce() + 'static) {
-        *board().wait_hook.borrow_mut() = Some(Box::new(what));
+        while_waiting(what);
     }
 
     /// The next time that CPU 1 is at `point`, CPU 0 does `what` before CPU 1 goes on. Nothing else is going on.
@@ -226,6 +226,11 @@ impl<A: Arch> World<A> {
             }
         }
     }
+}
+
+/// [`World::while_waiting`], for what such a thing does itself.
+pub fn while_waiting(what: impl FnOnce() + 'static) {
+    *board().wait_hook.borrow_mut() = Some(Box::new(what));
 }
 
 /// Runs `what` as CPU `index` of this host thread's machine: for what [`World::after_load`] does.

@@ -150,7 +150,7 @@ impl Mutate {
         let in_qemu = Guard::NAMES
             .iter()
             .zip(Guard::SHOWN_BY)
-            .filter(|(_, by)| !matches!(**by, ShownBy::Host | ShownBy::Programs))
+            .filter(|(_, by)| matches!(by, ShownBy::Qemu | ShownBy::Scenario))
             .map(|((name, _), _)| *name);
         if self.guard.is_empty() || self.guard == ["all"] {
             return Ok(in_qemu.collect());
@@ -268,6 +268,10 @@ fn table(findings: &[Finding]) -> String {
     let host = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Host);
     for ((name, _), _) in host {
         out += &format!("{name:width$}  -        left to the checks on the host\n");
+    }
+    let free = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Barriers);
+    for ((name, _), _) in free {
+        out += &format!("{name:width$}  -        left to `cargo xtask barriers`\n");
     }
     let programs = Guard::NAMES.iter().zip(Guard::SHOWN_BY).filter(|(_, by)| **by == ShownBy::Programs);
     for ((name, _), _) in programs {

@@ -65,7 +65,7 @@ pub(crate) fn page(sources: &[Source], unfinished: &[String], matrices: &[Matrix
                         } @else {
                             span.chip.wrong { (unexpected) " not as expected" }
                         }
-                        " All counts are events and instructions, in QEMU; none is a time."
+                        " All counts are events and instructions, in QEMU, and never times."
                     }
                     @if !unfinished.is_empty() {
                         p { "Not finished, and left out: " (unfinished.join(", ")) "." }

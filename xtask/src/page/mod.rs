@@ -35,7 +35,7 @@ impl Report {
         for name in &unfinished {
             eprintln!("report: {name} is not finished, and left out");
         }
-        let (matrices, figures) = (matrix::all(&sources), figures::all(&sources)?);
+        let (matrices, figures) = (matrix::all(&sources), figures::all(&sources, &self.folder)?);
         let page = html::page(&sources, &unfinished, &matrices, &figures);
         let out = self.out.as_ref().unwrap_or(&self.folder);
         let drawings = out.join("figures");

@@ -3,20 +3,24 @@
 mod bystander;
 mod front;
 mod interrupts;
+mod scale;
 mod scaling;
 mod syncs;
+
+use std::path::Path;
 
 use super::figure::Figure;
 use super::source::Source;
 
-/// All figures that `sources` have rows for.
-pub(crate) fn all(sources: &[Source]) -> anyhow::Result<Vec<Figure>> {
+/// All figures that `sources` have rows for, and that of the simulated machine if its numbers are in `folder`.
+pub(crate) fn all(sources: &[Source], folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let made = [
         interrupts::figure(sources)?,
         syncs::figure(sources)?,
         scaling::figure(sources)?,
         front::figure(sources)?,
         bystander::figure(sources)?,
+        scale::figure(folder)?,
     ];
     Ok(made.into_iter().flatten().collect())
 }

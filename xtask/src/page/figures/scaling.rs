@@ -140,7 +140,7 @@ fn chart(area: &Area<'_>, title: &str, (right, top): (f64, f64), curves: &[Curve
 }
 
 /// Names with commas, in lines of at most `width` characters.
-fn broken(names: &[String], width: usize) -> Vec<String> {
+pub(super) fn broken(names: &[String], width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (i, name) in names.iter().enumerate() {
         let word = if i + 1 < names.len() { format!("{name},") } else { name.clone() };

@@ -1,0 +1,174 @@
+//! What came out of cells, as it is kept and shown: rows in a checkpoint, tables, and the verdicts that the runner shows beside those of QEMU.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use kernel::record::cell::Verdict as Outcome;
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::{Bounds, Verdict};
+use crate::model::scenario::walker_name;
+use crate::model::strategies::listed;
+
+/// One cell.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// The strategy's name.
+    pub strategy: String,
+    /// The transport's name.
+    pub transport: String,
+    /// The operation's name.
+    pub operation: String,
+    /// The name of the class of walkers.
+    pub walker: String,
+    /// The verdict, by name.
+    pub found: String,
+    /// Whether that was expected.
+    pub as_expected: bool,
+    /// Different states.
+    pub states: u64,
+    /// States generated.
+    pub generated: u64,
+    /// Seconds that took.
+    pub seconds: f64,
+    /// Bounds, sizes, and the counterexample, if there is one.
+    pub report: String,
+}
+
+impl Row {
+    /// The row of a cell.
+    pub fn of(verdict: &Verdict) -> Row {
+        let sum =
+            |of: fn(&crate::model::check::Exploration) -> usize| verdict.explorations.iter().map(of).sum::<usize>();
+        Row {
+            strategy: verdict.strategy.into(),
+            transport: verdict.transport.name().into(),
+            operation: verdict.operation.name().into(),
+            walker: walker_name(verdict.walker).into(),
+            found: verdict.found.name().into(),
+            as_expected: verdict.is_as_expected(),
+            states: sum(|e| e.states) as u64,
+            generated: sum(|e| e.generated) as u64,
+            seconds: verdict.explorations.iter().map(|e| e.time.as_secs_f64()).sum(),
+            report: verdict.report(),
+        }
+    }
+
+    /// Whether both are of the same cell.
+    pub fn is_of(&self, other: &Row) -> bool {
+        let key = |row: &Row| (row.strategy.clone(), row.transport.clone(), row.operation.clone(), row.walker.clone());
+        key(self) == key(other)
+    }
+
+    fn letter(&self) -> char {
+        match &*self.found {
+            "safe" => 's',
+            "unsafe" => 'U',
+            "refused" => '-',
+            _ => '?',
+        }
+    }
+}
+
+/// The verdicts as one table per class of walker, at most 100 columns wide.
+pub fn table(rows: &[Row], bounds: &Bounds) -> String {
+    let mut text = String::new();
+    let width = (3 * bounds.operations.len()).max(9);
+    for walker in &bounds.walkers {
+        let _ = write!(text, "walker {:<12}", walker_name(*walker));
+        for transport in &bounds.transports {
+            let _ = write!(text, " {:<width$}", transport.name());
+        }
+        text.push('\n');
+        for strategy in listed() {
+            let of = |row: &&Row| row.strategy == strategy.name && row.walker == walker_name(*walker);
+            let mut rows = rows.iter().filter(of).peekable();
+            if rows.peek().is_none() {
+                continue;
+            }
+            let _ = write!(text, "  {:<17}", strategy.name);
+            for transport in &bounds.transports {
+                let cells: String = rows
+                    .clone()
+                    .filter(|row| row.transport == transport.name())
+                    .map(|row| format!("{}{} ", row.letter(), if row.as_expected { ' ' } else { '!' }))
+                    .collect();
+                let _ = write!(text, " {cells:<width$}");
+            }
+            let trimmed = text.trim_end().len();
+            text.truncate(trimmed);
+            text.push('\n');
+        }
+    }
+    let operations: Vec<&str> = bounds.operations.iter().map(|operation| operation.name()).collect();
+    let _ = writeln!(text, "columns: {}", operations.join(", "));
+    text.push_str(
+        "s safe, everything within the bounds explored; U unsafe; - refused; ? not exhausted; ! unexpected\n",
+    );
+    text
+}
+
+/// Sizes and speed of all cells together.
+pub fn totals(rows: &[Row]) -> String {
+    let states: u64 = rows.iter().map(|row| row.states).sum();
+    let generated: u64 = rows.iter().map(|row| row.generated).sum();
+    let seconds: f64 = rows.iter().map(|row| row.seconds).sum();
+    format!(
+        "{} cells, {states} states ({generated} generated) in {seconds:.1} s of threads: {:.2} M states/s on each",
+        rows.len(),
+        generated as f64 / seconds.max(1e-9) / 1e6
+    )
+}
+
+/// Version of [`Verdicts`].
+pub const VERSION: u32 = 1;
+
+/// The verdicts of a whole matrix, for whoever shows them beside others: one letter for each operation, as in [`table`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// Of the format.
+    pub version: u32,
+    /// Within which everything was explored.
+    pub bounds: String,
+    /// What the letters are of, in this order.
+    pub operations: Vec<String>,
+    /// By walker, transport and strategy.
+    pub verdicts: BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>,
+}
+
+/// Why a matrix is not kept.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{0} on {1}, {2}, walker {3} was not explored to its end: the verdicts are not kept; give it more time (--seconds, --minutes)"
+)]
+pub struct NotExhausted(String, String, String, String);
+
+impl Verdicts {
+    /// The verdicts of `rows`, all of which were explored to their end.
+    pub fn of(rows: &[Row], bounds: &Bounds) -> Result<Verdicts, NotExhausted> {
+        let mut verdicts = BTreeMap::<String, BTreeMap<String, BTreeMap<String, String>>>::new();
+        for row in rows {
+            if row.found == Outcome::Void.name() {
+                let name = |name: &String| name.clone();
+                let (strategy, transport) = (name(&row.strategy), name(&row.transport));
+                return Err(NotExhausted(strategy, transport, name(&row.operation), name(&row.walker)));
+            }
+            let of_walker = verdicts.entry(row.walker.clone()).or_default();
+            let of_transport = of_walker.entry(row.transport.clone()).or_default();
+            of_transport.entry(row.strategy.clone()).or_default().push(row.letter());
+        }
+        let rounds: Vec<String> = bounds
+            .rounds
+            .iter()
+            .map(|round| {
+                format!("{} CPUs that {}", round.cpus, if round.moves { "do everything" } else { "keep their mm" })
+            })
+            .collect();
+        Ok(Verdicts {
+            version: VERSION,
+            bounds: format!("one table, one operation; {}", rounds.join(", then ")),
+            operations: bounds.operations.iter().map(|operation| operation.name().into()).collect(),
+            verdicts,
+        })
+    }
+}
