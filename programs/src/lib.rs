@@ -9,7 +9,9 @@ pub mod abi;
 pub mod call;
 mod entry;
 pub mod first;
+pub mod image;
 pub mod kernel;
+pub mod pingpong;
 pub mod random;
 pub mod vectors;
 
@@ -39,6 +41,22 @@ macro_rules! program {
             panic!("{:p} runs on the kernel of this repository only; see docs/write-a-program.md", start)
         }
     };
+}
+
+/// In a process that another one made: unless `condition` holds, tells that by bits of `notification`, from which [`failed`] reads the line, and ends the thread.
+#[macro_export]
+macro_rules! check_telling {
+    ($notification:expr, $condition:expr) => {
+        if !$condition {
+            let _ = $crate::kernel::signal($notification, u64::from(line!()) << 40);
+            $crate::call::exit($crate::exit::CHECK | u64::from(line!()))
+        }
+    };
+}
+
+/// The status to end with if one of the processes that signal `bits` has failed a check.
+pub fn failed(bits: u64) -> Option<u64> {
+    (bits >> 40 != 0).then_some(exit::CHECK | bits >> 40)
 }
 
 /// Ends the program with status [`exit::CHECK`] and the line, unless `condition` holds.

@@ -190,25 +190,34 @@ fn a_file_is_not_locked_in_a_read_section() {
     });
 }
 
-/// Somebody else puts the page of a file there while this fault waits for the file: its own reference is given back.
+/// Somebody else puts the page of a file there while this fault waits for the file: its own reference is given back, to the head where the file has a 2 MiB page.
 #[test]
 fn two_faults_for_one_page_of_a_file_balance() {
-    let world = World::<Untagged>::new(2, 4096);
-    let cpu = world.cpu(0);
-    let file: &'static Arc<File<Untagged>> = Box::leak(Box::new(File::new()));
-    let mm = Mm::<Untagged>::new(cpu, 0).expect("memory suffices");
-    mm.map(pages(0, 8), Perm::WRITE, Backing::File(file.clone(), 0)).expect("nothing is there");
-    let contents = world.on(1, || file.lock());
-    let (theirs, other) = (mm.clone(), world.cpu(1));
-    world.while_waiting(move || {
-        drop(contents);
-        run_on(1, || fault::handle(other, &theirs, AT, true)).expect("memory suffices");
-    });
-    world.on(0, || fault::handle(cpu, &mm, AT, true)).expect("memory suffices");
-    assert!(world.hook_ran(), "the fault had to wait");
-    let audit = Audit::of([&*mm]);
-    assert_eq!(audit.pages.len(), 1);
-    audit.references::<Untagged>();
+    for huge in [false, true] {
+        let world = World::<Untagged>::new(2, 4096);
+        let cpu = world.cpu(0);
+        let file: &'static Arc<File<Untagged>> = Box::leak(Box::new(File::new()));
+        let mm = Mm::<Untagged>::new(cpu, 0).expect("memory suffices");
+        mm.map(pages(0, 8), Perm::WRITE, Backing::File(file.clone(), 0)).expect("nothing is there");
+        let mut contents = world.on(1, || file.lock());
+        let head = huge.then(|| file.huge_page(&mut contents, 0).expect("memory suffices"));
+        let (theirs, other) = (mm.clone(), world.cpu(1));
+        world.while_waiting(move || {
+            drop(contents);
+            run_on(1, || fault::handle(other, &theirs, AT.add(PAGE_SIZE), true)).expect("memory suffices");
+        });
+        world.on(0, || fault::handle(cpu, &mm, AT.add(PAGE_SIZE), true)).expect("memory suffices");
+        assert!(world.hook_ran(), "the fault had to wait");
+        let audit = Audit::of([&*mm]);
+        assert_eq!(audit.pages.len(), 1);
+        match head {
+            None => audit.references::<Untagged>(),
+            Some(head) => {
+                assert_eq!(world.machine().frames.get(head).refs(), 2, "the file's and the entry's");
+                assert_eq!(world.machine().frames.get(Pfn(head.0 + 1)).refs(), 0, "a tail has none");
+            }
+        }
+    }
 }
 
 /// A grandchild walks and reads a page that is still its grandparent's.

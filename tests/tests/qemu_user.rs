@@ -17,6 +17,20 @@ fn programs_fault_in_what_others_unmap(arch: &str) {
     }
 }
 
+/// Processes are made and end, share tables, send messages while their memory is collapsed, and make calls that make no sense: each ends as it must, and nothing is left.
+#[track_caller]
+fn processes_end_as_they_must(arch: &str) {
+    const PROGRAMS: &str = "null_call,call_reply,call_reply_far,fork_exec,db_exit,ipc_storm,syscall_fuzz";
+    let rows = rows(
+        &format!("{arch}-programs"),
+        &format!("--arch {arch} --workload {PROGRAMS} --strategy sync-all,targeted --ops 8"),
+    );
+    for row in &rows {
+        assert_eq!((&row["verdict"], &row["program_status"]), (&"safe".into(), &0.into()), "{row}");
+    }
+    assert_eq!(rows.len(), 2 * PROGRAMS.split(',').count());
+}
+
 /// A thread whose vector registers are not saved for it finds another's in them.
 #[track_caller]
 fn lost_vector_registers_are_found(arch: &str) {
@@ -40,6 +54,12 @@ mod x86_64 {
     fn lost_vector_registers_are_found() {
         super::lost_vector_registers_are_found("x86_64");
     }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn processes_end_as_they_must() {
+        super::processes_end_as_they_must("x86_64");
+    }
 }
 
 mod aarch64 {
@@ -53,5 +73,11 @@ mod aarch64 {
     #[ignore = "boots QEMU"]
     fn lost_vector_registers_are_found() {
         super::lost_vector_registers_are_found("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn processes_end_as_they_must() {
+        super::processes_end_as_they_must("aarch64");
     }
 }

@@ -96,14 +96,6 @@ impl Arch {
             Arch::Aarch64 => u8::try_from(status).ok(),
         }
     }
-
-    /// The debugger that knows its instructions.
-    pub(crate) fn debugger(self) -> &'static str {
-        match self {
-            Arch::X86_64 => "gdb",
-            Arch::Aarch64 => "gdb-multiarch",
-        }
-    }
 }
 
 /// The architectures that an `--arch` option names.

@@ -12,15 +12,25 @@ use anyhow::{Context, bail};
 use crate::error::Interrupted;
 
 static STOP: AtomicBool = AtomicBool::new(false);
+/// Ctrl-C is somebody else's.
+static NOT_OURS: AtomicBool = AtomicBool::new(false);
 
 /// From now on Ctrl-C and termination end this process in an orderly way: whoever waits for a child stops it first.
 pub(crate) fn stop_on_ctrl_c() {
     let _ = ctrlc::set_handler(|| {
+        if NOT_OURS.load(Ordering::SeqCst) {
+            return;
+        }
         // A second Ctrl-C does not wait for an orderly end. Children die with this process (`tie`).
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
     });
+}
+
+/// From now on Ctrl-C is for a program in the foreground that runs in this one's stead.
+pub(crate) fn leave_ctrl_c_to_others() {
+    NOT_OURS.store(true, Ordering::SeqCst);
 }
 
 /// Fails once Ctrl-C was pressed.

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::arch::Arch;
 use crate::build::{Kind, image_path, stale};
 use crate::child;
+use crate::debugger;
 use crate::error::Outcome;
 use crate::output;
 use crate::qemu;
@@ -43,10 +44,10 @@ impl Doctor {
                 None => (false, "not installed".into()),
             };
             lines.add(arch.qemu(), good, &text);
-            let debugger = qemu::find_program(arch.debugger());
-            let text = debugger.as_ref().map_or("not installed (only for --gdb)".into(), |p| p.display().to_string());
-            lines.add(arch.debugger(), debugger.is_some(), &text);
         }
+        let debugger = debugger::installed();
+        let text = debugger.as_ref().map_or("not installed (only for --gdb)".into(), |p| p.display().to_string());
+        lines.add(debugger::PROGRAM, debugger.is_some(), &text);
         for (arch, kind) in Arch::ALL.into_iter().flat_map(|a| Kind::ALL.map(|k| (a, k))) {
             let text = match (image_path(arch, kind).is_file(), stale(&[(arch, kind)]).is_empty()) {
                 (true, true) => "built",

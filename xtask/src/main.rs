@@ -10,6 +10,7 @@ mod child;
 mod ci;
 mod compare;
 mod completions;
+mod debugger;
 mod diff;
 mod doctor;
 mod document;

@@ -10,6 +10,7 @@ use crate::arch::Arch;
 use crate::build::{self, Kind, image_path};
 use crate::error::Interrupted;
 use crate::guest::{Guest, KernelFault};
+use crate::programs;
 use crate::qemu::{self, Launch};
 use crate::rows::Row;
 use crate::setup;
@@ -80,7 +81,7 @@ impl Bench {
             image: image_path(probe.arch, probe.kind),
             ram: PathBuf::new(),
             serial: PathBuf::new(),
-            module: None,
+            module: probe.suite.runs_programs().then(|| programs::path(probe.arch)),
             command_line: [Some(words.as_str()), probe.more].into_iter().flatten().collect::<Vec<_>>().join(" "),
             engine: probe.suite.engine,
             gdb: false,

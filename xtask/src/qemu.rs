@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use crate::arch::Arch;
+use crate::build::guest_dir;
 use crate::child;
 use crate::suite::Engine;
 
@@ -73,9 +74,15 @@ pub(crate) fn arguments(launch: &Launch) -> Vec<String> {
     all.extend(kernel_args(&launch.image, &format!("{}{words}", launch.command_line)));
     all.extend(more);
     if launch.gdb {
-        all.extend(["-s".into(), "-S".into()]);
+        let socket = format!("unix:{},server=on,wait=off", gdb_socket().display());
+        all.extend(["-gdb".into(), socket, "-S".into()]);
     }
     all
+}
+
+/// Where the guest of this process that a debugger is on waits for it.
+pub(crate) fn gdb_socket() -> PathBuf {
+    guest_dir().join(format!("gdb-{}.sock", std::process::id()))
 }
 
 /// No device, no window, no restart; the serial port as a file.
@@ -230,7 +237,7 @@ mod tests {
     fn engine_and_debugger() {
         let line = arguments(&Launch { engine: Engine::Mttcg, gdb: true, ..launch(Arch::X86_64) }).join(" ");
         assert!(line.contains("-accel tcg,thread=multi ") && !line.contains("icount"));
-        assert!(line.ends_with(" -s -S"));
+        assert!(line.contains(" -gdb unix:") && line.ends_with(".sock,server=on,wait=off -S"), "{line}");
     }
 
     #[test]

@@ -1,32 +1,32 @@
 //! `cargo xtask run`: from options to a verdict.
 
+mod session;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use kernel::guard::Guard;
-use kernel::record::cell::CellRow;
 use kernel::suite::Mode;
 use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch, ArchChoice};
 use crate::build::{self, Kind, image_path};
+use crate::debugger::{self, Stop};
 use crate::error::{Outcome, bad_input};
-use crate::guest::Report;
-use crate::guests::{self, Job, Observer};
+use crate::guests::{self, Job};
 use crate::names;
 use crate::output;
 use crate::programs;
 use crate::progress::Cells;
 use crate::qemu::{self, Launch};
-use crate::report;
 use crate::results_file::ResultsFile;
-use crate::rows::{Row, SCHEMA, Setting, Summary};
+use crate::rows::{Row, Setting};
 use crate::setup::{self, Qemu};
-use crate::shared_memory::CpuEvents;
 use crate::suite::{Engine, Hook, Suite};
-use crate::trace::{Recording, Trace, TraceOption};
-use crate::violation;
+use crate::trace::TraceOption;
+
+use session::Session;
 
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
 ///
@@ -78,9 +78,12 @@ pub(crate) struct Run {
     json: Option<PathBuf>,
     #[command(flatten)]
     trace: TraceOption,
-    /// Waits for a debugger at the first instruction (checking image, one architecture)
-    #[arg(long)]
-    gdb: bool,
+    /// Debugs it by gdb-multiarch, stopped at the start or where a pause point is passed (checking image, one architecture)
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "start")]
+    gdb: Option<Stop>,
+    /// Gives the debugger a command; after the last one it ends by itself
+    #[arg(long, value_name = "COMMAND", requires = "gdb")]
+    gdb_command: Vec<String>,
     /// Uses this QEMU (one architecture)
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -109,18 +112,24 @@ impl Run {
         let suite = self.suite()?;
         // A wrong name is told before anything is built.
         self.transports()?;
-        let kinds: &[Kind] = if self.gdb || suite.engine == Engine::Mttcg { &[Kind::Checking] } else { &Kind::ALL };
+        let kinds: &[Kind] =
+            if self.gdb.is_some() || suite.engine == Engine::Mttcg { &[Kind::Checking] } else { &Kind::ALL };
         if self.dry_run {
             self.print_command_lines(&archs, kinds, &suite)?;
             return Ok(Outcome::Expected);
         }
         let given =
             self.qemu.as_ref().map(|path| Ok::<_, anyhow::Error>((path, qemu::check_given(path)?))).transpose()?;
+        let given = given.map(|(path, version)| Qemu { path: path.clone(), version });
+        if let Some(stop) = self.gdb {
+            let qemus = self.prepare(&archs, kinds, suite.runs_programs(), given)?;
+            let launch = self.jobs(&archs, kinds, &suite, &[qemus[0].path.clone()])?.remove(0).launch;
+            return debugger::session(launch, stop, &self.gdb_command);
+        }
         let trace = self.trace.begin()?;
         let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
         let mut session =
             Session { setting: None, results, trace, verbose: self.verbose, bar: None, first_output: None };
-        let given = given.map(|(path, version)| Qemu { path: path.clone(), version });
         let prepared = self.prepare(&archs, kinds, suite.runs_programs(), given);
         let rows = prepared.and_then(|qemus| self.boot(&archs, kinds, &suite, &qemus, &mut session));
         session.finish(rows, &archs)
@@ -146,7 +155,7 @@ impl Run {
             Run { qemu: Some(_), .. } if archs.len() > 1 => {
                 refuse("--qemu names one emulator; give one --arch with it")
             }
-            Run { gdb: true, .. } if archs.len() > 1 => refuse("--gdb stops one machine; give one --arch with it"),
+            Run { gdb: Some(_), .. } if archs.len() > 1 => refuse("--gdb stops one machine; give one --arch with it"),
             _ => Ok(()),
         }
     }
@@ -200,7 +209,7 @@ impl Run {
     /// All guests, group by group. The measurements come first: they are short, and then each row is final when it comes.
     fn jobs(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite, qemus: &[PathBuf]) -> anyhow::Result<Vec<Job>> {
         // A debugger attaches to one guest.
-        let parts = if self.gdb { vec![suite.clone()] } else { suite.by_strategy() };
+        let parts = if self.gdb.is_some() { vec![suite.clone()] } else { suite.by_strategy() };
         let transports = self.transports()?;
         let mut jobs = Vec::new();
         for (&arch, qemu) in archs.iter().zip(qemus) {
@@ -232,7 +241,7 @@ impl Run {
             module: suite.runs_programs().then(|| programs::path(arch)),
             command_line: suite.command_line(arch.native_transport()),
             engine: suite.engine,
-            gdb: self.gdb,
+            gdb: self.gdb.is_some(),
         }
     }
 
@@ -306,17 +315,9 @@ impl Run {
                 eprintln!("$ {}", qemu::shell_line(&launch.qemu, &qemu::arguments(launch)));
             }
         }
-        if self.gdb {
-            let image = image_path(archs[0], Kind::Checking);
-            eprintln!(
-                "The machine waits. Attach with: {} {} -ex 'target remote :1234'",
-                archs[0].debugger(),
-                image.display()
-            );
-        }
         session.bar = Some(Cells::begin(cells as u64));
         let at_once = std::thread::available_parallelism().map_or(2, usize::from);
-        let patience = (!self.gdb).then(|| Duration::from_secs(self.patience));
+        let patience = Some(Duration::from_secs(self.patience));
         let begin = Instant::now();
         let rows = guests::run(&jobs, at_once, patience, session);
         if let Some(bar) = session.bar.take() {
@@ -331,88 +332,5 @@ impl Run {
             );
         }
         rows
-    }
-}
-
-/// What lives from the first row to the verdict.
-struct Session {
-    setting: Option<Setting>,
-    results: Option<ResultsFile>,
-    trace: Option<Trace>,
-    verbose: bool,
-    bar: Option<Cells>,
-    /// The latest first output of any guest.
-    first_output: Option<Duration>,
-}
-
-impl Observer for Session {
-    fn row(&mut self, row: &Row) -> anyhow::Result<()> {
-        match (&mut self.results, &self.setting) {
-            (Some(results), Some(setting)) => results.add(row, setting),
-            _ => Ok(()),
-        }
-    }
-
-    fn cell(&mut self, row: &Row) {
-        if let Some(bar) = &self.bar {
-            bar.one_more(violation::heading(row));
-        }
-    }
-
-    fn wants_events(&self) -> bool {
-        self.trace.is_some()
-    }
-
-    fn events(&mut self, number: usize, job: &Job, cells: &[CellRow], events: Vec<CpuEvents>) {
-        let Some(trace) = &mut self.trace else { return };
-        trace.add(number, Recording::of(&job.launch, cells, events));
-    }
-
-    fn ended(&mut self, job: &Job, report: &Report) {
-        let strategy = job.launch.command_line.split(' ').next().unwrap_or_default();
-        let name = format!("{} {} {strategy}", job.launch.arch.name(), job.kind.name());
-        if self.verbose {
-            report.log.iter().for_each(|line| eprintln!("{name}| {line}"));
-        }
-        self.first_output = self.first_output.max(report.first_output);
-        let first = report.first_output.map_or("none".into(), |t| format!("{} ms", t.as_millis()));
-        if self.verbose {
-            eprintln!("{name}: {:.2} s, first output after {first}", report.took.as_secs_f64());
-        }
-    }
-}
-
-impl Session {
-    fn finish(mut self, rows: anyhow::Result<Vec<Row>>, archs: &[Arch]) -> anyhow::Result<Outcome> {
-        // Before anything else: what a guest did that failed is wanted most.
-        let traced = self.trace.take().map_or(Ok(()), Trace::finish);
-        let (rows, setting) = match (rows, self.setting.take()) {
-            (Ok(rows), Some(setting)) => (rows, setting),
-            (Ok(_), None) => anyhow::bail!("nothing was run"),
-            (Err(error), _) => {
-                if let Some(kept) = self.results.and_then(ResultsFile::abandon) {
-                    eprintln!("run: it did not finish; {kept}");
-                }
-                return Err(error);
-            }
-        };
-        let unexpected = rows.iter().filter(|r| r.is_unexpected()).count();
-        let printed = output::print(&report::text(&rows, archs, &setting));
-        if let Some(results) = self.results {
-            results.finish(&Summary {
-                schema: SCHEMA,
-                summary: true,
-                rows: rows.len(),
-                unexpected,
-                archs: archs.iter().map(|a| a.name()).collect(),
-                cpus: setting.cpus,
-                ops: setting.ops,
-                seed: setting.seed,
-                engine: setting.engine,
-            })?;
-        }
-        printed?;
-        traced?;
-        Ok(if unexpected == 0 { Outcome::Expected } else { Outcome::Unexpected })
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::arch::Arch;
 use crate::child;
+use crate::debugger;
 use crate::progress::Step as ProgressStep;
 use crate::qemu::{self, Version};
 use crate::toolchain::{self, OLDEST_RUST, RustFacts};
@@ -221,6 +222,18 @@ pub(crate) fn ensure_ready(archs: &[Arch], build: bool) -> anyhow::Result<()> {
         }
     }
     bail!("{} is still missing after the installation; `cargo xtask doctor` says what is there", missing(&facts))
+}
+
+/// The debugger, installed if it is not there.
+pub(crate) fn debugger() -> anyhow::Result<PathBuf> {
+    if debugger::installed().is_none() {
+        let (package, privilege) = (debugger::PROGRAM, privilege());
+        if qemu::find_program("apt-get").is_none() || privilege == Privilege::None {
+            bail!("{package} must be installed, which I may not do here; run: {}", apt_commands(&[package]));
+        }
+        install_packages(&[package], privilege)?;
+    }
+    debugger::installed().with_context(|| format!("{} is still missing after the installation", debugger::PROGRAM))
 }
 
 /// What a Chromium may be called.

@@ -145,9 +145,9 @@ fn in_region<A: Arch>(
             _ => break Ok(Was::Present),
         }
     };
-    // Somebody else has put a page there meanwhile.
+    // Somebody else has put a page there meanwhile. It may lie inside a 2 MiB page of the file, whose head has the reference.
     if let Some(unused) = ready {
-        page::put(cpu, unused, 1);
+        page::put_walked(cpu, unused);
     }
     result
 }

@@ -79,6 +79,15 @@ impl<A: Arch> Memory<A> {
         if self.shared { Backing::Shared(self.file.clone(), offset) } else { Backing::File(self.file.clone(), offset) }
     }
 
+    /// Lets the `bytes` bytes from `offset` on be fetched as instructions, as they are now: what a program has written there.
+    pub(super) fn publish_code(&self, offset: u64, bytes: u64) {
+        for at in (offset..offset + bytes).step_by(PAGE_SIZE as usize) {
+            if let Some(page) = self.file.find(at) {
+                A::publish_code(A::direct_map(page.addr()), PAGE_SIZE as usize);
+            }
+        }
+    }
+
     /// No capability is left, so no mapping either: the pages go, but for those that are pinned.
     pub(super) fn end(&self, cpu: &'static Cpu<A>) {
         self.file.destroy(cpu);

@@ -96,6 +96,9 @@ impl<A: Arch> Process<A> {
         if !aligned || bytes == 0 || end.is_none() {
             return Err(ObjectError::BadArgument(4));
         }
+        if rights.contains(Rights::EXECUTE) {
+            memory.publish_code(offset, bytes);
+        }
         let range = self.range(at, bytes)?;
         let price = Price::frames(tables(&range, memory.is_shared())).and(Price::growing::<Mapping<A>>(1));
         self.add(payer, range, rights, node.rights(), Some(node), memory.backing(offset), price)

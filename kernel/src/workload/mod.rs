@@ -54,8 +54,16 @@ pub const STAGED: &[Named] = &[
 ];
 
 /// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of [`STAGED`]. Each runs once, whatever the modes.
-pub const PROGRAMS: &[Named] =
-    &[("user_faults", "programs on every CPU write, unmap, protect and drop memory of one address space")];
+pub const PROGRAMS: &[Named] = &[
+    ("user_faults", "two threads on every CPU write, drop, protect and unmap memory of one address space"),
+    ("null_call", "a system call that does nothing"),
+    ("call_reply", "a short message and its answer, between two threads on one CPU"),
+    ("call_reply_far", "a short message and its answer, between two CPUs"),
+    ("fork_exec", "processes are made, run and end, one after the other, on every CPU"),
+    ("db_exit", "a dozen processes use one shared table and exit at once"),
+    ("ipc_storm", "pairs of processes send long messages while their memory is collapsed and dropped"),
+    ("syscall_fuzz", "random system calls with random arguments, 1024 for each operation, on every CPU"),
+];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +87,13 @@ pub enum WorkloadId {
     Fork = 14,
     MunmapMany = 15,
     UserFaults = 16,
+    NullCall = 17,
+    CallReply = 18,
+    CallReplyFar = 19,
+    ForkExec = 20,
+    DbExit = 21,
+    IpcStorm = 22,
+    SyscallFuzz = 23,
 }
 
 impl WorkloadId {
@@ -104,7 +119,16 @@ impl WorkloadId {
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 1] = [WorkloadId::UserFaults];
+    pub const PROGRAMS: [WorkloadId; 8] = [
+        WorkloadId::UserFaults,
+        WorkloadId::NullCall,
+        WorkloadId::CallReply,
+        WorkloadId::CallReplyFar,
+        WorkloadId::ForkExec,
+        WorkloadId::DbExit,
+        WorkloadId::IpcStorm,
+        WorkloadId::SyscallFuzz,
+    ];
 
     /// Whether it is one of programs.
     pub const fn runs_programs(self) -> bool {
@@ -187,7 +211,9 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
-        UserFaults => return Err(OpError::NoScene),
+        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | SyscallFuzz => {
+            return Err(OpError::NoScene);
+        }
     })
 }
 

@@ -16,8 +16,10 @@ use crate::linux::Reference;
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench as Machines, Probe};
+use crate::programs;
 use crate::results_file::ResultsFile;
 use crate::rows::{Row, SCHEMA};
+use crate::setup;
 use crate::suite::{Engine, Hook, Suite};
 use crate::table::{count, grouped};
 
@@ -32,6 +34,19 @@ const AIM: (u64, u64) = (120, 25);
 /// CPUs of each machine; all but one are idle.
 const CPUS: u32 = 4;
 
+/// The programs of `bench ipc`, and what one operation of each is to cost.
+const IPC: [(&str, Option<f64>); 3] =
+    [("null_call", Some(100.0)), ("call_reply", Some(300.0)), ("call_reply_far", None)];
+/// How many times as many operations the long run has more than the short one.
+const IPC_ROUNDS: u64 = 8;
+/// Instructions of a null system call (`getppid`) of Linux 6.12 and 7.3 in the same QEMU, the cheaper of the two.
+const fn linux_null_call(arch: Arch) -> f64 {
+    match arch {
+        Arch::X86_64 => 336.0,
+        Arch::Aarch64 => 465.0,
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum What {
@@ -39,6 +54,8 @@ enum What {
     Ops,
     /// Instructions of one get_user_pages_fast, against sync-all
     Walk,
+    /// Instructions of a null system call and of a message with its answer, programs included
+    Ipc,
 }
 
 impl What {
@@ -46,6 +63,7 @@ impl What {
         match self {
             What::Ops => "ops",
             What::Walk => "walk",
+            What::Ipc => "ipc",
         }
     }
 }
@@ -118,7 +136,7 @@ impl Bench {
         let ArchChoice(archs) = arch::choose(&self.arch)?;
         anyhow::ensure!(self.ops > 0, crate::error::bad_input("--ops 0 measures nothing; give at least 1"));
         let given: Vec<String> = match (&self.strategy[..], self.what) {
-            ([], What::Ops) => vec![YARDSTICK.into()],
+            ([], What::Ops | What::Ipc) => vec![YARDSTICK.into()],
             ([], What::Walk) => vec!["all".into()],
             (given, _) => given.to_vec(),
         };
@@ -128,7 +146,16 @@ impl Bench {
         }
         let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
         let machines = Machines::ready(&archs, Kind::Plain)?;
-        let probes: Vec<Probe> = archs.iter().map(|&arch| self.probe(arch, &strategies)).collect();
+        let programs = if self.what == What::Ipc { programs::stale(&archs) } else { Vec::new() };
+        if !programs.is_empty() {
+            setup::ensure_ready(&archs, true)?;
+            programs::build(&programs, false)?;
+        }
+        // What programs cost to start and to end is the same in a short run and in a long one.
+        let lengths: &[u64] = if self.what == What::Ipc { &[1, 1 + IPC_ROUNDS] } else { &[1] };
+        let each = |&arch| lengths.iter().map(move |length| (arch, length * self.ops));
+        let probes: Vec<Probe> =
+            archs.iter().flat_map(each).map(|(arch, ops)| self.probe(arch, &strategies, ops)).collect();
         let work = |probe: &Probe, stop: &dyn Fn() -> bool| {
             let outcome = machines.run(probe, stop)?;
             outcome.fault.map_or(Ok(outcome.rows), |fault| Err(anyhow::anyhow!(fault)))
@@ -138,6 +165,7 @@ impl Bench {
         let measured = match self.what {
             What::Ops => operations(&rows, &Reference::load()),
             What::Walk => walks(&rows)?,
+            What::Ipc => messages(&rows)?,
         };
         let path = repository().join("bench/results.json");
         let mut kept = Kept::load(&path)?;
@@ -155,14 +183,16 @@ impl Bench {
         Ok(Outcome::Expected)
     }
 
-    fn probe(&self, arch: Arch, strategies: &[&'static str]) -> Probe {
+    fn probe(&self, arch: Arch, strategies: &[&'static str], ops: u64) -> Probe {
+        let all = || kernel::workload::NAMES.iter().map(|(name, _)| *name).collect();
+        let workloads = if self.what == What::Ipc { IPC.iter().map(|(name, _)| *name).collect() } else { all() };
         let suite = Suite {
             strategies: strategies.to_vec(),
             transport: None,
-            workloads: kernel::workload::NAMES.iter().map(|(name, _)| *name).collect(),
+            workloads,
             modes: vec![Mode::NAMES[Mode::Idle as usize].0],
             walker: WalkerClass::NAMES[0].0,
-            ops: self.ops,
+            ops,
             seed: 1,
             hook: Hook::Auto,
             engine: Engine::Icount,
@@ -200,6 +230,37 @@ fn operations(rows: &[Row], linux: &Reference) -> Vec<Measured> {
     rows.iter().filter_map(measured).collect()
 }
 
+/// Instructions of each of [`IPC`]: what a long run takes more than a short one, by how much longer it is; each against what it is to cost, and against Linux's null system call.
+fn messages(rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
+    let mut all = Vec::new();
+    let longest = rows.iter().map(|row| row.cell.ops).max().unwrap_or(0);
+    for long in rows.iter().filter(|row| row.cell.ops == longest) {
+        let same = |r: &&Row| (r.arch, r.strategy, r.workload) == (long.arch, long.strategy, long.workload);
+        let Some(short) = rows.iter().filter(same).find(|r| r.cell.ops < longest) else { continue };
+        for row in [short, long] {
+            let (status, name, arch) = (row.cell.program_status, row.workload, row.arch.name());
+            anyhow::ensure!(status == 0, "{name} on {arch} ended with status {status:#x}");
+        }
+        let more = long.cell.instructions.saturating_sub(short.cell.instructions);
+        let instructions = more as f64 / (longest - short.cell.ops) as f64;
+        let aim = IPC.iter().find(|(name, _)| *name == long.workload).and_then(|(_, aim)| *aim);
+        let mut ratios: Vec<_> = aim.map(|aim| ("aim".to_owned(), instructions / aim)).into_iter().collect();
+        if long.workload == IPC[0].0 {
+            ratios.push(("Linux's".to_owned(), instructions / linux_null_call(long.arch)));
+        }
+        all.push(Measured {
+            schema: SCHEMA,
+            bench: What::Ipc.name(),
+            arch: long.arch,
+            strategy: long.strategy,
+            subject: long.workload.into(),
+            instructions,
+            ratios,
+        });
+    }
+    Ok(all)
+}
+
 /// Instructions per walk, each against that of [`YARDSTICK`].
 fn walks(rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
     let asked = |row: &Row| row.cell.pages / row.cell.walks.max(1);
@@ -235,6 +296,7 @@ fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
     for &arch in archs {
         out += &match what {
             What::Ops => format!("{}: instructions per operation, other CPUs idle\n", arch.name()),
+            What::Ipc => format!("{}: instructions per call, the program's own included\n", arch.name()),
             What::Walk => {
                 format!("{}: instructions per get_user_pages_fast of so many pages, other CPUs idle\n", arch.name())
             }

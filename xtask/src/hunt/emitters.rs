@@ -3,21 +3,31 @@
 use std::path::Path;
 
 use kernel::record::event::EventKind;
+use kernel::scenario::Point;
 
 use crate::build::repository;
 
 /// `file:line` of every place under the kernel's source that writes an event of `kind`; nothing where the source is not at hand.
 pub(crate) fn places(kind: EventKind) -> Vec<String> {
+    everywhere(|line| line.contains(&format!("events.write(EventKind::{kind:?},")))
+}
+
+/// `file:line` of every place that passes the pause point.
+pub(crate) fn pauses(point: Point) -> Vec<String> {
+    everywhere(|line| line.contains("pause!(") && line.contains(&format!(", {point:?});")))
+}
+
+/// `file:line` of every line under the kernel's source that is `wanted`.
+fn everywhere(wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let root = repository().join("kernel/src");
     let mut files = Vec::new();
     collect(&root, &mut files);
     files.sort();
-    let name = format!("{kind:?}");
     let mut found = Vec::new();
     for file in files {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         let shown = file.strip_prefix(repository()).unwrap_or(&file).display().to_string();
-        found.extend(lines(&text, &name).into_iter().map(|line| format!("{shown}:{line}")));
+        found.extend(lines(&text, &wanted).into_iter().map(|line| format!("{shown}:{line}")));
     }
     found
 }
@@ -33,10 +43,9 @@ fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-/// Numbers of the lines in which an event of the kind called `name` is written.
-fn lines(text: &str, name: &str) -> Vec<usize> {
-    let call = format!("events.write(EventKind::{name},");
-    text.lines().enumerate().filter(|(_, line)| line.contains(&call)).map(|(i, _)| i + 1).collect()
+/// Numbers of the lines that are `wanted`.
+fn lines(text: &str, wanted: &impl Fn(&str) -> bool) -> Vec<usize> {
+    text.lines().enumerate().filter(|(_, line)| wanted(line)).map(|(i, _)| i + 1).collect()
 }
 
 #[cfg(test)]
@@ -46,8 +55,8 @@ mod tests {
     #[test]
     fn a_line_is_found_by_the_call_in_it() {
         let text = "fn f() {\n    cpu.events.write(EventKind::Unlink, mm.id, 1, 2);\n    // EventKind::Unlink\n}\n";
-        assert_eq!(lines(text, "Unlink"), [2]);
-        assert!(lines(text, "Un").is_empty());
+        assert_eq!(lines(text, &|line: &str| line.contains("events.write(EventKind::Unlink,")), [2]);
+        assert!(pauses(Point::AfterUnlink).iter().any(|p| p.starts_with("kernel/src/mm/table.rs:")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `cargo xtask hunt`: searches seeds for a violation, makes what it finds small, and tells it as one timeline.
 
-mod emitters;
+pub(crate) mod emitters;
 mod pairs;
 mod shrink;
 

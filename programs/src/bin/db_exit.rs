@@ -1,0 +1,70 @@
+//! A dozen processes map one shared table, as those of a database do, touch its pages, and exit at once, on every CPU; over and over.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use runtime::abi::Rights;
+use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::image::Image;
+use runtime::kernel::{self, Limits};
+use runtime::{call, check, check_telling, exit, program};
+
+program!(start);
+
+const IMAGE: u64 = FREE;
+const READY: u64 = FREE + 1;
+const TABLE: u64 = FREE + 2;
+const CHILDREN: u64 = FREE + 3;
+/// Slots of each child's in the parent's table: its process, its thread.
+const STEP: u64 = 2;
+const MANY: u64 = 12;
+const LIMITS: Limits = Limits { slots: 8, frames: 64, bytes: 64 << 10, spaces: 0 };
+/// Where a child looks for its parent's notification.
+const TELL: u64 = 0;
+/// Where all map the table, and how many pages of 2 MiB it has.
+const SHARED: u64 = 0x40_0000_0000;
+const PAGES: u64 = 4;
+const HUGE: u64 = 2 << 20;
+
+fn start(argument: u64) -> u64 {
+    let told = Told::by(argument);
+    let Ok(image) = Image::new(PROCESS, IMAGE) else { return exit::CHECK | u64::from(line!()) };
+    let all = Rights::READ | Rights::WRITE;
+    check!(kernel::make_notification(READY).is_ok());
+    check!(kernel::make_shared(TABLE, PAGES).is_ok());
+    check!(kernel::map(PROCESS, TABLE, SHARED, 0, PAGES * HUGE, all).is_ok());
+    for op in 0..told.ops {
+        for n in 0..MANY {
+            let (process, thread) = (CHILDREN + n * STEP, CHILDREN + n * STEP + 1);
+            check!(image.process(process, LIMITS, PRIORITY) == Ok(()));
+            check!(kernel::map(process, TABLE, SHARED, 0, PAGES * HUGE, all).is_ok());
+            check!(kernel::grant(process, TELL, READY, Rights::WRITE, 0).is_ok());
+            check!(image.start(process, thread, child, op << 8 | n, PRIORITY, n % told.cpus).is_ok());
+        }
+        let mut seen = 0u64;
+        while seen.count_ones() < MANY as u32 {
+            match kernel::wait_for_bits(READY) {
+                Ok(bits) if runtime::failed(bits).is_some() => return runtime::failed(bits).unwrap_or_default(),
+                Ok(bits) => seen |= bits,
+                Err(_) => return exit::CHECK | u64::from(line!()),
+            }
+        }
+        for n in 0..MANY {
+            // SAFETY: mapped above; the child that wrote it has said that it did.
+            check!(unsafe { (word(n) as *const u64).read_volatile() } == op << 8 | n | 1 << 63);
+            check!(kernel::delete(CHILDREN + n * STEP + 1).is_ok());
+            check!(kernel::delete(CHILDREN + n * STEP).is_ok());
+        }
+    }
+    exit::DONE
+}
+
+/// Where child `n` leaves its word: all in one table, several in one page.
+fn word(n: u64) -> u64 {
+    SHARED + n % PAGES * HUGE + n * 64
+}
+
+extern "C" fn child(argument: u64) -> ! {
+    // SAFETY: the parent mapped the table here; no other process writes this word.
+    unsafe { (word(argument & 0xff) as *mut u64).write_volatile(argument | 1 << 63) };
+    check_telling!(TELL, kernel::signal(TELL, 1 << (argument & 0xff)).is_ok());
+    call::exit(exit::DONE)
+}

@@ -1,0 +1,81 @@
+//! Random system calls with random arguments, on every CPU: whatever they are, the kernel goes on, and gives everything back in the end.
+//!
+//! Each CPU has a child process whose threads do nothing else; what a child has is little, and it may destroy all of it, itself included. The parent waits for nobody: it makes the
+//! next child when it has ended the last.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use runtime::abi::{Number, Rights};
+use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::image::Image;
+use runtime::kernel::{self, Limits};
+use runtime::random::Random;
+use runtime::{call, check, exit, program};
+
+program!(start);
+
+const IMAGE: u64 = FREE;
+const CHILDREN: u64 = FREE + 1;
+const STEP: u64 = 2;
+const MOST: u64 = 32;
+const SLOTS: u64 = 16;
+const LIMITS: Limits = Limits { slots: SLOTS, frames: 2048, bytes: 256 << 10, spaces: 2 };
+/// Calls of each child.
+const CALLS: u64 = 1024;
+const SELF: u64 = 0;
+
+fn start(argument: u64) -> u64 {
+    let told = Told::by(argument);
+    let children = told.cpus.min(MOST);
+    let Ok(image) = Image::new(PROCESS, IMAGE) else { return exit::CHECK | u64::from(line!()) };
+    for op in 0..told.ops {
+        for n in 0..children {
+            let (process, thread) = (CHILDREN + n * STEP, CHILDREN + n * STEP + 1);
+            check!(image.process(process, LIMITS, PRIORITY) == Ok(()));
+            check!(kernel::grant(process, SELF, process, Rights::all(), 0).is_ok());
+            check!(image.start(process, thread, child, told.seed << 32 | op << 8 | n, PRIORITY, n).is_ok());
+        }
+        // They may wait for ever, for each other or for nobody: some time is theirs, then they end.
+        for _ in 0..CALLS {
+            kernel::give_way();
+        }
+        for n in 0..children {
+            check!(kernel::delete(CHILDREN + n * STEP + 1).is_ok());
+            check!(kernel::delete(CHILDREN + n * STEP).is_ok());
+        }
+    }
+    exit::DONE
+}
+
+/// A word that the kernel may take for something: small numbers, slots, addresses that are mapped or nearly, extremes, anything.
+fn word(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0..=2 => random.below(SLOTS + 2),
+        3 => random.below(32) << 32 | random.below(SLOTS),
+        4 => (1 + random.below(64)) * 4096,
+        5 => 0x40_0000_0000 + random.below(1 << 12) * 4096,
+        6 => [0, 1, u64::MAX, 1 << 63, 0x7fff_ffff_f000, 0x8000_0000_0000, 0xffff_8000_0000_0000, 0xfff]
+            [random.below(8) as usize],
+        _ => random.next(),
+    }
+}
+
+extern "C" fn child(argument: u64) -> ! {
+    let mut random = Random::new(argument >> 32, argument);
+    for _ in 0..CALLS {
+        let number = match random.below(16) {
+            0 => random.next(),
+            1..=3 => Number::MapAnonymous as u64,
+            _ => random.below(Number::ALL.len() as u64),
+        };
+        // Neither for ever, nor the end: those come at the end of all.
+        if number == Number::Exit as u64 {
+            continue;
+        }
+        // Some patience, so that a wait for nobody ends.
+        let _ = kernel::set_patience(1 + random.below(2));
+        let mut arguments = [0; 7];
+        arguments.iter_mut().for_each(|argument| *argument = word(&mut random));
+        call::raw(number, arguments);
+    }
+    call::exit(exit::DONE)
+}

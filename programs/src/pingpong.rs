@@ -1,0 +1,56 @@
+//! A client and a server of one process: calls of six words, each answered with its words turned around.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::abi::{Info, Rights};
+use crate::first::{FREE, PRIORITY, PROCESS, Told};
+use crate::kernel::{self, Begin};
+use crate::{call, exit};
+
+const ENDPOINT: u64 = FREE;
+const SERVER: u64 = FREE + 1;
+const STACK: u64 = 0x30_0000_0000;
+const STACK_BYTES: u64 = 16384;
+/// What the client says last.
+const LAST: u64 = u64::MAX;
+
+/// How many calls the server has answered.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+
+/// Makes as many calls as `argument` says, to a server on CPU `cpu`. The line of what was not as it must be.
+pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
+    let told = Told::by(argument);
+    if cpu >= told.cpus {
+        return Err(line!());
+    }
+    let all = Rights::READ | Rights::WRITE;
+    kernel::map_anonymous(PROCESS, STACK, STACK_BYTES, all).map_err(|_| line!())?;
+    kernel::make_endpoint(ENDPOINT).map_err(|_| line!())?;
+    let entry = serve as extern "C" fn(u64) -> ! as usize as u64;
+    let begin = Begin { entry, stack: STACK + STACK_BYTES, argument: 0, priority: PRIORITY, cpu };
+    kernel::make_thread(PROCESS, SERVER, begin).map_err(|_| line!())?;
+    for n in 0..told.ops {
+        let answer = kernel::call(ENDPOINT, Info::empty(), [n, 1, 2, 3, 4, 5]).map_err(|_| line!())?;
+        if answer.words != [5, 4, 3, 2, 1, n] {
+            return Err(line!());
+        }
+    }
+    kernel::call(ENDPOINT, Info::empty(), [LAST, 0, 0, 0, 0, 0]).map_err(|_| line!())?;
+    if ANSWERED.load(Ordering::Acquire) != told.ops {
+        return Err(line!());
+    }
+    // The server waits for the next call, and would for ever.
+    kernel::end(PROCESS, exit::DONE).map_err(|_| line!())
+}
+
+extern "C" fn serve(_argument: u64) -> ! {
+    let mut received = kernel::wait(ENDPOINT, Info::empty());
+    loop {
+        let Ok(message) = received else { call::exit(exit::CHECK | u64::from(line!())) };
+        let [a, b, c, d, e, f] = message.words;
+        if a != LAST {
+            ANSWERED.fetch_add(1, Ordering::Release);
+        }
+        received = kernel::reply_wait(ENDPOINT, Info::empty(), [f, e, d, c, b, a]);
+    }
+}
