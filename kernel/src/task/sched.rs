@@ -23,6 +23,9 @@ use crate::smp::lock::Mutex;
 use crate::smp::rcu;
 use crate::tlb::switch;
 
+/// Between two ticks where the run does not say, in ns of the machine's time.
+const TICK_NS: u64 = 1_000_000;
+
 /// What a CPU knows of threads.
 pub struct Tasks<A: Arch> {
     /// One bit for each priority that is ready. Changed under the lock of `queues`.
@@ -32,6 +35,8 @@ pub struct Tasks<A: Arch> {
     running: AtomicU32,
     /// Timer interrupts so far.
     ticks: AtomicU64,
+    /// The timer was set, and has not fired since.
+    armed: AtomicBool,
     /// The tick up to which waits were looked at.
     looked: AtomicU64,
     /// The thread that runs wants another to.
@@ -49,6 +54,7 @@ impl<A: Arch> Default for Tasks<A> {
             queues: Mutex::<A, _>::new(core::array::from_fn(|_| VecDeque::new())),
             running: AtomicU32::new(0),
             ticks: AtomicU64::new(0),
+            armed: AtomicBool::new(false),
             looked: AtomicU64::new(0),
             gives_way: AtomicBool::new(false),
             timed: Mutex::<A, _>::new(Vec::new()),
@@ -140,8 +146,18 @@ pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
     cpu.tasks.ticks.load(Ordering::Relaxed)
 }
 
+/// Sees to it that the timer fires, also where the run does not ask for it: a program that never stops must not keep others of its priority, waits that end, or grace
+/// periods from going on.
+pub(super) fn arm<A: Arch>(cpu: &Cpu<A>) {
+    let asked = A::machine().policy.tick_ns.load(Ordering::Relaxed) != 0;
+    if !asked && !cpu.tasks.armed.swap(true, Ordering::Relaxed) {
+        A::set_timer(TICK_NS);
+    }
+}
+
 /// The timer fired. At interrupt level.
 pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
+    cpu.tasks.armed.store(false, Ordering::Relaxed);
     cpu.tasks.ticks.store(ticks(cpu) + 1, Ordering::Relaxed);
     A::machine().objects.lines.raise(cpu.id.index());
 }
@@ -190,9 +206,12 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     }
 }
 
-/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer.
+/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer, and the timer.
 pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
     drop(core::mem::take(&mut *cpu.tasks.timed.lock()));
+    if cpu.tasks.armed.swap(false, Ordering::Relaxed) {
+        A::stop_timer();
+    }
 }
 
 /// Sleeps until an interrupt, unless there is something to do. Called with interrupts enabled, after [`super::turn::turn`] found nothing.
@@ -200,6 +219,9 @@ pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
 pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
     switch::become_lazy(cpu);
+    if !cpu.tasks.timed.lock().is_empty() {
+        arm(cpu);
+    }
     let enabled = A::irq_save();
     if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() {
         rcu::enter_idle(cpu);

@@ -48,6 +48,7 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     }
     hold(cpu, &thread);
     switch::load(cpu, &thread.process.mm);
+    sched::arm(cpu);
     let since = sched::ticks(cpu);
     match run(cpu, &thread, since) {
         // Whoever ended it before it began to wait did not see that it waits.

@@ -62,6 +62,7 @@ pub const PROGRAMS: &[Named] = &[
     ("fork_exec", "processes are made, run and end, one after the other, on every CPU"),
     ("db_exit", "a dozen processes use one shared table and exit at once"),
     ("ipc_storm", "pairs of processes send long messages while their memory is collapsed and dropped"),
+    ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
     ("syscall_fuzz", "random system calls with random arguments, 1024 for each operation, on every CPU"),
 ];
 
@@ -93,7 +94,8 @@ pub enum WorkloadId {
     ForkExec = 20,
     DbExit = 21,
     IpcStorm = 22,
-    SyscallFuzz = 23,
+    TakeTurns = 23,
+    SyscallFuzz = 24,
 }
 
 impl WorkloadId {
@@ -119,7 +121,7 @@ impl WorkloadId {
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 8] = [
+    pub const PROGRAMS: [WorkloadId; 9] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -127,6 +129,7 @@ impl WorkloadId {
         WorkloadId::ForkExec,
         WorkloadId::DbExit,
         WorkloadId::IpcStorm,
+        WorkloadId::TakeTurns,
         WorkloadId::SyscallFuzz,
     ];
 
@@ -211,7 +214,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
-        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | SyscallFuzz => {
+        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz => {
             return Err(OpError::NoScene);
         }
     })

@@ -70,7 +70,7 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
         // For scenarios, and of programs, where nothing is predicted.
         Fork | MunmapMany | UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm
-        | SyscallFuzz => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
+        | TakeTurns | SyscallFuzz => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
         // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
