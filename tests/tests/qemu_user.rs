@@ -34,9 +34,8 @@ fn processes_end_as_they_must(arch: &str) {
 /// A thread whose vector registers are not saved for it finds another's in them.
 #[track_caller]
 fn lost_vector_registers_are_found(arch: &str) {
-    let output = xtask(&format!(
-        "run --arch {arch} --workload user_faults --strategy sync-all --without VectorsParked --ops 64"
-    ));
+    let output =
+        xtask(&format!("run --arch {arch} --workload take_turns --strategy sync-all --without VectorsParked --ops 8"));
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("a program ended with a check that failed in line"), "{text}");

@@ -4,7 +4,7 @@
 //! one thread: there everything must be exactly as it left it. Its vector registers too.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runtime::abi::Rights;
 use runtime::first::{FREE, PRIORITY, PROCESS, Told};
@@ -33,6 +33,8 @@ const MOST: u64 = 64;
 /// What each thread ended with, plus one.
 static ENDED: [AtomicU64; MOST as usize] = [const { AtomicU64::new(0) }; MOST as usize];
 static TOLD: AtomicU64 = AtomicU64::new(0);
+/// All threads are made: none works before, so that two do at a time on every CPU.
+static MADE: AtomicBool = AtomicBool::new(false);
 
 fn start(argument: u64) -> u64 {
     let told = Told::by(argument);
@@ -48,6 +50,7 @@ fn start(argument: u64) -> u64 {
         check!(kernel::make_thread(PROCESS, THREADS + n, begin).is_ok());
         check!(kernel::bind(THREADS + n, NOTIFICATION, 1 << n).is_ok());
     }
+    MADE.store(true, Ordering::Relaxed);
     // A thread that ended before it was bound has told nobody: its status is looked at as well.
     let done = || (0..threads).all(|n| ENDED[n as usize].load(Ordering::Acquire) != 0);
     let mut seen = 0u64;
@@ -65,6 +68,9 @@ fn start(argument: u64) -> u64 {
 }
 
 extern "C" fn thread(n: u64) -> ! {
+    while !MADE.load(Ordering::Relaxed) {
+        kernel::give_way();
+    }
     let status = work(n);
     ENDED[n as usize].store(status + 1, Ordering::Release);
     let _ = kernel::signal(NOTIFICATION, 1 << n);
