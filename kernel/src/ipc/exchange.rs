@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 
 use super::pin::Pinned;
-use super::wait::{self, Caller, Delivery, Incoming, Outgoing, Phase, just, message, take_awaiting, tell};
+use super::reply::Caller;
+use super::wait::{self, Delivery, Incoming, Outgoing, Phase, Sender, just, message, take_awaiting, tell};
 use crate::abi::message::{ADDRESS_WORD, BYTES_WORD, CAPABILITY_WORD, Info};
 use crate::abi::{FAULT, FAULT_HANDLED, MESSAGE_WORDS, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
@@ -87,8 +88,7 @@ fn hand_over<A: Arch>(
     cpu: &'static Cpu<A>,
     outgoing: Outgoing<A>,
     incoming: Incoming<A>,
-    sender: Option<Caller<A>>,
-    confirm: bool,
+    sender: Option<Sender<A>>,
 ) -> Delivery<A> {
     let mut words = outgoing.words;
     let mut info = Info::empty();
@@ -107,12 +107,12 @@ fn hand_over<A: Arch>(
         words[CAPABILITY_WORD] = slot.into();
         (node, rights, slot)
     });
-    Delivery { words: message(outgoing.badge, info, words), long, capability, sender, confirm }
+    Delivery { words: message(outgoing.badge, info, words), long, capability, sender }
 }
 
 /// The receiver, with its mm loaded, looks at what was delivered: the answer to its system call. The sender is told.
 pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, delivery: Delivery<A>) -> [u64; WORDS] {
-    let Delivery { words, long, capability, sender, confirm } = delivery;
+    let Delivery { words, long, capability, sender } = delivery;
     let mut result = Ok(());
     if long.as_ref().is_some_and(|long| crate::guard!(IpcPinAgain) && !long.is_still_there(cpu)) {
         result = Err((Status::Undelivered, Status::BufferGone));
@@ -126,13 +126,13 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
     drop(long);
     let told = result.map_or_else(|(sender, _)| sender, |()| Status::Done);
     if let Some(sender) = &sender {
-        tell(cpu, sender, confirm, told);
+        tell(cpu, sender, told);
     }
     match result {
         Ok(()) => words,
         Err((_, status)) => {
-            if !confirm {
-                thread.state.lock().caller = None;
+            if let Some(Sender::Awaits(_)) = sender {
+                let _told = thread.state.lock().caller.take();
             }
             just(status)
         }
@@ -144,8 +144,8 @@ fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Deli
     {
         let mut state = receiver.state.lock();
         state.phase = Phase::Runs;
-        if caller.is_some() {
-            state.caller = caller;
+        if let Some(caller) = caller {
+            state.caller.set(caller);
         }
         if delivery.long.is_none() && delivery.capability.is_none() {
             state.answer = Some(delivery.words);
@@ -170,28 +170,22 @@ pub(crate) fn call<A: Arch>(
     }
     let Some(receiver) = meeting.receivers.first() else {
         sched::may_time_out(cpu, thread);
-        thread.state.lock().begin(Phase::Calling { endpoint: endpoint.clone(), outgoing, incoming });
+        thread.state.lock().begin_at(endpoint, Phase::Calling { outgoing, incoming });
         meeting.callers.push(thread.clone());
         return Ok(());
     };
-    let ready = {
-        let mut state = receiver.state.lock();
-        match core::mem::replace(&mut state.phase, Phase::Taken) {
-            Phase::Receiving { incoming, .. } if fits(&outgoing, &incoming) => Some(incoming),
-            other => {
-                state.phase = other;
-                None
-            }
-        }
-    };
+    let ready = receiver.state.lock().take_receiving(|incoming| fits(&outgoing, incoming));
     let Some(ready) = ready else { return Err(Status::TooLong) };
     let Some(receiver) = meeting.receivers.pop() else { return Err(Status::Gone) };
     drop(meeting);
     sched::may_time_out(cpu, thread);
-    let caller = || Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().wait + 1 };
-    let delivery = hand_over(cpu, outgoing, ready, Some(caller()), false);
-    let caller = caller();
-    thread.state.lock().begin(Phase::Awaiting { incoming });
+    let caller = {
+        let mut state = thread.state.lock();
+        let caller = Caller::begin(thread);
+        state.phase = Phase::Awaiting { incoming };
+        caller
+    };
+    let delivery = hand_over(cpu, outgoing, ready, Some(Sender::Awaits(caller.clone())));
     give(cpu, &receiver, delivery, Some(caller));
     Ok(())
 }
@@ -234,9 +228,10 @@ pub(crate) fn reply<A: Arch>(
     let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
     let sender = waits.then(|| {
         sched::may_time_out(cpu, thread);
-        Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().begin(Phase::Confirming) }
+        let wait = thread.state.lock().begin_confirming();
+        Sender::Confirms { thread: Arc::downgrade(thread), wait }
     });
-    let delivery = hand_over(cpu, outgoing, incoming, sender, true);
+    let delivery = hand_over(cpu, outgoing, incoming, sender);
     give(cpu, &client, delivery, None);
     Ok(waits)
 }
@@ -250,7 +245,7 @@ pub(crate) fn wait_for_call<A: Arch>(
 ) -> Result<Outcome, Status> {
     let unanswered = thread.state.lock().caller.take();
     if let Some(caller) = unanswered {
-        tell(cpu, &caller, false, Status::Unanswered);
+        tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
     }
     let incoming = expect(cpu, thread, info)?;
     loop {
@@ -258,30 +253,39 @@ pub(crate) fn wait_for_call<A: Arch>(
         if meeting.ended {
             return Err(Status::Gone);
         }
-        let Some(caller) = meeting.callers.pop() else {
+        let Some(first) = meeting.callers.first() else {
             sched::may_time_out(cpu, thread);
-            thread.state.lock().begin(Phase::Receiving { endpoint: endpoint.clone(), incoming });
+            thread.state.lock().receive_at(endpoint, incoming.long);
             meeting.receivers.push(thread.clone());
             return Ok(Outcome::Waits);
         };
-        drop(meeting);
-        let mut state = caller.state.lock();
-        let Phase::Calling { outgoing, incoming: theirs, .. } = core::mem::replace(&mut state.phase, Phase::Taken)
-        else {
-            unreachable!("a thread in a queue of callers calls")
+        // What it waits for changes while the queue is locked, so that who finds it gone from there finds it in its reply.
+        let (taken, who) = {
+            let mut state = first.state.lock();
+            let Phase::Calling { outgoing, incoming: theirs } = core::mem::replace(&mut state.phase, Phase::Taken)
+            else {
+                unreachable!("a thread in a queue of callers calls")
+            };
+            if fits(&outgoing, &incoming) {
+                let who = Caller::begin(first);
+                state.phase = Phase::Awaiting { incoming: theirs };
+                (Ok(outgoing), Some(who))
+            } else {
+                (Err((outgoing, theirs)), None)
+            }
         };
-        let wait = state.wait;
-        if !fits(&outgoing, &incoming) {
-            drop(state);
-            drop((outgoing, theirs));
-            wait::wake_with(cpu, &caller, Status::TooLong);
-            continue;
-        }
-        state.phase = Phase::Awaiting { incoming: theirs };
-        drop(state);
-        let who = || Caller { thread: Arc::downgrade(&caller), wait };
-        thread.state.lock().caller = Some(who());
-        let delivery = hand_over(cpu, outgoing, incoming, Some(who()), false);
+        let caller = meeting.callers.pop();
+        drop(meeting);
+        let (outgoing, who) = match (taken, who, caller) {
+            (Ok(outgoing), Some(who), _) => (outgoing, who),
+            (too_long, _, caller) => {
+                drop(too_long);
+                caller.inspect(|caller| wait::wake_with(cpu, caller, Status::TooLong));
+                continue;
+            }
+        };
+        thread.state.lock().caller.set(who.clone());
+        let delivery = hand_over(cpu, outgoing, incoming, Some(Sender::Awaits(who)));
         return Ok(Outcome::Answer(receive(cpu, thread, delivery)));
     }
 }
@@ -301,7 +305,7 @@ pub(crate) fn wait_for_bits<A: Arch>(
         return Ok(Outcome::Answer([Status::Done as u64, taken, 0, 0, 0, 0, 0, 0]));
     }
     sched::may_time_out(cpu, thread);
-    thread.state.lock().begin(Phase::Listening { notification: notification.clone() });
+    thread.state.lock().phase = Phase::Listening { notification: notification.clone() };
     bits.waiting.push(thread.clone());
     Ok(Outcome::Waits)
 }

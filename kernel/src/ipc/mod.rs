@@ -40,4 +40,5 @@
 
 pub mod exchange;
 pub mod pin;
+pub(crate) mod reply;
 pub mod wait;

@@ -160,7 +160,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             state.buffer = (bytes != 0).then_some((at, bytes));
             state.slot = slot;
         }
-        Request::SetPatience { ticks } => caller.thread.state.lock().patience = ticks,
+        Request::SetPatience { ticks } => caller.thread.set_patience(ticks),
         Request::Copy { from, to, rights, badge } => {
             capability::derive(&caller.node(from)?, &process.table, to, rights, badge)?;
         }
