@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
 use super::predict::{self, Prediction};
+use super::profiling::Profiling;
 use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
@@ -13,6 +14,7 @@ use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
+use crate::record::profile::Profile;
 use crate::scenario::play;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
@@ -54,8 +56,13 @@ pub enum CellError {
     },
 }
 
-/// Runs one cell on the calling CPU and the others.
-pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+/// Runs one cell on the calling CPU and the others, and records `profile` of it.
+pub fn run<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
@@ -85,7 +92,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         let counts = totals::<A>().since(&start);
         (Ok(Counted { counts, instructions, ..Counted::default() }), status)
     } else {
-        (staged(cpu, suite, cell, setting)?, 0)
+        (staged(cpu, suite, cell, setting, profile)?, 0)
     };
     machine.policy.tick_ns.store(0, Ordering::Relaxed);
     machine.policy.set_schedule_points(false);
@@ -115,6 +122,7 @@ fn staged<A: Arch>(
     suite: &Suite,
     cell: Cell,
     setting: Setting,
+    profile: Option<&'static Profile>,
 ) -> Result<Result<Counted, CellError>, CellError> {
     let machine = A::machine();
     let contends = cell.mode == Mode::Contend;
@@ -126,15 +134,17 @@ fn staged<A: Arch>(
         false => None,
     };
     let target: Target<A> = scene.target();
+    let mut profiling = Profiling::new(suite, profile);
     let (counted, gap) = {
         let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
             crate::upcall::start_ticks(cpu);
         }
-        let counted = operate(cpu, suite, scene.as_mut(), &crowd);
+        let counted = operate(cpu, suite, scene.as_mut(), &crowd, &mut profiling);
         machine.policy.tick_ns.store(0, Ordering::Relaxed);
         crowd.disperse(cpu);
+        profiling.end();
         (counted, crowd.longest_gap())
     };
     switch::unload(cpu);
@@ -213,6 +223,7 @@ fn operate<A: Arch>(
     suite: &Suite,
     scene: &mut dyn Scene<A>,
     crowd: &Crowd<'_, A>,
+    profiling: &mut Profiling<A>,
 ) -> Result<Counted, CellError> {
     let machine = A::machine();
     let mut counted = Counted::default();
@@ -223,6 +234,7 @@ fn operate<A: Arch>(
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
         crowd.next_round(cpu);
+        profiling.open(op);
         crowd.open();
         if machine.policy.schedule_points() {
             // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
@@ -238,6 +250,7 @@ fn operate<A: Arch>(
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
+        profiling.close(op);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
@@ -335,10 +348,11 @@ pub(crate) fn row<A: Arch>(
     }
 }
 
-/// Runs all cells of `suite`, leaving each row where the runner finds it as soon as it is complete.
+/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
+    profiles: &'static [Profile],
     mut done: impl FnMut(usize, CellRow),
 ) -> Result<(), CellError> {
     for (index, cell) in suite.cells().enumerate() {
@@ -346,7 +360,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run(cpu, suite, cell)?,
+            None => run(cpu, suite, cell, profiles.get(index))?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);
