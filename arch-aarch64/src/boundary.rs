@@ -37,12 +37,27 @@ impl Arch for Aarch64 {
     type CpuLocal = cpu_area::CpuLocal;
     type UserContext = user_mode::Context;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
-    const ASIDS: u32 = 1 << 16;
     const INVALIDATION_CEILING: u64 = tlbi::CEILING;
     // The last entry of the root is the one that points at the root.
     const USER_END: VirtAddr = tlbi::SELF_MAP;
     const SELF_MAP: VirtAddr = tlbi::SELF_MAP;
     const KERNEL_STACKS: VirtAddr = VirtAddr(kernel_map::KERNEL_STACKS);
+
+    #[inline(always)]
+    fn asids() -> u32 {
+        // `features::check` refuses a CPU that has fewer.
+        1 << 16
+    }
+
+    #[inline(always)]
+    fn has_broadcast_invalidation() -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn has_range_invalidation() -> bool {
+        RANGES.load(Ordering::Relaxed)
+    }
 
     #[inline(always)]
     fn machine() -> &'static Machine<Self> {
@@ -208,10 +223,6 @@ impl Arch for Aarch64 {
     #[inline(always)]
     unsafe fn load_kernel_root() {
         mmu::unload();
-    }
-
-    fn has_range_invalidation() -> bool {
-        RANGES.load(Ordering::Relaxed)
     }
 
     #[inline]

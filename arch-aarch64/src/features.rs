@@ -24,7 +24,7 @@ pub enum Unsupported {
     /// Tables have 4 KiB granules.
     #[error("this CPU has no 4 KiB translation granule")]
     NoGranule4K,
-    /// [`kernel::arch::Arch::ASIDS`] is a constant.
+    /// ASIDs are stored, and written to registers, as 16 bits: [`kernel::arch::Arch::asids`].
     #[error("this CPU has 8-bit ASIDs; the kernel hands out 16-bit ones")]
     NarrowAsids,
     /// The GIC's CPU interface is used through system registers.

@@ -8,14 +8,16 @@ use kernel::machine::Machine;
 use kernel::smp::cpu::Cpu;
 use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
+use kernel::tlb::switch::KERNEL_ASID;
 use spin::Once;
 use x86_64::instructions::interrupts;
 
 use crate::cpu_area::CpuLocal;
 use crate::entry::Codec;
+use crate::invlpgb::{self, Target};
 use crate::tlb::{self, Plan};
 use crate::user_mode::X86Context;
-use crate::{X86, apic, cpu_area, fixup, kernel_map, user};
+use crate::{X86, apic, cpu_area, features, fixup, kernel_map, user};
 
 static MACHINE: Once<Machine<X86>> = Once::new();
 
@@ -26,12 +28,26 @@ impl Arch for X86 {
     type CpuLocal = CpuLocal;
     type UserContext = X86Context;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Ipi;
-    const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = tlb::CEILING;
     const USER_END: VirtAddr = user::USER_END;
     const SELF_MAP: VirtAddr = tlb::SELF_MAP;
     const LEAF_READS_AS_TABLE: bool = true;
     const KERNEL_STACKS: VirtAddr = kernel_map::KERNEL_STACKS;
+
+    #[inline(always)]
+    fn asids() -> u32 {
+        if features::tags() { features::PCIDS } else { 1 }
+    }
+
+    #[inline(always)]
+    fn tagged() -> bool {
+        features::tags()
+    }
+
+    #[inline(always)]
+    fn has_broadcast_invalidation() -> bool {
+        features::broadcast_pages() != 0
+    }
 
     #[inline(always)]
     fn machine() -> &'static Machine<X86> {
@@ -140,26 +156,28 @@ impl Arch for X86 {
     }
 
     #[inline]
-    unsafe fn load_root(root: PhysAddr, _asid: Asid) {
+    unsafe fn load_root(root: PhysAddr, asid: Asid) {
         // SAFETY: the caller's root has the kernel half, by `init_root`. A write of CR3 is serialising, so earlier stores are done.
-        unsafe { kernel_map::load(root) }
+        unsafe { kernel_map::load(root, asid) }
     }
 
     #[inline]
     unsafe fn load_kernel_root() {
         // SAFETY: the kernel's root stays one for ever.
-        unsafe { kernel_map::load(kernel_map::ROOT.physical()) }
+        unsafe { kernel_map::load(kernel_map::ROOT.physical(), KERNEL_ASID) }
     }
 
     #[inline]
-    fn invalidate_local(_asid: Asid, what: &Invalidation) -> u32 {
+    fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
         let plan = Plan::of(what);
-        tlb::execute(plan);
+        tlb::execute(plan, asid);
         plan.instructions()
     }
 
-    fn invalidate_broadcast(_asid: Asid, _what: &Invalidation) -> u32 {
-        panic!("x86_64 has no broadcast invalidation here; the transport must use interrupts")
+    fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
+        let pages = features::broadcast_pages();
+        assert!(pages != 0, "this CPU has no INVLPGB; the transport must send NMIs");
+        invlpgb::run(&Target { pcid: features::tags().then_some(asid), pages }, what)
     }
 
     #[inline]

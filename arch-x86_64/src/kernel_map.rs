@@ -13,9 +13,12 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use kernel::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, PhysAddr, VirtAddr};
+use kernel::arch::Asid;
+use x86_64::instructions::tlb::Pcid;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTableFlags as Flags, PhysFrame};
 
+use crate::features;
 use crate::tlb::{self, SELF_MAP};
 
 /// Where physical address 0 is in the direct map.
@@ -242,13 +245,19 @@ pub unsafe fn init_root(root: PhysAddr) {
     new[SELF_MAP.index(Level::Pgd)].store(root.0 | tlb::SELF_ENTRY, Ordering::Relaxed);
 }
 
-/// Makes the CPU translate by `root`. Drops everything that is not global.
+/// Makes the CPU translate by `root`. Where translations are tagged it drops none and tags new ones with `asid`; else it drops everything that is not global.
 ///
 /// # Safety
 /// `root` has the kernel half, and stays a root until another is loaded.
 #[inline]
-pub unsafe fn load(root: PhysAddr) {
+pub unsafe fn load(root: PhysAddr, asid: Asid) {
     let frame = PhysFrame::containing_address(x86_64::PhysAddr::new_truncate(root.0));
-    // SAFETY: the caller says that it maps the kernel.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    if features::tags() {
+        let pcid = Pcid::new(asid.0).expect("the kernel hands out no tag above 4095");
+        // SAFETY: the caller says that it maps the kernel; CR4.PCIDE is set where there are tags.
+        unsafe { Cr3::write_pcid_no_flush(frame, pcid) };
+    } else {
+        // SAFETY: the caller says that it maps the kernel.
+        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    }
 }

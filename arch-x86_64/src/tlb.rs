@@ -1,15 +1,17 @@
-//! Which instructions invalidate what.
+//! Which instructions invalidate what on this CPU. What does it on all of them is in [`crate::invlpgb`].
 //!
 //! INVLPG drops the translations of one page (of whatever size it is), global ones too, and *all* paging-structure caches of the
 //! current PCID whatever the address (Intel SDM volume 3, 4.10.4.1; AMD APM volume 2, 3.1.7, as long as EFER.TCE
 //! is 0, which it is). So one INVLPG per changed leaf is
-//! enough also where tables were unlinked, as long as there is at least one. A write of CR3 drops everything that is not
-//! global; no user entry is. PCID is not used, so the "current PCID" is always 0, and an mm that is not loaded on this CPU has nothing
-//! here to invalidate: loading it wrote CR3.
+//! enough also where tables were unlinked, as long as there is at least one. A write of CR3 drops everything of its PCID that is not
+//! global; no user entry is.
 //!
-//! There is no broadcast: INVLPGB exists on some AMD processors and not in QEMU.
+//! Where translations are not tagged ([`crate::features`]) the PCID is always 0, and an mm that is not loaded on this CPU has nothing here to
+//! invalidate: loading another wrote CR3. Where they are, an mm may have left translations here. INVPCID drops those, by address or all; by address it takes the
+//! caches on the way to *that* address and no others, which is enough, since a plan names every leaf of its range. An mm that is loaded still takes INVLPG: it is cheaper.
 
-use kernel::addr::VirtAddr;
+use kernel::addr::{PAGE_SIZE, VirtAddr};
+use kernel::arch::Asid;
 use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 use x86_64::structures::paging::PageTableFlags as Flags;
@@ -76,34 +78,88 @@ impl Plan {
     }
 }
 
-/// Carries `plan` out on this CPU.
-#[cfg(all(target_arch = "x86_64", target_os = "none"))]
-#[inline]
-pub fn execute(plan: Plan) {
-    use x86_64::instructions::tlb;
-    match plan {
-        Plan::Everything => tlb::flush_all(),
-        Plan::Pages { first, step, count, recursive } => {
-            flush(first, step, count);
-            for pages in recursive {
-                flush(pages.first, kernel::addr::PAGE_SIZE, pages.count);
-            }
+/// Whose translations go, as the CPU that executes a plan sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// The mm that is loaded; where nothing is tagged, whatever is there.
+    Loaded,
+    /// Another mm, with this tag.
+    Tagged(Asid),
+}
+
+impl Whose {
+    /// Those of `asid`, while the PCID of CR3 is `loaded`; `None` where nothing is tagged.
+    #[inline]
+    pub fn of(asid: Asid, loaded: Option<Asid>) -> Whose {
+        if loaded.is_none_or(|loaded| loaded == asid) { Whose::Loaded } else { Whose::Tagged(asid) }
+    }
+}
+
+/// One invalidation instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// CR3 is written with what it holds.
+    WriteCr3,
+    /// One page of the mm that is loaded, and its paging-structure caches.
+    Invlpg(VirtAddr),
+    /// One page of a tag, and the paging-structure caches on the way to it: INVPCID of type 0.
+    InvpcidPage(Asid, VirtAddr),
+    /// Everything of a tag: INVPCID of type 1.
+    InvpcidSpace(Asid),
+}
+
+impl Plan {
+    /// Says to `say` each instruction that carries this out. As many as [`Plan::instructions`].
+    #[inline(always)]
+    pub fn each(&self, whose: Whose, mut say: impl FnMut(Op)) {
+        match (self, whose) {
+            (Plan::Everything, Whose::Loaded) => say(Op::WriteCr3),
+            (Plan::Everything, Whose::Tagged(asid)) => say(Op::InvpcidSpace(asid)),
+            (Plan::Pages { .. }, Whose::Loaded) => self.each_page(|va| say(Op::Invlpg(va))),
+            (Plan::Pages { .. }, Whose::Tagged(asid)) => self.each_page(|va| say(Op::InvpcidPage(asid, va))),
+        }
+    }
+
+    #[inline(always)]
+    fn each_page(&self, mut say: impl FnMut(VirtAddr)) {
+        let Plan::Pages { first, step, count, recursive } = self else { return };
+        (0..*count).for_each(|n| say(VirtAddr(first.0 + n * step)));
+        for pages in recursive {
+            (0..pages.count).for_each(|n| say(VirtAddr(pages.first.0 + n * PAGE_SIZE)));
         }
     }
 }
 
+/// Carries `plan` out on this CPU, for the mm tagged `asid`.
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]
 #[inline]
-fn flush(first: VirtAddr, step: u64, count: u64) {
-    for i in 0..count {
-        x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(first.0 + i * step));
-    }
+pub fn execute(plan: Plan, asid: Asid) {
+    use crate::features;
+    use x86_64::instructions::tlb::{InvPcidCommand, Pcid, flush, flush_pcid};
+    use x86_64::registers::control::Cr3;
+
+    const TAG: &str = "the kernel hands out no tag above 4095";
+    let tags = features::tags();
+    let loaded = tags.then(|| Asid(Cr3::read_raw().1));
+    plan.each(Whose::of(asid, loaded), |op| match op {
+        Op::WriteCr3 => {
+            let (root, low) = Cr3::read_raw();
+            // SAFETY: what CR3 holds already. Where PCID is off its low bits are 0.
+            unsafe { Cr3::write_raw(root, low) }
+        }
+        Op::Invlpg(va) => flush(x86_64::VirtAddr::new_truncate(va.0)),
+        // SAFETY, both: only where PCID and INVPCID were found is anything tagged.
+        Op::InvpcidPage(asid, va) => unsafe {
+            flush_pcid(InvPcidCommand::Address(x86_64::VirtAddr::new_truncate(va.0), Pcid::new(asid.0).expect(TAG)))
+        },
+        Op::InvpcidSpace(asid) => unsafe { flush_pcid(InvPcidCommand::Single(Pcid::new(asid.0).expect(TAG))) },
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, PhysAddr};
+    use kernel::addr::{Level, PMD_SIZE, PhysAddr};
     use kernel::mm::entry::{Entry, EntryCodec, Perm};
 
     use crate::entry::Codec;
@@ -113,6 +169,35 @@ mod tests {
     fn range(start: u64, end: u64, stride: Level, tables: bool) -> Invalidation {
         let recursive = Recursive::Unused;
         Invalidation { start: VirtAddr(start), end: VirtAddr(end), stride, tables, all: false, recursive }
+    }
+
+    fn said(plan: Plan, whose: Whose) -> std::vec::Vec<Op> {
+        let mut said = std::vec::Vec::new();
+        plan.each(whose, |op| said.push(op));
+        assert_eq!(said.len(), plan.instructions() as usize);
+        said
+    }
+
+    #[test]
+    fn an_mm_that_is_loaded_takes_invlpg_and_another_invpcid() {
+        let asid = Asid(0xabc);
+        let two = Plan::of(&range(0x1000, 0x3000, Level::Pte, true));
+        assert_eq!(said(two, Whose::of(asid, Some(asid))), [0x1000, 0x2000].map(|va| Op::Invlpg(VirtAddr(va))));
+        assert_eq!(said(two, Whose::of(asid, None)), [0x1000, 0x2000].map(|va| Op::Invlpg(VirtAddr(va))));
+        let elsewhere = Whose::of(asid, Some(Asid(0)));
+        assert_eq!(said(two, elsewhere), [0x1000, 0x2000].map(|va| Op::InvpcidPage(asid, VirtAddr(va))));
+        let all = Plan::of(&Invalidation::ALL);
+        assert_eq!(said(all, Whose::of(asid, Some(asid))), [Op::WriteCr3]);
+        assert_eq!(said(all, elsewhere), [Op::InvpcidSpace(asid)]);
+    }
+
+    #[test]
+    fn the_recursive_addresses_come_after_the_range() {
+        let mut what = range(PMD_SIZE, 2 * PMD_SIZE, Level::Pmd, false);
+        what.recursive = Recursive::Removed(Level::Pte);
+        let pages = [PMD_SIZE, 0xffff_ff00_0000_1000].map(VirtAddr);
+        assert_eq!(said(Plan::of(&what), Whose::Loaded), pages.map(Op::Invlpg));
+        assert_eq!(said(Plan::of(&what), Whose::Tagged(Asid(7))), pages.map(|va| Op::InvpcidPage(Asid(7), va)));
     }
 
     #[test]

@@ -63,15 +63,9 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     type UserContext: UserContext;
     /// The transport of this architecture's usual kernels.
     const NATIVE_TRANSPORT: NativeTransport;
-    /// How many distinct tags an mm can have; 1 where translations are not tagged.
-    const ASIDS: u32;
     /// Above this many entries an invalidation takes the whole address space instead
     /// (Linux: 33 on x86, 512 on arm64).
     const INVALIDATION_CEILING: u64;
-    /// Whether one instruction invalidates a run of pages, on this machine: asked when its closed forms are.
-    fn has_range_invalidation() -> bool {
-        false
-    }
     /// First address above the user half.
     const USER_END: VirtAddr;
     /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at itself there
@@ -83,6 +77,22 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     const LEAF_READS_AS_TABLE: bool = false;
     /// Where per-CPU kernel stacks may be mapped: at least 512 × 128 KiB from here are free in the kernel half.
     const KERNEL_STACKS: VirtAddr;
+
+    /// How many distinct tags an mm can have on this machine; 1 where translations are not tagged. Found out by asking the boot CPU, before
+    /// [`Arch::install_machine`]; the same ever after, on all CPUs.
+    fn asids() -> u32;
+    /// Whether translations are tagged, and so outlive a switch to another mm.
+    #[inline(always)]
+    fn tagged() -> bool {
+        Self::asids() > 1
+    }
+    /// Whether this machine has instructions that invalidate on all CPUs without interrupting them: [`Arch::invalidate_broadcast`]. Found out as [`Arch::asids`] is.
+    /// Where it has none, [`crate::tlb::transport::nmi`] plays them.
+    fn has_broadcast_invalidation() -> bool;
+    /// Whether one instruction invalidates a run of pages, here and everywhere, on this machine: asked when its closed forms are.
+    fn has_range_invalidation() -> bool {
+        false
+    }
 
     /// The machine that was given to [`Arch::install_machine`].
     fn machine() -> &'static Machine<Self>;
@@ -192,7 +202,7 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// invalidation instructions that took.
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32;
     /// Invalidates on all CPUs without interrupting them, and waits for completion. Only where
-    /// [`Arch::NATIVE_TRANSPORT`] is `Broadcast`. Returns how many broadcast instructions that took.
+    /// [`Arch::has_broadcast_invalidation`]. Returns how many broadcast instructions that took.
     fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32;
 
     /// Reads eight bytes at a user address through this CPU's translation.

@@ -254,6 +254,13 @@ extern "C" fn operate<A: Arch>() -> ! {
         bring_online(cpu, other);
     }
     log::info!("{} CPUs online, {} free frames", machine.cpus.len(), machine.free_frames());
+    let which = |there| if there { "yes" } else { "no" };
+    log::info!(
+        "tags {}, broadcast invalidation {}, invalidation of runs {}",
+        A::asids(),
+        which(A::has_broadcast_invalidation()),
+        which(A::has_range_invalidation()),
+    );
     #[cfg(feature = "defmt")]
     defmt::info!("online {=usize} free frames {=usize}", machine.cpus.len(), machine.free_frames());
     let shared = machine.shared();

@@ -73,7 +73,7 @@ impl<A: Arch> Machine<A> {
             allocator,
             tables: AtomicU64::new(0),
             next_mm: AtomicU32::new(1),
-            asids: Mutex::<A, _>::new(Asids::new(A::ASIDS)),
+            asids: Mutex::<A, _>::new(Asids::new(A::asids())),
             rcu: Rcu::default(),
             nmi_board: Board::default(),
             policy: Policy::new(),

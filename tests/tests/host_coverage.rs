@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use kernel::addr::{CpuId, Level, PAGE_SIZE, PMD_SIZE, VirtAddr};
-use kernel::arch::{Arch, NativeTransport};
+use kernel::arch::Arch;
 use kernel::guard::{self, Guard};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
@@ -164,7 +164,7 @@ fn by_interrupt<A: Arch>(tables: bool, frozen: bool) -> Vec<usize> {
     if tables {
         reached.push(LAZY);
     }
-    if A::ASIDS > 1 {
+    if A::tagged() {
         reached.push(LEFT_IT);
     }
     reached
@@ -172,7 +172,7 @@ fn by_interrupt<A: Arch>(tables: bool, frozen: bool) -> Vec<usize> {
 
 fn each_transport_says_the_truth<A: Arch>() {
     let _alone = alone();
-    let by_nmi = A::NATIVE_TRANSPORT == NativeTransport::Ipi;
+    let by_nmi = !A::has_broadcast_invalidation();
     for tables in [false, true] {
         let what =
             |transport: TransportId| format!("{} of {}", transport.name(), if tables { "tables" } else { "pages" });

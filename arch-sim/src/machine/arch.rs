@@ -94,10 +94,17 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     type CpuLocal = ();
     type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
-    const ASIDS: u32 = if TAGGED { 256 } else { 1 };
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
     const KERNEL_STACKS: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
+
+    fn asids() -> u32 {
+        if TAGGED { 256 } else { 1 }
+    }
+
+    fn has_broadcast_invalidation() -> bool {
+        TAGGED
+    }
 
     fn machine() -> &'static Machine<Self> {
         let machine = world().machine.get() as *const Machine<Self>;

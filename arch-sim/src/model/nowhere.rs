@@ -38,10 +38,17 @@ impl Arch for Nowhere {
     type CpuLocal = ();
     type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Broadcast;
-    const ASIDS: u32 = 2;
     const INVALIDATION_CEILING: u64 = 1;
     const USER_END: VirtAddr = VirtAddr(0);
     const KERNEL_STACKS: VirtAddr = VirtAddr(0);
+
+    fn asids() -> u32 {
+        2
+    }
+
+    fn has_broadcast_invalidation() -> bool {
+        true
+    }
 
     fn machine() -> &'static Machine<Self> {
         unreachable!("{NOT_HERE}")

@@ -136,7 +136,7 @@ impl<A: Arch> Mm<A> {
     fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>, plain: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
         let id = machine.next_mm.fetch_add(1, Ordering::Relaxed) | plain;
-        let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::ASIDS))?;
+        let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::asids()))?;
         let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
         // SAFETY: the frame is zeroed and nobody else knows it.
         unsafe { A::init_root(root.pfn().addr()) };

@@ -74,7 +74,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
             A::fence();
             let generation = mm.flush_generation();
             if loaded.generation() < generation {
-                if A::ASIDS > 1 {
+                if A::tagged() {
                     // Loading a root drops nothing that is tagged.
                     let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
                     cpu.ledger.invalidations.add(n.into());
@@ -99,14 +99,14 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     let generation = mm.flush_generation();
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
     unsafe { A::load_root(mm.root.addr(), mm.asid()) };
-    if A::ASIDS > 1 && was_in && A::machine().policy.transport().interrupts() {
+    if A::tagged() && was_in && A::machine().policy.transport().interrupts() {
         // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this generation already, so its handler will take
         // this CPU for caught up: they go now.
         let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
         cpu.ledger.invalidations.add(n.into());
     }
     pause!(cpu, AfterRootLoad);
-    if previous != NO_MM && A::ASIDS == 1 {
+    if previous != NO_MM && !A::tagged() {
         leave(cpu);
     }
     loaded.pointer.store(mm as *const Mm<A> as usize, Ordering::Relaxed);
@@ -123,14 +123,14 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
     let enabled = irq::mask(cpu);
     if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
         cpu.loaded.mm.store(SWITCHING, Ordering::Release);
-        if A::ASIDS > 1 {
+        if A::tagged() {
             // Full: see `catch_up`.
             A::fence();
             catch_up(cpu);
         }
         // SAFETY: interrupts are masked.
         unsafe { A::load_kernel_root() };
-        if A::ASIDS == 1 {
+        if !A::tagged() {
             leave(cpu);
         }
         cpu.loaded.lazy.store(false, Ordering::Relaxed);
@@ -144,7 +144,7 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
 /// loaded again nobody knows. The CPU shows [`SWITCHING`] and has had a full fence since, so a flush that is not seen here does not skip it. Pairs with `begin_flush`.
 fn catch_up<A: Arch>(cpu: &Cpu<A>) {
     let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
-    if A::ASIDS == 1 || !cpu.loaded.is_lazy() || pointer.is_null() {
+    if !A::tagged() || !cpu.loaded.is_lazy() || pointer.is_null() {
         return;
     }
     // SAFETY: the mm named here is alive until this CPU has unloaded it, which it is doing just now.
@@ -192,7 +192,7 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
     let loaded = &cpu.loaded;
     if loaded.mm() != mm.id {
         // Switched away meanwhile, or the mask bit is old. Tagged translations may still be here.
-        if A::ASIDS > 1 {
+        if A::tagged() {
             let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
             cpu.ledger.invalidations.add(n.into());
         }
@@ -201,7 +201,7 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
     }
     if loaded.is_lazy() && flush.what.tables {
         unload(cpu);
-        if A::ASIDS > 1 {
+        if A::tagged() {
             let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
             cpu.ledger.invalidations.add(n.into());
             flushed_all(cpu, mm);

@@ -8,7 +8,7 @@ use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
-use crate::arch::{Arch, NativeTransport};
+use crate::arch::Arch;
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::object::meter::Metered;
@@ -159,8 +159,8 @@ fn staged<A: Arch>(
 
 /// The verdict of a cell that is not run: the strategy refuses the walkers, or the machine cannot show it.
 pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> Option<Verdict> {
-    let by_nmi = matches!(setting.transport, TransportId::Broadcast | TransportId::Mixed)
-        && A::NATIVE_TRANSPORT == NativeTransport::Ipi;
+    let by_nmi =
+        matches!(setting.transport, TransportId::Broadcast | TransportId::Mixed) && !A::has_broadcast_invalidation();
     if by_nmi && setting.walker.nests() {
         // The NMI that plays the broadcast waits for walks in NMIs: a real broadcast does not.
         return Some(Verdict::NotApplicable);

@@ -10,6 +10,7 @@ use firmware::regions::{self, Regions, TooManyPieces};
 use kernel::addr::{MAX_CPUS, PhysAddr};
 use kernel::arch::Arch;
 use kernel::smp::cpu::Cpu;
+use kernel::tlb::switch::KERNEL_ASID;
 use spin::Once;
 use x86_64::instructions::port::Port;
 
@@ -60,6 +61,7 @@ pub(super) extern "C" fn boot(info: u64) -> ! {
     // SAFETY: the boot CPU does this once.
     unsafe { descriptors::load_boot() };
     traps::load();
+    control::find_features();
     control::init_cpu();
     crate::console::init_default();
     match find(info) {
@@ -82,7 +84,7 @@ fn find(info: u64) -> Result<Found, BootError> {
     kernel_map::build(ram, &image(), PhysAddr(cpus.registers), control::has_gigabyte_pages())?;
     // SAFETY: `build` mapped the image, in which this code, its stack and its data are, at the same addresses; what the firmware left was
     // read. The static root stays one.
-    unsafe { kernel_map::load(ROOT.physical()) };
+    unsafe { kernel_map::load(ROOT.physical(), KERNEL_ASID) };
     trampoline::install();
     mask_legacy_interrupts();
 

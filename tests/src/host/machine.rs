@@ -51,10 +51,17 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
     type CpuLocal = ();
     type UserContext = Scripted;
     const NATIVE_TRANSPORT: NativeTransport = if BROADCAST { NativeTransport::Broadcast } else { NativeTransport::Ipi };
-    const ASIDS: u32 = TAGS;
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
     const KERNEL_STACKS: VirtAddr = VirtAddr(1 << 63);
+
+    fn asids() -> u32 {
+        TAGS
+    }
+
+    fn has_broadcast_invalidation() -> bool {
+        BROADCAST
+    }
 
     fn machine() -> &'static Machine<Self> {
         // SAFETY: `World` keeps the machine, which is of this type, while it is installed.

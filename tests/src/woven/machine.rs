@@ -94,10 +94,17 @@ impl Arch for Woven {
     type CpuLocal = ();
     type UserContext = NoUserMode;
     const NATIVE_TRANSPORT: NativeTransport = NativeTransport::Ipi;
-    const ASIDS: u32 = 1;
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
     const KERNEL_STACKS: VirtAddr = VirtAddr(1 << 63);
+
+    fn asids() -> u32 {
+        1
+    }
+
+    fn has_broadcast_invalidation() -> bool {
+        false
+    }
 
     fn machine() -> &'static Machine<Self> {
         // SAFETY: `World` keeps the machine while the model runs.

@@ -1,5 +1,5 @@
-//! Flush by broadcast: one instruction per entry reaches every TLB, and a barrier waits for completion. Native on aarch64
-//! (`TLBI …IS`, `DSB`); where the architecture has no such instruction, [`super::nmi`] plays it.
+//! Flush by broadcast: one instruction per entry reaches every TLB, and a barrier waits for completion (`TLBI …IS` and `DSB`; `INVLPGB` and
+//! `TLBSYNC`). Whether there is such an instruction is asked of the machine, not of the architecture; where there is none, [`super::nmi`] plays it.
 //!
 //! It interrupts nobody, so it proves nothing about walks in software: a CPU in the middle of one goes on, with interrupts masked, while its TLB is
 //! invalidated under it. Its coverage is the initiator alone.
@@ -8,7 +8,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::arch::{Arch, NativeTransport};
+use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::smp::cpu::Cpu;
@@ -39,7 +39,7 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
     let instructions = if mm.mask.load(Ordering::Relaxed).is_subset(&CpuMask::only(cpu.id)) {
         // The mm has run here and nowhere else; whoever loads it after the fence of `begin_flush` sees the entries changed.
         A::invalidate_local(mm.asid(), what)
-    } else if A::NATIVE_TRANSPORT == NativeTransport::Broadcast {
+    } else if A::has_broadcast_invalidation() {
         A::invalidate_broadcast(mm.asid(), what)
     } else {
         super::nmi::invalidate(cpu, mm, what)

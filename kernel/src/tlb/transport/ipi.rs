@@ -62,7 +62,7 @@ pub(super) fn targets<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, what: &Invalidation) ->
     if what.tables {
         return targets;
     }
-    if A::ASIDS > 1 {
+    if A::tagged() {
         // Tagged translations outlive a switch, so only lazy CPUs, which catch up before they use them, may be skipped.
         return targets.iter().filter(|id| !is_lazy_in(cpu, mm, *id)).collect();
     }

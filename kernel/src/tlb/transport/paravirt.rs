@@ -79,10 +79,10 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
 fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> bool {
     let (vcpu, loaded) = (&A::machine().cpu(id).vcpu, &A::machine().cpu(id).loaded);
     // What a CPU flushes on resume is what it has loaded; tagged translations of another mm would be left.
-    if A::ASIDS > 1 && loaded.mm() != mm.id {
+    if A::tagged() && loaded.mm() != mm.id {
         return false;
     }
-    vcpu.owe() && (A::ASIDS == 1 || loaded.mm() == mm.id)
+    vcpu.owe() && (!A::tagged() || loaded.mm() == mm.id)
 }
 
 /// A schedule point under `paravirt`: the CPU may be frozen here.

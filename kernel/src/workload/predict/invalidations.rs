@@ -13,7 +13,7 @@
 
 use super::{Rounds, WorkloadId};
 use crate::addr::{ENTRIES, Level};
-use crate::arch::{Arch, NativeTransport};
+use crate::arch::Arch;
 use crate::tlb::transport::TransportId;
 
 /// What the forms depend on of a machine's hardware.
@@ -35,8 +35,8 @@ impl Hardware {
         Hardware {
             ceiling: A::INVALIDATION_CEILING,
             runs: A::has_range_invalidation(),
-            tagged: A::ASIDS > 1,
-            broadcasts: A::NATIVE_TRANSPORT == NativeTransport::Broadcast,
+            tagged: A::tagged(),
+            broadcasts: A::has_broadcast_invalidation(),
         }
     }
 }
