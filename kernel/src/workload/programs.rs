@@ -97,7 +97,12 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
     let cpus = machine.cpus.len() as u64;
     let plan = Plan { ops: suite.ops, seed: suite.seed, cpus, workload: id as u64, mode: mode as u64 };
     let meter = Meter::new(&first.account, plan)?;
-    capability::install(cpu, &first.table, MODULE, Object::Module(Module::new(&first.account, machine.firmware.module)?))?;
+    capability::install(
+        cpu,
+        &first.table,
+        MODULE,
+        Object::Module(Module::new(&first.account, machine.firmware.module)?),
+    )?;
     capability::install(cpu, &first.table, METER, Object::Meter(meter.clone()))?;
     load::load(cpu, &first.account, &first, &program)?;
     let stack = VirtAddr(STACK.0 - STACK_BYTES);
