@@ -313,12 +313,14 @@ pub(crate) fn row<A: Arch>(
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
     let by_chance = cell.workload.runs_programs() || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
+    let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
             0 => Verdict::Safe,
             _ => Verdict::Unsafe,
         },
-        Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
+        Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
         promised => promised,
     };
     let violations = total.violations_ghost + total.violations_value;
