@@ -1,14 +1,16 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
-use super::pin::Pinned;
+use super::pin::{PinError, Pinned};
 use super::reply::Caller;
 use super::wait::{self, Delivery, Incoming, Outgoing, Phase, Sender, just, message, take_awaiting, tell};
 use crate::abi::message::{ADDRESS_WORD, BYTES_WORD, CAPABILITY_WORD, Info};
-use crate::abi::{FAULT, FAULT_HANDLED, MESSAGE_WORDS, Rights, Status, WORDS};
-use crate::addr::VirtAddr;
+use crate::abi::{Access, FAULT, FAULT_HANDLED, MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
+use crate::mm::address_space::MapError;
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
@@ -31,14 +33,55 @@ impl From<Status> for Outcome {
     }
 }
 
+/// Why a message is not made, or not waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// The answer to the system call.
+    With(Status),
+    /// A page of the buffer is the pager's to bring: the thread waits for it, and then does its system call again.
+    Paged,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Refused {
+        Refused::With(status)
+    }
+}
+
+/// Pins a buffer of `thread`, whose mm is loaded. Its pager is called for a page that is not there, as for an instruction that touches it.
+fn pin<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    at: VirtAddr,
+    bytes: u64,
+    write: bool,
+) -> Result<Pinned<A>, Refused> {
+    let process = &thread.process;
+    Pinned::new(cpu, &process.mm, &process.account, at, bytes, write).map_err(|error| {
+        let page = match error {
+            PinError::Fault { at, error: MapError::NotMapped(_) | MapError::Forbidden(_) } => at,
+            other => return Refused::With(other.status()),
+        };
+        // Each page of two buffers once, and some again: a pager that brings nothing is not asked for ever.
+        let asked = thread.paged.fetch_add(1, Ordering::Relaxed);
+        let access = if write { Access::Write } else { Access::Read };
+        let may = u64::from(asked) < 4 * MOST_BYTES / PAGE_SIZE;
+        if may && call_pager(cpu, thread, page, access as u64, true) {
+            Refused::Paged
+        } else {
+            Refused::With(Status::BufferGone)
+        }
+    })
+}
+
 /// Makes a message of the words that `thread` gave, pinning what it points at. The thread's mm is loaded.
 pub(crate) fn prepare<A: Arch>(
     cpu: &'static Cpu<A>,
-    thread: &Thread<A>,
+    thread: &Arc<Thread<A>>,
     info: Info,
     words: [u64; MESSAGE_WORDS],
     badge: u32,
-) -> Result<Outgoing<A>, Status> {
+) -> Result<Outgoing<A>, Refused> {
     let process = &thread.process;
     let capability = if info.contains(Info::CAPABILITY) {
         let word = words[CAPABILITY_WORD];
@@ -50,9 +93,7 @@ pub(crate) fn prepare<A: Arch>(
         None
     };
     let long = if info.contains(Info::LONG) {
-        let (at, bytes) = (VirtAddr(words[ADDRESS_WORD]), words[BYTES_WORD]);
-        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, false);
-        Some(pinned.map_err(|error| error.status())?)
+        Some(pin(cpu, thread, VirtAddr(words[ADDRESS_WORD]), words[BYTES_WORD], false)?)
     } else {
         None
     };
@@ -60,16 +101,18 @@ pub(crate) fn prepare<A: Arch>(
 }
 
 /// Makes ready to receive: pins the thread's buffer if it takes long messages. The thread's mm is loaded.
-pub(crate) fn expect<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, info: Info) -> Result<Incoming<A>, Status> {
+pub(crate) fn expect<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    info: Info,
+) -> Result<Incoming<A>, Refused> {
     let (buffer, slot) = {
         let state = thread.state.lock();
         (state.buffer, state.slot)
     };
-    let process = &thread.process;
     let long = if info.contains(Info::EXPECT_LONG) {
         let (at, bytes) = buffer.ok_or(Status::BufferGone)?;
-        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, true);
-        Some(pinned.map_err(|error| error.status())?)
+        Some(pin(cpu, thread, at, bytes, true)?)
     } else {
         None
     };
@@ -190,15 +233,25 @@ pub(crate) fn call<A: Arch>(
     Ok(())
 }
 
-/// Calls the pager of `thread`'s process for a fault. False if it has none, or it is gone.
-pub(crate) fn call_pager<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, at: VirtAddr, access: u64) -> bool {
+/// Calls the pager of `thread`'s process for a fault, or, with `again`, for a page that its system call needs, which is then to be done again. False if it has none, or it is gone.
+pub(crate) fn call_pager<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    at: VirtAddr,
+    access: u64,
+    again: bool,
+) -> bool {
     let Some((endpoint, badge)) = thread.process.pager() else { return false };
     let words = [FAULT, at.0, access, thread.id.into(), 0, 0];
     let outgoing = Outgoing { words, badge, long: None, capability: None };
-    thread.state.lock().fault = true;
+    {
+        let mut state = thread.state.lock();
+        (state.fault, state.retry) = (true, again);
+    }
     let called = call(cpu, thread, &endpoint, outgoing, Incoming { long: None, slot: None });
     if called.is_err() {
-        thread.state.lock().fault = false;
+        let mut state = thread.state.lock();
+        (state.fault, state.retry) = (false, false);
     }
     called.is_ok()
 }
@@ -214,7 +267,7 @@ pub(crate) fn reply<A: Arch>(
     let (client, incoming) = take_awaiting(&caller).ok_or(Status::NobodyWaits)?;
     let fault = core::mem::take(&mut client.state.lock().fault);
     if fault {
-        if outgoing.words[0] != FAULT_HANDLED {
+        if outgoing.words[0] != FAULT_HANDLED && !wait::give_up_again(&client, Status::BufferGone) {
             client.end(cpu, Status::NotMapped as u64);
         }
         client.state.lock().phase = Phase::Runs;
@@ -242,7 +295,7 @@ pub(crate) fn wait_for_call<A: Arch>(
     thread: &Arc<Thread<A>>,
     endpoint: &Arc<Endpoint<A>>,
     info: Info,
-) -> Result<Outcome, Status> {
+) -> Result<Outcome, Refused> {
     let unanswered = thread.state.lock().caller.take();
     if let Some(caller) = unanswered {
         tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
@@ -251,7 +304,7 @@ pub(crate) fn wait_for_call<A: Arch>(
     loop {
         let mut meeting = endpoint.meeting.lock();
         if meeting.ended {
-            return Err(Status::Gone);
+            return Err(Status::Gone.into());
         }
         let Some(first) = meeting.callers.first() else {
             sched::may_time_out(cpu, thread);

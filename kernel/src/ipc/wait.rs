@@ -4,7 +4,6 @@
 //! changing its phase under its own lock. Whoever takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or what it waits at.
 //! Locks: the queue's, then the thread's.
 
-use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 
 use super::pin::Pinned;
@@ -19,95 +18,6 @@ use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
-
-/// Threads that wait, the most urgent first; of the same priority the first to come. One alone needs no memory.
-pub(crate) struct Queue<A: Arch> {
-    first: Option<Arc<Thread<A>>>,
-    others: VecDeque<Arc<Thread<A>>>,
-}
-
-impl<A: Arch> Default for Queue<A> {
-    fn default() -> Self {
-        Queue { first: None, others: VecDeque::new() }
-    }
-}
-
-impl<A: Arch> Queue<A> {
-    pub(crate) fn push(&mut self, thread: Arc<Thread<A>>) {
-        match self.first {
-            None => self.first = Some(thread),
-            Some(_) => self.push_behind(thread),
-        }
-    }
-
-    /// Puts `thread` into the queue, which is empty.
-    #[inline(always)]
-    pub(crate) fn push_first(&mut self, thread: Arc<Thread<A>>) {
-        debug_assert!(self.first.is_none());
-        // There is nothing to drop.
-        core::mem::forget(self.first.replace(thread));
-    }
-
-    /// Whether there is no more than one.
-    #[inline(always)]
-    pub(crate) fn is_alone(&self) -> bool {
-        self.others.is_empty()
-    }
-
-    /// Takes the only one.
-    #[inline(always)]
-    pub(crate) fn pop_alone(&mut self) -> Option<Arc<Thread<A>>> {
-        debug_assert!(self.is_alone());
-        self.first.take()
-    }
-
-    fn push_behind(&mut self, thread: Arc<Thread<A>>) {
-        match &mut self.first {
-            Some(first) if first.priority() < thread.priority() => {
-                let later = core::mem::replace(first, thread);
-                self.others.push_front(later);
-            }
-            _ => {
-                let at = self.others.partition_point(|other| other.priority() >= thread.priority());
-                self.others.insert(at, thread);
-            }
-        }
-    }
-
-    #[inline]
-    pub(crate) fn first(&self) -> Option<&Arc<Thread<A>>> {
-        self.first.as_ref()
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<Arc<Thread<A>>> {
-        let first = self.first.take();
-        if !self.others.is_empty() {
-            self.first = self.others.pop_front();
-            self.shrink();
-        }
-        first
-    }
-
-    pub(crate) fn remove(&mut self, thread: &Arc<Thread<A>>) -> bool {
-        if self.first.as_ref().is_some_and(|first| Arc::ptr_eq(first, thread)) {
-            self.pop();
-            return true;
-        }
-        let at = self.others.iter().position(|other| Arc::ptr_eq(other, thread));
-        if let Some(at) = at {
-            self.others.remove(at);
-            self.shrink();
-        }
-        at.is_some()
-    }
-
-    /// Threads pay for their places; an empty queue keeps none.
-    fn shrink(&mut self) {
-        if self.others.is_empty() {
-            self.others = VecDeque::new();
-        }
-    }
-}
 
 /// A message on its way.
 pub(crate) struct Outgoing<A: Arch> {
@@ -306,17 +216,34 @@ pub(crate) fn wake_with_words<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread
     let (fault, _pins) = {
         let mut state = thread.state.lock();
         let phase = core::mem::take(&mut state.phase);
+        // Its pager did not come: a system call can be answered nevertheless.
         let fault = core::mem::take(&mut state.fault);
+        let again = fault && core::mem::take(&mut state.retry);
+        if again {
+            state.replied = None;
+        }
+        let fault = fault && !again;
         if !fault {
             state.answer = Some(words);
         }
         (fault, phase)
     };
     if fault {
-        // Its pager did not come: it cannot go on.
+        // An instruction cannot go on.
         thread.end(cpu, words[0]);
     }
     sched::wake(cpu, thread);
+}
+
+/// The system call of `thread`, which is to be done again, is answered instead. False if there is none.
+pub(crate) fn give_up_again<A: Arch>(thread: &Thread<A>, status: Status) -> bool {
+    let mut state = thread.state.lock();
+    let again = core::mem::take(&mut state.retry);
+    if again {
+        state.replied = None;
+        state.answer = Some(just(status));
+    }
+    again
 }
 
 /// Takes the one that waits for this answer, if it still does, with what it has ready to receive into.

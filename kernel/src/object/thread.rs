@@ -6,7 +6,7 @@
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
 use super::endpoint::Endpoint;
@@ -124,6 +124,8 @@ pub struct Thread<A: Arch> {
     place: AtomicU64,
     ending: AtomicBool,
     status: AtomicU64,
+    /// How often its pager was called in the system call that it is in. Its own.
+    pub(crate) paged: AtomicU32,
     /// For how many ticks it waits; 0 for ever. Changed by itself.
     pub(crate) patience: AtomicU64,
     /// When its wait is over, in ticks of the CPU where it began.
@@ -178,6 +180,7 @@ impl<A: Arch> Thread<A> {
             place: AtomicU64::new(Place::new(start.cpu, start.priority).bits()),
             ending: AtomicBool::new(false),
             status: AtomicU64::new(0),
+            paged: AtomicU32::new(0),
             patience: AtomicU64::new(0),
             deadline: AtomicU64::new(u64::MAX),
             timed: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! One turn of a CPU: it takes a thread from its queue, lets it run until it waits, ends, or makes room, and handles what it does meanwhile.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use super::sched;
 use super::user::{Access, UserContext, UserEvent};
@@ -93,13 +94,16 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
             thread = cpu.tasks.share_current();
         }
         match event {
-            UserEvent::Call => match syscall::handle(cpu, &thread, asked(&thread)) {
-                Outcome::Answer(words) => answer(&thread, words),
-                Outcome::Waits => return End::Waits,
-            },
+            UserEvent::Call => {
+                thread.paged.store(0, Ordering::Relaxed);
+                match syscall::handle(cpu, &thread, asked(&thread)) {
+                    Outcome::Answer(words) => answer(&thread, words),
+                    Outcome::Waits => return End::Waits,
+                }
+            }
             UserEvent::Fault { at, access } => {
                 if let Err(error) = fault::of_program(cpu, &thread.process.mm, at, access) {
-                    if exchange::call_pager(cpu, &thread, at, number(access)) {
+                    if exchange::call_pager(cpu, &thread, at, number(access), false) {
                         return End::Waits;
                     }
                     log::debug!("thread {} ends: {error}", thread.id);
