@@ -74,6 +74,7 @@ impl Cell {
             transport,
             workload,
             roles: vec![role; walkers],
+            staging: None,
             buffers: false,
             hardware: Hardware::default(),
             guards: 0,

@@ -12,10 +12,9 @@ use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
 use kernel::ledger::events::EventRing;
 use kernel::machine::Machine;
-use kernel::mm::address_space::Mm;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
-use kernel::mm::{page, rcu_walk};
+use kernel::record::cell::{Violation, ViolationKind};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
@@ -23,42 +22,45 @@ use kernel::smp::cpu::Cpu;
 use kernel::smp::rcu;
 use kernel::sync;
 use kernel::tlb::switch;
-use kernel::workload::{Scene, Target, scene};
+use kernel::workload::{Scene, scene};
 
+use super::acting::{Plot, act, walk_in_nmi};
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
-use super::scope::{Role, Scope};
-use super::world::{RAM, World, enter, leave, world};
-use crate::explore::hub::{Access, Command, Hub};
+use super::scope::Scope;
+use super::staging::Stage;
+use super::world::{RAM, World, enter, leave};
+use crate::explore::hub::{Command, Hub};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
 const FRAMES: usize = 6 << 10;
 /// Events that a CPU keeps when the execution is told.
-const EVENTS: usize = 4096;
+pub(super) const EVENTS: usize = 4096;
+
+/// See [`set_up`].
+type SetUp<const TAGGED: bool> = (Box<dyn Scene<Sim<TAGGED>>>, Box<Plot<TAGGED>>, Option<Pfn>);
 
 /// One execution. There is one at a time on a host thread.
 pub struct Directed<const TAGGED: bool> {
-    world: Box<World>,
+    pub(super) world: Box<World>,
     strands: Vec<Option<Strand>>,
     /// The strands refer to it.
-    _plot: Box<Plot<TAGGED>>,
+    pub(super) plot: Box<Plot<TAGGED>>,
+    /// The table that changes hands, where the scope has a staging.
+    pub(super) table: Option<Pfn>,
     scene: *mut Box<dyn Scene<Sim<TAGGED>>>,
     machine: &'static Machine<Sim<TAGGED>>,
-    cpus: &'static [&'static Cpu<Sim<TAGGED>>],
+    pub(super) cpus: &'static [&'static Cpu<Sim<TAGGED>>],
     frames: &'static [Frame<Sim<TAGGED>>],
     statuses: &'static [CpuStatus],
     shared: &'static Shared,
-    rings: Vec<&'static RingHeader>,
-    slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
+    pub(super) rings: Vec<&'static RingHeader>,
+    pub(super) slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
     broken: bool,
-}
-
-/// What all CPUs know.
-struct Plot<const TAGGED: bool> {
-    target: Target<Sim<TAGGED>>,
-    va: VirtAddr,
+    /// What was taken from the kernel's oracle.
+    first_violation: Cell<Option<Violation>>,
 }
 
 thread_local! {
@@ -69,12 +71,17 @@ thread_local! {
 impl<const TAGGED: bool> Directed<TAGGED> {
     /// Sets everything up and lets each CPU come to its first access. `told`: events are kept.
     pub fn new(scope: &Scope, told: bool) -> Directed<TAGGED> {
-        let count = scope.roles.len() + 1;
+        let count = scope.cpus();
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
             _ => 0,
         };
-        let hub = Hub::new(count, scope.buffers, |i| if i == 0 { 0 } else { freezes });
+        let staging = scope.staging.as_ref();
+        let freezes = |i: usize| staging.map_or(if i == 0 { 0 } else { freezes }, |staging| staging.freezes[i]);
+        let mut hub = Hub::new(count, scope.buffers, freezes);
+        for (cpu, nmis) in staging.iter().flat_map(|staging| staging.nmis.iter().enumerate()) {
+            hub.expect_nmis(cpu, nmis.len() as u32);
+        }
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
         let world = Box::new(World::new(arena(), count, 0, scope.hardware, Some(direction)));
         enter(&world);
@@ -125,16 +132,15 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rcu::leave_idle(*cpu);
         }
 
-        let mut staged = scene(scope.workload, cpus[0]).expect("there is memory for the scene");
-        staged.prepare(cpus[0], 0).expect("there is memory for the operation");
-        let target = staged.target();
-        let va = target.range.start;
-        let plot = Box::new(Plot { target, va });
-        for (i, role) in scope.roles.iter().enumerate() {
-            world.current.set(i + 1);
-            if matches!(role, Role::Walk | Role::Read) {
-                switch::load(cpus[i + 1], &plot.target.mm);
-            }
+        let (staged, plot, table) = set_up::<TAGGED>(cpus[0], scope);
+        kernel::guard::remove(scope.guards);
+        for (i, mm) in scope.loaded().into_iter().enumerate().filter(|(_, mm)| *mm != 0) {
+            world.current.set(i);
+            switch::load(cpus[i], plot.mm(mm));
+        }
+        let va = plot.va;
+        if scope.staging.as_ref().is_some_and(|staging| staging.nmis.iter().any(|walks| !walks.is_empty())) {
+            world.also_in_nmi.set(Some((walk_in_nmi::<TAGGED>, (&raw const *plot).cast())));
         }
         world.lately.borrow_mut().clear();
         world.note(va);
@@ -146,17 +152,17 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         for index in 0..count {
             let stack = STACKS.with_borrow_mut(Vec::pop);
             let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).expect("the host has memory for a stack"));
-            let role = index.checked_sub(1).map(|i| scope.roles[i]);
             strands.push(Some(strand_on(stack, index, move || {
                 // SAFETY: both are kept until this strand has been reset.
                 let (scene, plot) = unsafe { (&mut *scene, &*known) };
-                act(role, scene.as_mut(), plot)
+                act(index, scene.as_mut(), plot)
             })));
         }
         let mut directed = Directed {
             world,
             strands,
-            _plot: plot,
+            plot,
+            table,
             scene,
             machine,
             cpus,
@@ -166,13 +172,14 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rings,
             slots,
             broken: false,
+            first_violation: Cell::new(None),
         };
         directed.direction().live.set(true);
         (0..count).for_each(|cpu| directed.resume(cpu));
         directed
     }
 
-    fn direction(&self) -> &Direction {
+    pub(super) fn direction(&self) -> &Direction {
         self.world.direction.as_ref().expect("the execution is directed")
     }
 
@@ -198,8 +205,9 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     /// What is wrong with the execution, which is over: what the kernel's oracle found, what the machine found.
     pub fn findings(&self) -> Vec<String> {
         let mut findings = self.world.findings.borrow().clone();
-        let first = self.machine.first_violation.take();
-        if let Some(kind) = kernel::record::cell::ViolationKind::from_number(first.kind) {
+        if let Some(first) = self.violation()
+            && let Some(kind) = ViolationKind::from_number(first.kind)
+        {
             findings
                 .insert(0, format!("{}: the walk of cpu{} of frame {:#x}", kind.in_words(), first.walker, first.pfn));
         }
@@ -209,6 +217,13 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         findings
     }
 
+    /// What the kernel's oracle found first.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        let first = self.first_violation.get().unwrap_or_else(|| self.machine.first_violation.take());
+        self.first_violation.set(Some(first));
+        (first.kind != 0).then_some(first)
+    }
+
     /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not complete.
     pub fn waited_blindly(&self) -> bool {
         self.direction().hub.borrow().blind_waits > 0
@@ -216,81 +231,24 @@ impl<const TAGGED: bool> Directed<TAGGED> {
 
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (header, slots) in self.rings.iter().zip(&self.slots) {
-            let count = header.written.load(std::sync::atomic::Ordering::Relaxed) as usize / EVENT_BYTES;
-            for i in count.saturating_sub(EVENTS)..count {
-                let word = |n: usize| slots[i % EVENTS][n].load(std::sync::atomic::Ordering::Relaxed);
-                events.push(Event {
-                    time: word(0),
-                    kind: word(1) as u16,
-                    cpu: (word(1) >> 16) as u16,
-                    mm: (word(1) >> 32) as u32,
-                    a: word(2),
-                    b: word(3),
-                });
-            }
-        }
+        let mut events: Vec<Event> = (0..self.cpus.len()).flat_map(|cpu| self.events_since(cpu, 0)).collect();
         events.sort_by_key(|event| event.time);
         events
     }
 }
 
-fn direction() -> &'static Direction {
-    world().direction.as_ref().expect("the execution is directed")
-}
-
-/// A CPU, from the end of the set-up on.
-fn act<const TAGGED: bool>(role: Option<Role>, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
-    world().core().masked.set(false);
-    let cpu = Sim::<TAGGED>::this_cpu();
-    match role {
-        None => operate(cpu, scene),
-        Some(role) => disturb(cpu, &plot.target.mm, plot.va, role),
+/// What there is before the operation: how it is done, what all CPUs know, and the table that changes hands, where that is known.
+fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> SetUp<TAGGED> {
+    const MEMORY: &str = "there is memory for the scene";
+    if let Some(staging) = &scope.staging {
+        let stage = Stage::new(cpu, scope.workload, staging).expect(MEMORY);
+        let (mms, va, table) = (stage.mms.clone(), stage.va(), stage.table());
+        return (Box::new(stage), Plot::new(scope, mms, va), Some(table));
     }
-    rcu::enter_idle(cpu);
-    loop {
-        direction().stop_before::<TAGGED>(Access::Over);
-    }
-}
-
-/// The first CPU: the operation, after which no cache may have what memory no longer says.
-fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn Scene<Sim<TAGGED>>) {
-    if let Err(error) = scene.operate(cpu, 0) {
-        world().findings.borrow_mut().push(format!("the operation failed: {error}"));
-    }
-    let world = world();
-    world.fill();
-    for (i, core) in world.cores.iter().enumerate() {
-        let other = Sim::<TAGGED>::machine().cpus[i];
-        // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
-        let (frozen, lazy) = direction::unseen(|| (other.vcpu.owes_a_flush(), other.loaded.is_lazy()));
-        if frozen {
-            continue;
-        }
-        let stale = core.mmu.borrow().stale(!lazy, |pa| world.read_if_ram(pa));
-        if let Some(what) = stale {
-            world.findings.borrow_mut().push(format!("when the operation is over, cpu{i} still has cached {what}"));
-        }
-    }
-}
-
-/// Another CPU.
-fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if role == Role::LoadAndWalk {
-        switch::load(cpu, mm);
-    }
-    if role == Role::Read {
-        rcu_walk::count_leaves(cpu, mm, va, 1);
-    } else {
-        let mut pages = [Pfn(0)];
-        let walk = Sim::<TAGGED>::machine().policy.strategy().get_user_pages_fast;
-        let got = walk(cpu, mm, va, false, &mut pages);
-        pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
-    }
-    if role == Role::LoadAndWalk {
-        switch::unload(cpu);
-    }
+    let mut staged = scene(scope.workload, cpu).expect(MEMORY);
+    staged.prepare(cpu, 0).expect(MEMORY);
+    let target = staged.target();
+    (staged, Plot::new(scope, vec![target.mm], target.range.start), None)
 }
 
 impl<const TAGGED: bool> Execution for Directed<TAGGED> {

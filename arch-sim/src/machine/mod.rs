@@ -10,16 +10,19 @@
 //! It boots by [`kernel::boot::run`] and runs the kernel's own suite, so the verdicts are those of the kernel's own oracle. One check is the machine's own: when a frame is cleared for its
 //! next use, no TLB and no paging-structure cache may lead to it.
 
+mod acting;
 mod arch;
 mod codec;
 mod directed;
 mod direction;
+mod driving;
 mod mmu;
 mod programs;
 pub mod prove;
 pub mod recording;
 mod run;
 pub mod scope;
+pub mod staging;
 mod world;
 
 pub use arch::Sim;

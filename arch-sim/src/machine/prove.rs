@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use kernel::record::cell::Violation;
+
 use super::directed::Directed;
 use super::run::ONE;
 use super::scope::{Profile, Scope};
@@ -111,6 +113,14 @@ fn search_in<const TAGGED: bool>(
     proof
 }
 
+/// Runs `what`, which makes executions, and holds off every other execution of the process.
+pub(crate) fn exclusively<R>(what: impl FnOnce() -> R) -> R {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let result = what();
+    kernel::guard::remove(0);
+    result
+}
+
 /// One run again, by its schedule: what is wrong in it, and the kernel's events. `None` if the schedule does not fit the scope.
 pub fn replay(scope: &Scope, schedule: &Schedule) -> Option<Replayed> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -129,7 +139,13 @@ pub struct Replayed {
     pub findings: Vec<String>,
     /// The kernel's events; their times are numbers of steps.
     pub events: Vec<kernel::record::event::Event>,
-    /// A hash of all steps and what they touched, less where that lay.
+    /// By CPU: how many of its events were overwritten.
+    pub overwritten: Vec<u64>,
+    /// By CPU: how many were never written, since they came in the middle of another.
+    pub dropped: Vec<u64>,
+    /// What the kernel's oracle found first.
+    pub violation: Option<Violation>,
+    /// How many steps it took.
     pub steps: usize,
 }
 
@@ -141,9 +157,13 @@ fn replay_in<const TAGGED: bool>(scope: &Scope, schedule: &Schedule) -> Option<R
         }
         execution.step(*process, number as StepNumber);
     }
+    let (overwritten, dropped) = execution.lost_events();
     (execution.all_enabled() == 0).then(|| Replayed {
+        violation: execution.violation(),
         findings: execution.findings(),
         events: execution.events(),
+        overwritten,
+        dropped,
         steps: schedule.0.len(),
     })
 }

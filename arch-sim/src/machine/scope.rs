@@ -5,6 +5,7 @@ use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 
+use super::staging::Staging;
 use super::{Hardware, Sim};
 
 /// What the machine is like.
@@ -69,8 +70,10 @@ pub struct Scope {
     pub transport: TransportId,
     /// The operation of the first CPU.
     pub workload: WorkloadId,
-    /// What each of the other CPUs does.
+    /// What each of the other CPUs does; nothing where there is a staging.
     pub roles: Vec<Role>,
+    /// What each CPU does and has in the beginning, thing by thing.
+    pub staging: Option<Staging>,
     /// Stores wait in buffers before others see them.
     pub buffers: bool,
     /// What the hardware does as it should.
@@ -80,9 +83,22 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// How many CPUs.
+    pub fn cpus(&self) -> usize {
+        self.staging.as_ref().map_or(self.roles.len() + 1, Staging::cpus)
+    }
+
+    /// By CPU, the number of the mm that it has loaded in the beginning; 0 for none, or for the first CPU where the scene sees to it.
+    pub(super) fn loaded(&self) -> Vec<u8> {
+        let of_role = |role: &Role| u8::from(matches!(role, Role::Walk | Role::Read));
+        let of_roles = || std::iter::once(0).chain(self.roles.iter().map(of_role)).collect();
+        self.staging.as_ref().map_or_else(of_roles, |staging| staging.loaded.clone())
+    }
+
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
-        let walker = self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8);
+        let staged = self.staging.as_ref().and_then(Staging::class);
+        let walker = staged.or(self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8));
         Setting {
             transport: self.transport,
             hook: self.transport.flush_implies_interrupt(),
@@ -98,7 +114,8 @@ impl Scope {
 
     /// In one line.
     pub fn in_words(&self) -> String {
-        let roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        let mut roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        roles.extend(self.staging.as_ref().map(|staging| &*staging.walker));
         format!(
             "{} on {}, {}, {} against {}{}",
             self.strategy_name(),

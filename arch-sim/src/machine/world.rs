@@ -57,6 +57,9 @@ impl Core {
     }
 }
 
+/// What else is to be called, and with what.
+type Also = (fn(*const ()), *const ());
+
 /// The machine of one execution.
 pub(super) struct World {
     pub(super) ram: *mut u8,
@@ -74,6 +77,8 @@ pub(super) struct World {
     pub(super) hardware: Hardware,
     /// Who decides what comes next, if it is not the seed.
     pub(super) direction: Option<Direction>,
+    /// What NMIs do beside what the kernel does in them, and with what.
+    pub(super) also_in_nmi: Cell<Option<Also>>,
 }
 
 thread_local! {
@@ -116,6 +121,7 @@ impl World {
             lately: RefCell::new(Vec::new()),
             hardware,
             direction,
+            also_in_nmi: Cell::new(None),
         }
     }
 
