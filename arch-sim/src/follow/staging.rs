@@ -78,6 +78,7 @@ fn add(staging: &mut Staging, scenario: &Scenario, before: &State, step: Step) {
     let mut act = |cpu: u8, act: Act| staging.acts[usize::from(cpu)].push(act);
     match step {
         Step::WalkBegin(cpu, mm) if scenario.walker == WalkerClass::Rcu => act(cpu, Act::Read(mm)),
+        Step::WalkBegin(cpu, mm) if scenario.walker == WalkerClass::TwoWord => act(cpu, Act::WalkTwoWord(mm)),
         Step::WalkBegin(cpu, mm) => act(cpu, Act::Walk(mm)),
         Step::SwitchBegin(cpu, 0) => act(cpu, Act::Unload),
         Step::SwitchBegin(cpu, mm) => act(cpu, Act::Load(mm)),

@@ -91,6 +91,7 @@ fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGE
     let acts: &[Act] = match role {
         Role::LoadAndWalk => &[Act::Load(1), Act::Walk(1), Act::Unload],
         Role::Read => &[Act::Read(1)],
+        Role::TwoWord => &[Act::WalkTwoWord(1)],
         Role::Walk | Role::Foreign => &[Act::Walk(1)],
     };
     acts.iter().for_each(|act| perform(cpu, plot, *act));
@@ -101,16 +102,25 @@ fn perform<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGE
         Act::Load(mm) | Act::LeaveLazy(mm) => switch::load(cpu, plot.mm(mm)),
         Act::Unload => switch::unload(cpu),
         Act::BecomeLazy => switch::become_lazy(cpu),
-        Act::Walk(mm) => walk(cpu, plot, mm).into_iter().for_each(|page| page::put_walked(cpu, page)),
+        Act::Walk(mm) | Act::WalkTwoWord(mm) => {
+            let got = walk(cpu, plot, mm, matches!(act, Act::WalkTwoWord(_)));
+            got.into_iter().for_each(|page| page::put_walked(cpu, page));
+        }
         Act::Read(mm) => _ = rcu_walk::count_leaves(cpu, plot.mm(mm), plot.va, 1),
         Act::Quiescent => rcu::quiescent(cpu),
     }
 }
 
 /// One walk; returns the page if it got it.
-fn walk<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGED>, mm: MmNumber) -> Option<Pfn> {
+fn walk<const TAGGED: bool>(
+    cpu: &'static Cpu<Sim<TAGGED>>,
+    plot: &Plot<TAGGED>,
+    mm: MmNumber,
+    two_word: bool,
+) -> Option<Pfn> {
     let mut pages = [Pfn(0)];
-    let walk = Sim::<TAGGED>::machine().policy.strategy().get_user_pages_fast;
+    let strategy = Sim::<TAGGED>::machine().policy.strategy();
+    let walk = if two_word { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
     (walk(cpu, plot.mm(mm), plot.va, false, &mut pages) == 1).then_some(pages[0])
 }
 
@@ -122,6 +132,6 @@ pub(super) fn walk_in_nmi<const TAGGED: bool>(plot: *const ()) {
     let begun = &plot.nmis[cpu.id.index()];
     let walks = plot.scope.staging.as_ref().map(|staging| &staging.nmis[cpu.id.index()]);
     if let Some(mm) = walks.and_then(|walks| walks.get(begun.replace(begun.get() + 1))) {
-        walk(cpu, plot, *mm).into_iter().for_each(|page| page::put_walked(cpu, page));
+        walk(cpu, plot, *mm, false).into_iter().for_each(|page| page::put_walked(cpu, page));
     }
 }

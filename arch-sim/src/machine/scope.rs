@@ -38,12 +38,19 @@ pub enum Role {
     Read,
     /// It has not loaded the mm, and walks it.
     Foreign,
+    /// It has the mm loaded and walks one page of it, reading each entry as two words.
+    TwoWord,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 4] =
-        [("walk", Role::Walk), ("load", Role::LoadAndWalk), ("read", Role::Read), ("foreign", Role::Foreign)];
+    pub const NAMES: [(&'static str, Role); 5] = [
+        ("walk", Role::Walk),
+        ("load", Role::LoadAndWalk),
+        ("read", Role::Read),
+        ("foreign", Role::Foreign),
+        ("two-word", Role::TwoWord),
+    ];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -55,6 +62,7 @@ impl Role {
             Role::Walk | Role::LoadAndWalk => WalkerClass::Gup,
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
+            Role::TwoWord => WalkerClass::TwoWord,
         }
     }
 }
@@ -90,7 +98,7 @@ impl Scope {
 
     /// By CPU, the number of the mm that it has loaded in the beginning; 0 for none, or for the first CPU where the scene sees to it.
     pub(super) fn loaded(&self) -> Vec<u8> {
-        let of_role = |role: &Role| u8::from(matches!(role, Role::Walk | Role::Read));
+        let of_role = |role: &Role| u8::from(matches!(role, Role::Walk | Role::Read | Role::TwoWord));
         let of_roles = || std::iter::once(0).chain(self.roles.iter().map(of_role)).collect();
         self.staging.as_ref().map_or_else(of_roles, |staging| staging.loaded.clone())
     }

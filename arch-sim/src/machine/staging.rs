@@ -42,6 +42,8 @@ pub enum Act {
     LeaveLazy(MmNumber),
     /// Walks one page of this mm.
     Walk(MmNumber),
+    /// The same, reading each entry as two words.
+    WalkTwoWord(MmNumber),
     /// Reads the tables of this mm under RCU, interrupts enabled.
     Read(MmNumber),
     /// Says that it is in no walk.
@@ -51,7 +53,7 @@ pub enum Act {
 /// A word that is no act.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "\"{0}\" is nothing that a CPU does: load N, unload, idle, use N, walk N, read N, quiescent, where N is 1 to 3"
+    "\"{0}\" is nothing that a CPU does: load N, unload, idle, use N, walk N, walk-two-word N, read N, quiescent, where N is 1 to 3"
 )]
 pub struct BadAct(String);
 
@@ -63,6 +65,7 @@ impl fmt::Display for Act {
             Act::BecomeLazy => f.write_str("idle"),
             Act::LeaveLazy(mm) => write!(f, "use {mm}"),
             Act::Walk(mm) => write!(f, "walk {mm}"),
+            Act::WalkTwoWord(mm) => write!(f, "walk-two-word {mm}"),
             Act::Read(mm) => write!(f, "read {mm}"),
             Act::Quiescent => f.write_str("quiescent"),
         }
@@ -83,6 +86,7 @@ impl FromStr for Act {
             ("idle", None) => Act::BecomeLazy,
             ("use", Some(mm)) => Act::LeaveLazy(mm),
             ("walk", Some(mm)) => Act::Walk(mm),
+            ("walk-two-word", Some(mm)) => Act::WalkTwoWord(mm),
             ("read", Some(mm)) => Act::Read(mm),
             ("quiescent", None) => Act::Quiescent,
             _ => return Err(BadAct(text.into())),
