@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kernel::addr::{Level, PAGE_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::atomic::Word;
 use kernel::machine::Machine;
+use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
 use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
@@ -14,8 +15,9 @@ use scripted::Scripted;
 
 use super::codec::Codec;
 use super::direction;
-use super::mmu::Leaf;
-use super::world::{RAM, world};
+use super::hardware::Conflict;
+use super::mmu::{self, Leaf};
+use super::world::{RAM, TRANSLATIONS, world};
 use crate::explore::hub::{Access, Kind};
 
 /// A simulated machine; `TAGGED` like aarch64, else like x86_64.
@@ -23,6 +25,11 @@ use crate::explore::hub::{Access, Kind};
 pub struct Sim<const TAGGED: bool>;
 
 impl<const TAGGED: bool> Sim<TAGGED> {
+    /// The area of a CPU.
+    pub(super) fn cpu_number(number: usize) -> &'static Cpu<Self> {
+        Self::machine().cpus[number]
+    }
+
     /// A place where anything may happen: the hardware acts, another CPU runs, an interrupt is taken.
     fn point(next: Access) {
         let world = world();
@@ -71,14 +78,102 @@ impl<const TAGGED: bool> Sim<TAGGED> {
     fn translate(va: VirtAddr, write: bool) -> Result<PhysAddr, UserFault> {
         let world = world();
         world.note(va);
+        if world.direction.is_some() {
+            return Self::one_way(va, write).ok_or(UserFault);
+        }
         let from_cache = world.choose(2) == 0;
         let mut mmu = world.core().mmu.borrow_mut();
+        if let Some((one, other)) = mmu.conflict(va) {
+            world.findings.borrow_mut().push(format!(
+                "cpu{} uses {va}, for which two translations are cached, to {one} and {other}: an entry was made before the old one was broken",
+                world.current.get()
+            ));
+            let mixture = PhysAddr(one.0 | other.0);
+            let outcomes = [Some(one), Some(other), Some(mixture).filter(|pa| world.is_ram(*pa)), None];
+            let among = if world.hardware.conflict == Conflict::Any { 4 } else { 2 };
+            return outcomes[world.choose(among) as usize].ok_or(UserFault);
+        }
         let allowed = |leaf: &Leaf| leaf.write || !write;
-        let leaf = match mmu.cached(va).filter(allowed) {
-            Some(leaf) => Some(leaf),
-            None => mmu.walk(va, from_cache, |pa| world.read(pa)).filter(allowed),
-        };
-        leaf.map(|leaf| PhysAddr(leaf.page.0 + (va.0 - leaf.start))).ok_or(UserFault)
+        let cached = mmu.cached(va).find(allowed);
+        let leaf = cached.or_else(|| mmu.walk(va, from_cache, |pa| world.read_if_ram(pa)).filter(allowed));
+        let leaf = leaf.ok_or(UserFault)?;
+        if cached.is_none() || write && !leaf.dirty {
+            if !world.mark_used(leaf.slot, write) {
+                return Err(UserFault);
+            }
+            if write {
+                mmu.dirtied(leaf);
+            }
+        }
+        Ok(leaf.leads(va))
+    }
+
+    /// Where interleavings are directed every translation that could be cached is, and the MMU may use any of them, or walk: which, is one of the choices.
+    fn one_way(va: VirtAddr, write: bool) -> Option<PhysAddr> {
+        let world = world();
+        let core = world.core();
+        let mut mmu = core.mmu.borrow_mut();
+        let walked = mmu.walk(va, false, |pa| world.read_if_ram(pa));
+        let mut ways = vec![walked];
+        for leaf in mmu.cached(va) {
+            if !ways.iter().any(|way| way.is_some_and(|way| way.leads(va) == leaf.leads(va) && (way.dirty || !write))) {
+                ways.push(Some(leaf));
+            }
+        }
+        let leaf = ways[world.way(ways.len())].filter(|leaf| leaf.write || !write)?;
+        if write && !leaf.dirty {
+            if !world.mark_used(leaf.slot, true) {
+                return None;
+            }
+            mmu.dirtied(leaf);
+        }
+        Some(leaf.leads(va)).filter(|pa| world.is_ram(*pa))
+    }
+
+    /// Sends an invalidation to all, and waits until it, and all before it, have arrived if `completes`.
+    fn broadcast(asid: Asid, what: &Invalidation, completes: bool) {
+        if world().translates.get() {
+            Self::point(Access::Mark(TRANSLATIONS, true));
+        }
+        Self::hardware_point();
+        let world = world();
+        world.note(what.start);
+        for (i, core) in world.cores.iter().enumerate() {
+            if world.hardware.shareable || i == world.current.get() {
+                core.mmu.borrow_mut().arriving.push((asid.0, *what));
+            }
+        }
+        if world.direction.is_some() {
+            // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
+            world.fill();
+            for core in world.cores.iter().filter(|_| completes) {
+                let mut mmu = core.mmu.borrow_mut();
+                for (asid, what) in std::mem::take(&mut mmu.arriving) {
+                    mmu.invalidate(asid, &what, &world.hardware);
+                }
+            }
+            return;
+        }
+        while completes && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
+            Self::relax();
+        }
+    }
+
+    /// A place where the MMU is about to translate `va` for a program.
+    fn translation_point(va: VirtAddr, write: bool) {
+        let core = world().core();
+        core.probing.set(Some((va, write)));
+        Self::point(Access::Pause);
+        core.probing.set(None);
+    }
+
+    /// An entry is replaced by a load and a plain store.
+    fn replace_plainly(slot: &AtomicU64, raw: u64) -> u64 {
+        let old = Self::load_entry(slot);
+        Self::point(Access::Store(std::ptr::from_ref(slot) as usize));
+        world().judge_plain_store(slot, old, raw);
+        direction::write(Word::U64(slot), raw);
+        old
     }
 
     fn word(pa: PhysAddr) -> &'static AtomicU64 {
@@ -96,14 +191,16 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
+    const SELF_MAP: VirtAddr = mmu::SELF_MAP;
+    const LEAF_READS_AS_TABLE: bool = !TAGGED;
     const KERNEL_STACKS: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
     fn asids() -> u32 {
-        if TAGGED { 256 } else { 1 }
+        world().hardware.asids.unwrap_or(if TAGGED { 256 } else { 1 })
     }
 
     fn has_broadcast_invalidation() -> bool {
-        TAGGED
+        world().hardware.broadcast.unwrap_or(TAGGED)
     }
 
     fn machine() -> &'static Machine<Self> {
@@ -147,10 +244,16 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
             return direction::store::<TAGGED>(Word::U64(slot), raw);
         }
         Self::point(Access::Pause);
+        if !world().hardware.preset {
+            world().judge_plain_store(slot, 0, raw);
+        }
         slot.store(raw, Ordering::Release);
     }
 
     fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
+        if !world().hardware.exchange {
+            return Self::replace_plainly(slot, raw);
+        }
         if world().direction.is_some() {
             return direction::update::<TAGGED>(Word::U64(slot), &mut |_| Some(raw));
         }
@@ -180,6 +283,12 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         }
         for (i, core) in world.cores.iter().enumerate() {
             let (leaf, above) = core.mmu.borrow().leads_to(frame);
+            if core.mmu.borrow().root.is_some_and(|(root, _)| root == frame) {
+                world
+                    .findings
+                    .borrow_mut()
+                    .push(format!("frame {frame} is used again while cpu{i} translates by it as its root"));
+            }
             // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
             let booted = world.machine.get() != 0;
             let (lazy, frozen) = direction::unseen(|| {
@@ -271,60 +380,56 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         world().steps.get()
     }
 
-    unsafe fn init_root(_root: PhysAddr) {}
+    unsafe fn init_root(root: PhysAddr) {
+        let slot = PhysAddr(root.0 + 8 * Self::SELF_MAP.index(Level::Pgd) as u64);
+        Self::word(slot).store(Codec::table(root), Ordering::Relaxed);
+    }
 
     unsafe fn load_root(root: PhysAddr, asid: Asid) {
         Self::hardware_point();
-        world().core().mmu.borrow_mut().load(Some((root, asid.0)), TAGGED);
+        let world = world();
+        let mut mmu = world.core().mmu.borrow_mut();
+        mmu.load(Some((root, asid.0)), Self::tagged());
+        if let Some(what) = mmu.of_another(asid.0, root) {
+            let finding = format!(
+                "cpu{} loads the address space of root {root}, and has cached under its tag {what} of another",
+                world.current.get()
+            );
+            world.findings.borrow_mut().push(finding);
+        }
     }
 
     unsafe fn load_kernel_root() {
         Self::hardware_point();
-        world().core().mmu.borrow_mut().load(None, TAGGED);
+        world().core().mmu.borrow_mut().load(None, Self::tagged());
     }
 
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
         Self::hardware_point();
         let world = world();
         world.note(what.start);
-        world.core().mmu.borrow_mut().invalidate(asid.0, what, world.hardware.all_levels);
+        world.core().mmu.borrow_mut().invalidate(asid.0, what, &world.hardware);
         1
     }
 
     fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
-        Self::hardware_point();
-        let world = world();
-        world.note(what.start);
-        for (i, core) in world.cores.iter().enumerate() {
-            if world.hardware.shareable || i == world.current.get() {
-                core.mmu.borrow_mut().arriving.push((asid.0, *what));
-            }
-        }
-        if world.direction.is_some() {
-            // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
-            world.fill();
-            for core in world.cores.iter().filter(|_| world.hardware.completion) {
-                let mut mmu = core.mmu.borrow_mut();
-                for (asid, what) in std::mem::take(&mut mmu.arriving) {
-                    mmu.invalidate(asid, &what, world.hardware.all_levels);
-                }
-            }
-            return 1;
-        }
-        while world.hardware.completion && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
-            Self::relax();
+        let hardware = world().hardware;
+        Self::broadcast(asid, what, hardware.completion && hardware.in_time);
+        if hardware.repeated {
+            // The second wait is for both, and does not end early.
+            Self::broadcast(asid, what, hardware.completion);
         }
         1
     }
 
     fn read_user(va: VirtAddr) -> Result<u64, UserFault> {
-        Self::point(Access::Pause);
+        Self::translation_point(va, false);
         let pa = Self::translate(va, false)?;
         Ok(Self::word(pa).load(Ordering::Relaxed))
     }
 
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
-        Self::point(Access::Pause);
+        Self::translation_point(va, true);
         let pa = Self::translate(va, true)?;
         Self::word(pa).store(value, Ordering::Relaxed);
         Ok(())
@@ -340,6 +445,12 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         }
         Self::irq_save();
         event
+    }
+
+    fn probe_entry(at: VirtAddr) -> u64 {
+        Self::translation_point(at, false);
+        // The exception table: where there is no translation an absent entry is read.
+        Self::translate(at, false).map_or(0, |pa| Self::word(pa).load(Ordering::Acquire))
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}

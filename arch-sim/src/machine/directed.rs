@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::CoroutineResult;
 use corosensei::stack::DefaultStack;
-use kernel::addr::{CpuId, Pfn, PhysAddr, VirtAddr};
+use kernel::addr::{CpuId, Level, Pfn, PhysAddr, VirtAddr};
 use kernel::arch::Arch;
 use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
@@ -15,6 +15,7 @@ use kernel::machine::Machine;
 use kernel::mm::address_space::Mm;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
+use kernel::mm::self_map::entry_address;
 use kernel::mm::{page, rcu_walk};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
@@ -29,8 +30,8 @@ use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
-use super::world::{RAM, World, enter, leave, world};
-use crate::explore::hub::{Access, Command, Hub};
+use super::world::{RAM, TRANSLATIONS, World, enter, leave, world};
+use crate::explore::hub::{Access, Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
@@ -67,8 +68,9 @@ thread_local! {
 }
 
 impl<const TAGGED: bool> Directed<TAGGED> {
-    /// Sets everything up and lets each CPU come to its first access. `told`: events are kept.
-    pub fn new(scope: &Scope, told: bool) -> Directed<TAGGED> {
+    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
+    /// are kept.
+    pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
         let count = scope.roles.len() + 1;
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
@@ -76,7 +78,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         };
         let hub = Hub::new(count, scope.buffers, |i| if i == 0 { 0 } else { freezes });
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
-        let world = Box::new(World::new(arena(), count, 0, scope.hardware, Some(direction)));
+        let world = Box::new(World::new(arena(), count, 0, scope.hardware, !TAGGED, Some(direction)));
+        world.ways.set(ways);
         enter(&world);
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
@@ -125,19 +128,37 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rcu::leave_idle(*cpu);
         }
 
-        let mut staged = scene(scope.workload, cpus[0]).expect("there is memory for the scene");
+        let staged = match scope.deed {
+            Some(deed) => deed.scene(cpus[0]),
+            None => scene(scope.workload, cpus[0]),
+        };
+        let mut staged = staged.expect("there is memory for the scene");
         staged.prepare(cpus[0], 0).expect("there is memory for the operation");
         let target = staged.target();
         let va = target.range.start;
         let plot = Box::new(Plot { target, va });
         for (i, role) in scope.roles.iter().enumerate() {
             world.current.set(i + 1);
-            if matches!(role, Role::Walk | Role::Read) {
+            if *role != Role::LoadAndWalk && *role != Role::Foreign {
                 switch::load(cpus[i + 1], &plot.target.mm);
+            }
+            if *role == Role::Left {
+                world.note(va);
+                world.fill();
+                switch::unload(cpus[i + 1]);
+            }
+            if *role == Role::Lazy {
+                switch::become_lazy(cpus[i + 1]);
             }
         }
         world.lately.borrow_mut().clear();
         world.note(va);
+        let recursive = machine.policy.strategy().self_map;
+        if recursive {
+            let entries = [Level::Pte, Level::Pmd].map(|level| entry_address(Sim::<TAGGED>::SELF_MAP, level, va));
+            entries.into_iter().for_each(|at| world.note(at));
+        }
+        world.translates.set(recursive || scope.roles.contains(&Role::Write));
         world.findings.borrow_mut().clear();
 
         let scene = Box::into_raw(Box::new(staged));
@@ -214,6 +235,26 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         self.direction().hub.borrow().blind_waits > 0
     }
 
+    /// How many translations of one CPU could go more than one way, and how many at most.
+    pub fn ambiguous(&self) -> (u32, usize) {
+        let most = self.world.cores.iter().map(|core| core.ambiguous.get()).max();
+        (most.unwrap_or(0), self.world.most_ways.get())
+    }
+
+    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries, and hardware may note in the last that it has written by it.
+    fn add_translation(&self, process: Process, footprint: &mut Footprint) {
+        let (cpu, kind) = Kind::of(process);
+        let (world, core) = (&self.world, &self.world.cores[cpu]);
+        let Some((va, write)) = core.probing.get().filter(|_| kind == Kind::Program) else { return };
+        let mmu = core.mmu.borrow();
+        let read = |pa| world.read_if_ram(pa);
+        let words = mmu.could_read(va, read).into_iter().filter(|pa| world.is_ram(*pa));
+        footprint.reads.extend(words.map(|pa| world.host(pa) as usize).chain([TRANSLATIONS]));
+        if write && !world.hardware.preset {
+            footprint.touches = mmu.leaf_slot(va, read).map(|pa| (world.host(pa) as usize, true));
+        }
+    }
+
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -261,6 +302,7 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
     }
     let world = world();
     world.fill();
+    direction().judge_conflicts::<TAGGED>();
     for (i, core) in world.cores.iter().enumerate() {
         let other = Sim::<TAGGED>::machine().cpus[i];
         // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
@@ -280,7 +322,13 @@ fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGE
     if role == Role::LoadAndWalk {
         switch::load(cpu, mm);
     }
-    if role == Role::Read {
+    if matches!(role, Role::Lazy | Role::Left) {
+        return;
+    }
+    if role == Role::Write {
+        // A page that is gone is a fault, which nobody handles.
+        let _ = Sim::<TAGGED>::write_user(va, 1);
+    } else if role == Role::Read {
         rcu_walk::count_leaves(cpu, mm, va, 1);
     } else {
         let mut pages = [Pfn(0)];
@@ -299,7 +347,12 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
     }
 
     fn next(&self, process: Process) -> Option<Footprint> {
-        if self.broken { None } else { self.direction().hub.borrow().next(process) }
+        if self.broken {
+            return None;
+        }
+        let mut footprint = self.direction().hub.borrow().next(process)?;
+        self.add_translation(process, &mut footprint);
+        Some(footprint)
     }
 
     fn enabled(&self, process: Process) -> bool {
@@ -308,7 +361,11 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
 
     fn step(&mut self, process: Process, number: StepNumber) -> Step {
         self.world.steps.set(number.into());
-        let (step, command) = self.direction().hub.borrow_mut().step(process, number);
+        let mut translation = Footprint::default();
+        self.add_translation(process, &mut translation);
+        let (mut step, command) = self.direction().hub.borrow_mut().step(process, number);
+        step.footprint.reads.append(&mut translation.reads);
+        step.footprint.touches = step.footprint.touches.or(translation.touches);
         match command {
             Command::Run(cpu) => self.resume(cpu),
             Command::Deliver(cpu, kind) => {
@@ -317,6 +374,7 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
             }
             Command::Write(_, word, value) => direction::write(word, value),
         }
+        self.direction().judge_conflicts::<TAGGED>();
         step
     }
 }

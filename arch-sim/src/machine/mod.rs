@@ -12,8 +12,10 @@
 
 mod arch;
 mod codec;
+mod deed;
 mod directed;
 mod direction;
+mod hardware;
 mod mmu;
 mod programs;
 pub mod prove;
@@ -24,7 +26,8 @@ mod world;
 
 pub use arch::Sim;
 pub use codec::Codec;
+pub use deed::Deed;
 pub use directed::Directed;
+pub use hardware::{Conflict, Hardware};
 pub use programs::{Programs, run_programs};
 pub use run::{Execution, RunError, run};
-pub use world::Hardware;
