@@ -27,7 +27,7 @@ use crate::smp::mask::CpuMask;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::{Instead, Suite};
-use crate::workload::{bench, cell, store_buffer};
+use crate::workload::{bench, cell, programs, store_buffer};
 
 /// A range of usable RAM: nothing of the image, the firmware or the devicetree lies in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -269,6 +269,9 @@ extern "C" fn operate<A: Arch>() -> ! {
         Ok(suite) => suite,
         Err(error) => refuse(shared, exit, &format!("{error}")),
     };
+    if let Err(error) = programs::check::<A>(&suite) {
+        refuse(shared, exit, &format!("{error}"));
+    }
     guard::remove(suite.guards);
     let rows = match rows::<A>(suite.rows()) {
         Ok(rows) => rows,

@@ -171,10 +171,13 @@ fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut 
         Kind::Plain => {
             let per_op = row.per_op(cell.instructions).filter(|n| *n > 0.0);
             let pair = (row.strategy, row.workload);
-            match (&mut collected.measured, per_op) {
-                (Some(measured), _) if row.has_bystander() => drop(measured.gaps.insert(pair, cell.bystander_gap)),
-                (Some(measured), Some(n)) => drop(measured.instructions.insert(pair, n)),
-                _ => {}
+            let Some(measured) = &mut collected.measured else { return Ok(()) };
+            if row.has_bystander() {
+                measured.gaps.insert(pair, cell.bystander_gap);
+            }
+            // Of a mode of its own, which is measured with all other CPUs idle besides.
+            if let Some(n) = per_op.filter(|_| !row.has_bystander() || row.has_periodic_thread()) {
+                measured.instructions.insert(pair, n);
             }
         }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
     /// Instructions per operation, from the plain image.
     pub(crate) instructions_per_op: Option<f64>,
-    /// The longest that the bystander was kept from its loop, in instructions, from the plain image. Mode `isolated` only.
+    /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions, from the plain image.
     pub(crate) longest_gap: Option<u64>,
     /// The guest's record.
     pub(crate) cell: CellRow,
@@ -143,9 +143,14 @@ impl Row {
         if self.has_bystander() { self.predicted_per_op(count) } else { None }
     }
 
-    /// Whether a CPU stands by.
+    /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
     pub(crate) fn has_bystander(&self) -> bool {
-        self.cell.mode == Mode::Isolated as u16 && self.cell.cpus > 1
+        (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether the CPU that stands by runs a periodic thread.
+    pub(crate) fn has_periodic_thread(&self) -> bool {
+        self.cell.workload == WorkloadId::RtBystander as u16
     }
 
     /// A prediction per operation; nothing where none was made.

@@ -125,7 +125,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     if total.violations_ghost + total.violations_value == 0 && (frames != 0 || tables != 0) {
         return Err(CellError::Leak { frames, tables });
     }
-    let counted = cell::Counted { counts: total, ..cell::Counted::default() };
+    let counted = cell::Counted { counts: total, ops: suite.ops, ..cell::Counted::default() };
     let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)

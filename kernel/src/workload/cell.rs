@@ -11,6 +11,7 @@ use crate::addr::VirtAddr;
 use crate::arch::Arch;
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
+use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
 use crate::scenario::play;
@@ -81,9 +82,16 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     let start = totals::<A>();
 
     let (counted, program_status) = if cell.workload.runs_programs() {
-        let (status, instructions) = programs::run(cpu, suite, cell.workload)?;
-        let counts = totals::<A>().since(&start);
-        (Ok(Counted { counts, instructions, ..Counted::default() }), status)
+        let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
+        let whole = Counted {
+            counts: totals::<A>().since(&start),
+            instructions: ran.instructions,
+            ops: suite.ops,
+            ..Counted::default()
+        };
+        // Programs that say when their operations are have those counted, and nothing else.
+        let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
+        (Ok(counted), ran.status)
     } else {
         (staged(cpu, suite, cell, setting)?, 0)
     };
@@ -203,8 +211,17 @@ pub(crate) struct Counted {
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.
     pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop.
+    /// The longest that it was kept from its loop, or took to run.
     pub(crate) gap: u64,
+    /// Operations that were done.
+    pub(crate) ops: u64,
+}
+
+impl From<Metered> for Counted {
+    fn from(metered: Metered) -> Counted {
+        let Metered { ops, counts, instructions, bystander, latency } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops }
+    }
 }
 
 /// Does the operations; returns what the windows counted.
@@ -242,6 +259,7 @@ fn operate<A: Arch>(
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
         taken().add_since(&before.2, &mut counted.bystander);
+        counted.ops += 1;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
     }
     Ok(counted)
@@ -270,7 +288,7 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap } = counted;
+    let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = match suite.inject_batch {
@@ -304,10 +322,10 @@ pub(crate) fn row<A: Arch>(
         hook: setting.hook.into(),
         expected: expected as u8,
         verdict: verdict as u8,
-        miscounted: (!form.agrees(counted, bystander)).into(),
+        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander)).into(),
         cpus,
         walker: setting.walker as u64,
-        ops: suite.ops,
+        ops: *ops,
         flush_ipis: counted.flush_ipis,
         sync_ipis: counted.sync_ipis,
         syncs_elided: counted.syncs_elided,
