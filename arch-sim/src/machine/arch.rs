@@ -15,9 +15,8 @@ use scripted::Scripted;
 
 use super::codec::Codec;
 use super::direction;
-use super::hardware::Conflict;
-use super::mmu::{self, Leaf};
-use super::world::{RAM, TRANSLATIONS, world};
+use super::mmu;
+use super::world::{RAM, world};
 use crate::explore::hub::{Access, Kind};
 
 /// A simulated machine; `TAGGED` like aarch64, else like x86_64.
@@ -31,7 +30,7 @@ impl<const TAGGED: bool> Sim<TAGGED> {
     }
 
     /// A place where anything may happen: the hardware acts, another CPU runs, an interrupt is taken.
-    fn point(next: Access) {
+    pub(super) fn point(next: Access) {
         let world = world();
         if let Some(direction) = &world.direction {
             return direction.stop_before::<TAGGED>(next);
@@ -45,7 +44,7 @@ impl<const TAGGED: bool> Sim<TAGGED> {
     }
 
     /// The MMU is about to be told something. Where interleavings are directed its caches hold all that they may by now, and no program notices what it is told.
-    fn hardware_point() {
+    pub(super) fn hardware_point() {
         match world().direction.is_some() {
             true => world().fill(),
             false => Self::point(Access::Pause),
@@ -72,108 +71,6 @@ impl<const TAGGED: bool> Sim<TAGGED> {
                 return;
             }
         }
-    }
-
-    /// The translation of `va`, from the TLB or by a walk.
-    fn translate(va: VirtAddr, write: bool) -> Result<PhysAddr, UserFault> {
-        let world = world();
-        world.note(va);
-        if world.direction.is_some() {
-            return Self::one_way(va, write).ok_or(UserFault);
-        }
-        let from_cache = world.choose(2) == 0;
-        let mut mmu = world.core().mmu.borrow_mut();
-        if let Some((one, other)) = mmu.conflict(va) {
-            world.findings.borrow_mut().push(format!(
-                "cpu{} uses {va}, for which two translations are cached, to {one} and {other}: an entry was made before the old one was broken",
-                world.current.get()
-            ));
-            let mixture = PhysAddr(one.0 | other.0);
-            let outcomes = [Some(one), Some(other), Some(mixture).filter(|pa| world.is_ram(*pa)), None];
-            let among = if world.hardware.conflict == Conflict::Any { 4 } else { 2 };
-            return outcomes[world.choose(among) as usize].ok_or(UserFault);
-        }
-        let allowed = |leaf: &Leaf| leaf.write || !write;
-        let cached = mmu.cached(va).find(allowed);
-        let leaf = cached.or_else(|| mmu.walk(va, from_cache, |pa| world.read_if_ram(pa)).filter(allowed));
-        let leaf = leaf.ok_or(UserFault)?;
-        if cached.is_none() || write && !leaf.dirty {
-            if !world.mark_used(leaf.slot, write) {
-                return Err(UserFault);
-            }
-            if write {
-                mmu.dirtied(leaf);
-            }
-        }
-        Ok(leaf.leads(va))
-    }
-
-    /// Where interleavings are directed every translation that could be cached is, and the MMU may use any of them, or walk: which, is one of the choices.
-    fn one_way(va: VirtAddr, write: bool) -> Option<PhysAddr> {
-        let world = world();
-        let core = world.core();
-        let mut mmu = core.mmu.borrow_mut();
-        let walked = mmu.walk(va, false, |pa| world.read_if_ram(pa));
-        let mut ways = vec![walked];
-        for leaf in mmu.cached(va) {
-            if !ways.iter().any(|way| way.is_some_and(|way| way.leads(va) == leaf.leads(va) && (way.dirty || !write))) {
-                ways.push(Some(leaf));
-            }
-        }
-        let leaf = ways[world.way(ways.len())].filter(|leaf| leaf.write || !write)?;
-        if write && !leaf.dirty {
-            if !world.mark_used(leaf.slot, true) {
-                return None;
-            }
-            mmu.dirtied(leaf);
-        }
-        Some(leaf.leads(va)).filter(|pa| world.is_ram(*pa))
-    }
-
-    /// Sends an invalidation to all, and waits until it, and all before it, have arrived if `completes`.
-    fn broadcast(asid: Asid, what: &Invalidation, completes: bool) {
-        if world().translates.get() {
-            Self::point(Access::Mark(TRANSLATIONS, true));
-        }
-        Self::hardware_point();
-        let world = world();
-        world.note(what.start);
-        for (i, core) in world.cores.iter().enumerate() {
-            if world.hardware.shareable || i == world.current.get() {
-                core.mmu.borrow_mut().arriving.push((asid.0, *what));
-            }
-        }
-        if world.direction.is_some() {
-            // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
-            world.fill();
-            for core in world.cores.iter().filter(|_| completes) {
-                let mut mmu = core.mmu.borrow_mut();
-                for (asid, what) in std::mem::take(&mut mmu.arriving) {
-                    mmu.invalidate(asid, &what, &world.hardware);
-                }
-            }
-            return;
-        }
-        while completes && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
-            Self::relax();
-        }
-    }
-
-    /// A place where the MMU is about to translate `va` for a program.
-    fn translation_point(va: VirtAddr, write: bool) {
-        let core = world().core();
-        core.probing.set(Some((va, write)));
-        Self::point(Access::Pause);
-        core.probing.set(None);
-    }
-
-    /// An entry is replaced by a load and a plain store.
-    fn replace_plainly(slot: &AtomicU64, raw: u64) -> u64 {
-        let old = Self::load_entry(slot);
-        Self::point(Access::Store(std::ptr::from_ref(slot) as usize));
-        world().judge_plain_store(slot, old, raw);
-        direction::write(Word::U64(slot), raw);
-        old
     }
 
     fn word(pa: PhysAddr) -> &'static AtomicU64 {

@@ -12,11 +12,9 @@ use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
 use kernel::ledger::events::EventRing;
 use kernel::machine::Machine;
-use kernel::mm::address_space::Mm;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
 use kernel::mm::self_map::entry_address;
-use kernel::mm::{page, rcu_walk};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
@@ -26,12 +24,13 @@ use kernel::sync;
 use kernel::tlb::switch;
 use kernel::workload::{Scene, Target, scene};
 
+use super::act::act;
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
-use super::world::{RAM, TRANSLATIONS, World, enter, leave, world};
-use crate::explore::hub::{Access, Command, Hub, Kind};
+use super::world::{RAM, TRANSLATIONS, World, enter, leave};
+use crate::explore::hub::{Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
@@ -57,9 +56,9 @@ pub struct Directed<const TAGGED: bool> {
 }
 
 /// What all CPUs know.
-struct Plot<const TAGGED: bool> {
-    target: Target<Sim<TAGGED>>,
-    va: VirtAddr,
+pub(super) struct Plot<const TAGGED: bool> {
+    pub(super) target: Target<Sim<TAGGED>>,
+    pub(super) va: VirtAddr,
 }
 
 thread_local! {
@@ -274,70 +273,6 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         }
         events.sort_by_key(|event| event.time);
         events
-    }
-}
-
-fn direction() -> &'static Direction {
-    world().direction.as_ref().expect("the execution is directed")
-}
-
-/// A CPU, from the end of the set-up on.
-fn act<const TAGGED: bool>(role: Option<Role>, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
-    world().core().masked.set(false);
-    let cpu = Sim::<TAGGED>::this_cpu();
-    match role {
-        None => operate(cpu, scene),
-        Some(role) => disturb(cpu, &plot.target.mm, plot.va, role),
-    }
-    rcu::enter_idle(cpu);
-    loop {
-        direction().stop_before::<TAGGED>(Access::Over);
-    }
-}
-
-/// The first CPU: the operation, after which no cache may have what memory no longer says.
-fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn Scene<Sim<TAGGED>>) {
-    if let Err(error) = scene.operate(cpu, 0) {
-        world().findings.borrow_mut().push(format!("the operation failed: {error}"));
-    }
-    let world = world();
-    world.fill();
-    direction().judge_conflicts::<TAGGED>();
-    for (i, core) in world.cores.iter().enumerate() {
-        let other = Sim::<TAGGED>::machine().cpus[i];
-        // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
-        let (frozen, lazy) = direction::unseen(|| (other.vcpu.owes_a_flush(), other.loaded.is_lazy()));
-        if frozen {
-            continue;
-        }
-        let stale = core.mmu.borrow().stale(!lazy, |pa| world.read_if_ram(pa));
-        if let Some(what) = stale {
-            world.findings.borrow_mut().push(format!("when the operation is over, cpu{i} still has cached {what}"));
-        }
-    }
-}
-
-/// Another CPU.
-fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if role == Role::LoadAndWalk {
-        switch::load(cpu, mm);
-    }
-    if matches!(role, Role::Lazy | Role::Left) {
-        return;
-    }
-    if role == Role::Write {
-        // A page that is gone is a fault, which nobody handles.
-        let _ = Sim::<TAGGED>::write_user(va, 1);
-    } else if role == Role::Read {
-        rcu_walk::count_leaves(cpu, mm, va, 1);
-    } else {
-        let mut pages = [Pfn(0)];
-        let walk = Sim::<TAGGED>::machine().policy.strategy().get_user_pages_fast;
-        let got = walk(cpu, mm, va, false, &mut pages);
-        pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
-    }
-    if role == Role::LoadAndWalk {
-        switch::unload(cpu);
     }
 }
 

@@ -10,6 +10,7 @@
 //! It boots by [`kernel::boot::run`] and runs the kernel's own suite, so the verdicts are those of the kernel's own oracle. One check is the machine's own: when a frame is cleared for its
 //! next use, no TLB and no paging-structure cache may lead to it.
 
+mod act;
 mod arch;
 mod codec;
 mod deed;
@@ -22,6 +23,7 @@ pub mod prove;
 pub mod recording;
 mod run;
 pub mod scope;
+mod translate;
 mod world;
 
 pub use arch::Sim;
