@@ -64,11 +64,13 @@ pub enum Role {
     Left,
     /// It has the mm loaded and writes to one page of it, as a program does.
     Write,
+    /// It has the mm loaded and walks one page of it, reading each entry as two words.
+    TwoWord,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 7] = [
+    pub const NAMES: [(&'static str, Role); 8] = [
         ("walk", Role::Walk),
         ("load", Role::LoadAndWalk),
         ("read", Role::Read),
@@ -76,6 +78,7 @@ impl Role {
         ("lazy", Role::Lazy),
         ("left", Role::Left),
         ("write", Role::Write),
+        ("two-word", Role::TwoWord),
     ];
 
     /// As on the command line.
@@ -88,6 +91,7 @@ impl Role {
             Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write => WalkerClass::Gup,
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
+            Role::TwoWord => WalkerClass::TwoWord,
         }
     }
 }

@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::crowd::Crowd;
 use super::predict::{self, Prediction};
+use super::profiling::Profiling;
 use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
@@ -14,6 +15,7 @@ use crate::mm::exit;
 use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
+use crate::record::profile::Profile;
 use crate::scenario::play;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
@@ -55,8 +57,13 @@ pub enum CellError {
     },
 }
 
-/// Runs one cell on the calling CPU and the others.
-pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+/// Runs one cell on the calling CPU and the others, and records `profile` of it.
+pub fn run<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
@@ -93,7 +100,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
         (Ok(counted), ran.status)
     } else {
-        (staged(cpu, suite, cell, setting)?, 0)
+        (staged(cpu, suite, cell, setting, profile)?, 0)
     };
     machine.policy.tick_ns.store(0, Ordering::Relaxed);
     machine.policy.set_schedule_points(false);
@@ -123,6 +130,7 @@ fn staged<A: Arch>(
     suite: &Suite,
     cell: Cell,
     setting: Setting,
+    profile: Option<&'static Profile>,
 ) -> Result<Result<Counted, CellError>, CellError> {
     let machine = A::machine();
     let contends = cell.mode == Mode::Contend;
@@ -134,15 +142,17 @@ fn staged<A: Arch>(
         false => None,
     };
     let target: Target<A> = scene.target();
+    let mut profiling = Profiling::new(suite, profile);
     let (counted, gap) = {
         let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
             crate::upcall::start_ticks(cpu);
         }
-        let counted = operate(cpu, suite, scene.as_mut(), &crowd);
+        let counted = operate(cpu, suite, scene.as_mut(), &crowd, &mut profiling);
         machine.policy.tick_ns.store(0, Ordering::Relaxed);
         crowd.disperse(cpu);
+        profiling.end();
         (counted, crowd.longest_gap())
     };
     switch::unload(cpu);
@@ -230,6 +240,7 @@ fn operate<A: Arch>(
     suite: &Suite,
     scene: &mut dyn Scene<A>,
     crowd: &Crowd<'_, A>,
+    profiling: &mut Profiling<A>,
 ) -> Result<Counted, CellError> {
     let machine = A::machine();
     let mut counted = Counted::default();
@@ -240,6 +251,7 @@ fn operate<A: Arch>(
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
         crowd.next_round(cpu);
+        profiling.open(op);
         crowd.open();
         if machine.policy.schedule_points() {
             // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
@@ -255,6 +267,7 @@ fn operate<A: Arch>(
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
+        profiling.close(op);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
@@ -300,12 +313,14 @@ pub(crate) fn row<A: Arch>(
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
     let by_chance = cell.workload.runs_programs() || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
+    let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
             0 => Verdict::Safe,
             _ => Verdict::Unsafe,
         },
-        Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
+        Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
         promised => promised,
     };
     let violations = total.violations_ghost + total.violations_value;
@@ -353,10 +368,11 @@ pub(crate) fn row<A: Arch>(
     }
 }
 
-/// Runs all cells of `suite`, leaving each row where the runner finds it as soon as it is complete.
+/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
+    profiles: &'static [Profile],
     mut done: impl FnMut(usize, CellRow),
 ) -> Result<(), CellError> {
     for (index, cell) in suite.cells().enumerate() {
@@ -364,7 +380,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run(cpu, suite, cell)?,
+            None => run(cpu, suite, cell, profiles.get(index))?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);

@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod file;
 pub mod fork;
 pub mod predict;
+mod profiling;
 pub mod programs;
 pub mod shared;
 pub mod store_buffer;
