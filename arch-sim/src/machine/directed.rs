@@ -6,16 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::CoroutineResult;
 use corosensei::stack::DefaultStack;
-use kernel::addr::{CpuId, Pfn, PhysAddr, VirtAddr};
+use kernel::addr::{CpuId, Level, Pfn, PhysAddr, VirtAddr};
 use kernel::arch::Arch;
 use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
 use kernel::ledger::events::EventRing;
 use kernel::machine::Machine;
-use kernel::mm::address_space::Mm;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
-use kernel::mm::{page, rcu_walk};
+use kernel::mm::self_map::entry_address;
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
@@ -25,12 +24,13 @@ use kernel::sync;
 use kernel::tlb::switch;
 use kernel::workload::{Scene, Target, scene};
 
+use super::act::act;
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
-use super::world::{RAM, World, enter, leave, world};
-use crate::explore::hub::{Access, Command, Hub};
+use super::world::{RAM, TRANSLATIONS, World, enter, leave};
+use crate::explore::hub::{Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
@@ -56,9 +56,9 @@ pub struct Directed<const TAGGED: bool> {
 }
 
 /// What all CPUs know.
-struct Plot<const TAGGED: bool> {
-    target: Target<Sim<TAGGED>>,
-    va: VirtAddr,
+pub(super) struct Plot<const TAGGED: bool> {
+    pub(super) target: Target<Sim<TAGGED>>,
+    pub(super) va: VirtAddr,
 }
 
 thread_local! {
@@ -67,8 +67,9 @@ thread_local! {
 }
 
 impl<const TAGGED: bool> Directed<TAGGED> {
-    /// Sets everything up and lets each CPU come to its first access. `told`: events are kept.
-    pub fn new(scope: &Scope, told: bool) -> Directed<TAGGED> {
+    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
+    /// are kept.
+    pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
         let count = scope.roles.len() + 1;
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
@@ -76,7 +77,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         };
         let hub = Hub::new(count, scope.buffers, |i| if i == 0 { 0 } else { freezes });
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
-        let world = Box::new(World::new(arena(), count, 0, scope.hardware, Some(direction)));
+        let world = Box::new(World::new(arena(), count, 0, scope.hardware, !TAGGED, Some(direction)));
+        world.ways.set(ways);
         enter(&world);
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
@@ -125,19 +127,37 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rcu::leave_idle(*cpu);
         }
 
-        let mut staged = scene(scope.workload, cpus[0]).expect("there is memory for the scene");
+        let staged = match scope.deed {
+            Some(deed) => deed.scene(cpus[0]),
+            None => scene(scope.workload, cpus[0]),
+        };
+        let mut staged = staged.expect("there is memory for the scene");
         staged.prepare(cpus[0], 0).expect("there is memory for the operation");
         let target = staged.target();
         let va = target.range.start;
         let plot = Box::new(Plot { target, va });
         for (i, role) in scope.roles.iter().enumerate() {
             world.current.set(i + 1);
-            if matches!(role, Role::Walk | Role::Read | Role::TwoWord) {
+            if *role != Role::LoadAndWalk && *role != Role::Foreign {
                 switch::load(cpus[i + 1], &plot.target.mm);
+            }
+            if *role == Role::Left {
+                world.note(va);
+                world.fill();
+                switch::unload(cpus[i + 1]);
+            }
+            if *role == Role::Lazy {
+                switch::become_lazy(cpus[i + 1]);
             }
         }
         world.lately.borrow_mut().clear();
         world.note(va);
+        let recursive = machine.policy.strategy().self_map;
+        if recursive {
+            let entries = [Level::Pte, Level::Pmd].map(|level| entry_address(Sim::<TAGGED>::SELF_MAP, level, va));
+            entries.into_iter().for_each(|at| world.note(at));
+        }
+        world.translates.set(recursive || scope.roles.contains(&Role::Write));
         world.findings.borrow_mut().clear();
 
         let scene = Box::into_raw(Box::new(staged));
@@ -214,6 +234,26 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         self.direction().hub.borrow().blind_waits > 0
     }
 
+    /// How many translations of one CPU could go more than one way, and how many at most.
+    pub fn ambiguous(&self) -> (u32, usize) {
+        let most = self.world.cores.iter().map(|core| core.ambiguous.get()).max();
+        (most.unwrap_or(0), self.world.most_ways.get())
+    }
+
+    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries, and hardware may note in the last that it has written by it.
+    fn add_translation(&self, process: Process, footprint: &mut Footprint) {
+        let (cpu, kind) = Kind::of(process);
+        let (world, core) = (&self.world, &self.world.cores[cpu]);
+        let Some((va, write)) = core.probing.get().filter(|_| kind == Kind::Program) else { return };
+        let mmu = core.mmu.borrow();
+        let read = |pa| world.read_if_ram(pa);
+        let words = mmu.could_read(va, read).into_iter().filter(|pa| world.is_ram(*pa));
+        footprint.reads.extend(words.map(|pa| world.host(pa) as usize).chain([TRANSLATIONS]));
+        if write && !world.hardware.preset {
+            footprint.touches = mmu.leaf_slot(va, read).map(|pa| (world.host(pa) as usize, true));
+        }
+    }
+
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
@@ -236,71 +276,18 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     }
 }
 
-fn direction() -> &'static Direction {
-    world().direction.as_ref().expect("the execution is directed")
-}
-
-/// A CPU, from the end of the set-up on.
-fn act<const TAGGED: bool>(role: Option<Role>, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
-    world().core().masked.set(false);
-    let cpu = Sim::<TAGGED>::this_cpu();
-    match role {
-        None => operate(cpu, scene),
-        Some(role) => disturb(cpu, &plot.target.mm, plot.va, role),
-    }
-    rcu::enter_idle(cpu);
-    loop {
-        direction().stop_before::<TAGGED>(Access::Over);
-    }
-}
-
-/// The first CPU: the operation, after which no cache may have what memory no longer says.
-fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn Scene<Sim<TAGGED>>) {
-    if let Err(error) = scene.operate(cpu, 0) {
-        world().findings.borrow_mut().push(format!("the operation failed: {error}"));
-    }
-    let world = world();
-    world.fill();
-    for (i, core) in world.cores.iter().enumerate() {
-        let other = Sim::<TAGGED>::machine().cpus[i];
-        // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
-        let (frozen, lazy) = direction::unseen(|| (other.vcpu.owes_a_flush(), other.loaded.is_lazy()));
-        if frozen {
-            continue;
-        }
-        let stale = core.mmu.borrow().stale(!lazy, |pa| world.read_if_ram(pa));
-        if let Some(what) = stale {
-            world.findings.borrow_mut().push(format!("when the operation is over, cpu{i} still has cached {what}"));
-        }
-    }
-}
-
-/// Another CPU.
-fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if role == Role::LoadAndWalk {
-        switch::load(cpu, mm);
-    }
-    if role == Role::Read {
-        rcu_walk::count_leaves(cpu, mm, va, 1);
-    } else {
-        let mut pages = [Pfn(0)];
-        let strategy = Sim::<TAGGED>::machine().policy.strategy();
-        let walk = if role == Role::TwoWord { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
-        let got = walk(cpu, mm, va, false, &mut pages);
-        pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
-    }
-    if role == Role::LoadAndWalk {
-        switch::unload(cpu);
-    }
-}
-
 impl<const TAGGED: bool> Execution for Directed<TAGGED> {
     fn processes(&self) -> usize {
         self.direction().hub.borrow().processes()
     }
 
     fn next(&self, process: Process) -> Option<Footprint> {
-        if self.broken { None } else { self.direction().hub.borrow().next(process) }
+        if self.broken {
+            return None;
+        }
+        let mut footprint = self.direction().hub.borrow().next(process)?;
+        self.add_translation(process, &mut footprint);
+        Some(footprint)
     }
 
     fn enabled(&self, process: Process) -> bool {
@@ -309,7 +296,11 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
 
     fn step(&mut self, process: Process, number: StepNumber) -> Step {
         self.world.steps.set(number.into());
-        let (step, command) = self.direction().hub.borrow_mut().step(process, number);
+        let mut translation = Footprint::default();
+        self.add_translation(process, &mut translation);
+        let (mut step, command) = self.direction().hub.borrow_mut().step(process, number);
+        step.footprint.reads.append(&mut translation.reads);
+        step.footprint.touches = step.footprint.touches.or(translation.touches);
         match command {
             Command::Run(cpu) => self.resume(cpu),
             Command::Deliver(cpu, kind) => {
@@ -318,6 +309,7 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
             }
             Command::Write(_, word, value) => direction::write(word, value),
         }
+        self.direction().judge_conflicts::<TAGGED>();
         step
     }
 }
