@@ -129,7 +129,8 @@ fn try_replay(core: &Core, file: &Path) -> Result<bool, CoreError> {
 
 fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
     let listed = strategies::listed();
-    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
+    // The model's walks hold tables: those of this one do not.
+    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).chain([("self-map", "self-map")]).collect();
     let operations: Vec<(&str, Operation)> = OPERATIONS.iter().map(|(o, _)| (o.name(), *o)).collect();
     let walkers: Vec<(&str, WalkerClass)> = WALKERS.iter().map(|(w, _)| (walker_name(*w), *w)).collect();
     let strategies = choose("strategy", &cells.strategy, &names)?;
@@ -145,8 +146,7 @@ fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
     }
     let mut found = Vec::new();
     for profile in profiles {
-        let native = if profile == Profile::X86 { TransportId::Ipi } else { TransportId::Broadcast };
-        for transport in transports.iter().filter(|t| !cells.transport.is_empty() || **t == native) {
+        for transport in transports.iter().filter(|t| !cells.transport.is_empty() || **t == profile.transport()) {
             for operation in &operations {
                 for walker in &walkers {
                     for strategy in &strategies {

@@ -48,7 +48,7 @@ pub(super) fn play<const TAGGED: bool>(
     scenario: &Scenario,
     counterexample: &Counterexample,
 ) -> Result<(Vec<Process>, Vec<String>), NotFollowed> {
-    let execution = Directed::<TAGGED>::new(scope, true);
+    let execution = Directed::<TAGGED>::new(scope, 0, true);
     let cpus = scope.cpus();
     let flushes = [1, 2, 3].map(|mm| (execution.mm(mm).flush_generation(), 0));
     let (seen, counts, wanted) = (vec![0; cpus], vec![[0; 64]; cpus], vec![[0; 64]; cpus]);

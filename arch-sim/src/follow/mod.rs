@@ -56,11 +56,15 @@ pub fn follow(strategy: &str, exploration: &Exploration) -> Result<Followed, Not
     let scope = staging::scope(strategy, scenario, counterexample);
     let played = exclusively(|| match scope.profile {
         Profile::Arm => drive::play::<true>(&scope, scenario, counterexample),
-        Profile::X86 => drive::play::<false>(&scope, scenario, counterexample),
+        Profile::X86 | Profile::Weakest => drive::play::<false>(&scope, scenario, counterexample),
     });
     let (schedule, findings) = played?;
     judge(scenario, counterexample, &findings)?;
-    Ok(Followed { scope, wrong: Wrong { schedule: Schedule(schedule), findings }, steps: counterexample.steps.len() })
+    Ok(Followed {
+        scope,
+        wrong: Wrong { schedule: Schedule(schedule), ways: 0, findings },
+        steps: counterexample.steps.len(),
+    })
 }
 
 /// What the core's oracles say must be what the model said.

@@ -4,7 +4,6 @@ use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 
-use crate::machine::Hardware;
 use crate::machine::scope::{Profile, Scope};
 use crate::machine::staging::{Act, MOST_MMS, Staging};
 use crate::model::check::Counterexample;
@@ -49,15 +48,17 @@ pub(super) fn scope(strategy: usize, scenario: &Scenario, counterexample: &Count
         }
         before = *after;
     }
+    let profile = if scenario.tagged || broadcasts { Profile::Arm } else { Profile::X86 };
     Scope {
-        profile: if scenario.tagged || broadcasts { Profile::Arm } else { Profile::X86 },
+        profile,
+        deed: None,
         strategy,
         transport: scenario.transport,
         workload: workload(scenario.operation),
         roles: Vec::new(),
         staging: Some(staging),
         buffers: false,
-        hardware: Hardware::default(),
+        hardware: profile.hardware(),
         guards: 0,
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::CoroutineResult;
 use corosensei::stack::DefaultStack;
-use kernel::addr::{CpuId, Pfn, PhysAddr, VirtAddr};
+use kernel::addr::{CpuId, Level, Pfn, PhysAddr, VirtAddr};
 use kernel::arch::Arch;
 use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
@@ -14,6 +14,7 @@ use kernel::ledger::events::EventRing;
 use kernel::machine::Machine;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
+use kernel::mm::self_map::entry_address;
 use kernel::record::cell::{Violation, ViolationKind};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
@@ -24,14 +25,14 @@ use kernel::sync;
 use kernel::tlb::switch;
 use kernel::workload::{Scene, scene};
 
-use super::acting::{Plot, act, walk_in_nmi};
+use super::act::{Plot, act, walk_in_nmi};
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
-use super::scope::Scope;
+use super::scope::{Role, Scope};
 use super::staging::Stage;
-use super::world::{RAM, World, enter, leave};
-use crate::explore::hub::{Command, Hub};
+use super::world::{RAM, TRANSLATIONS, World, enter, leave};
+use crate::explore::hub::{Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
@@ -69,8 +70,9 @@ thread_local! {
 }
 
 impl<const TAGGED: bool> Directed<TAGGED> {
-    /// Sets everything up and lets each CPU come to its first access. `told`: events are kept.
-    pub fn new(scope: &Scope, told: bool) -> Directed<TAGGED> {
+    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
+    /// are kept.
+    pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
         let count = scope.cpus();
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
@@ -83,7 +85,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             hub.expect_nmis(cpu, nmis.len() as u32);
         }
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
-        let world = Box::new(World::new(arena(), count, 0, scope.hardware, Some(direction)));
+        let world = Box::new(World::new(arena(), count, 0, scope.hardware, !TAGGED, Some(direction)));
+        world.ways.set(ways);
         enter(&world);
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
@@ -134,16 +137,19 @@ impl<const TAGGED: bool> Directed<TAGGED> {
 
         let (staged, plot, table) = set_up::<TAGGED>(cpus[0], scope);
         kernel::guard::remove(scope.guards);
-        for (i, mm) in scope.loaded().into_iter().enumerate().filter(|(_, mm)| *mm != 0) {
-            world.current.set(i);
-            switch::load(cpus[i], plot.mm(mm));
-        }
         let va = plot.va;
+        load_first(&world, cpus, &plot);
         if scope.staging.as_ref().is_some_and(|staging| staging.nmis.iter().any(|walks| !walks.is_empty())) {
             world.also_in_nmi.set(Some((walk_in_nmi::<TAGGED>, (&raw const *plot).cast())));
         }
         world.lately.borrow_mut().clear();
         world.note(va);
+        let recursive = machine.policy.strategy().self_map;
+        if recursive {
+            let entries = [Level::Pte, Level::Pmd].map(|level| entry_address(Sim::<TAGGED>::SELF_MAP, level, va));
+            entries.into_iter().for_each(|at| world.note(at));
+        }
+        world.translates.set(recursive || scope.roles.contains(&Role::Write));
         world.findings.borrow_mut().clear();
 
         let scene = Box::into_raw(Box::new(staged));
@@ -229,6 +235,26 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         self.direction().hub.borrow().blind_waits > 0
     }
 
+    /// How many translations of one CPU could go more than one way, and how many at most.
+    pub fn ambiguous(&self) -> (u32, usize) {
+        let most = self.world.cores.iter().map(|core| core.ambiguous.get()).max();
+        (most.unwrap_or(0), self.world.most_ways.get())
+    }
+
+    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries, and hardware may note in the last that it has written by it.
+    fn add_translation(&self, process: Process, footprint: &mut Footprint) {
+        let (cpu, kind) = Kind::of(process);
+        let (world, core) = (&self.world, &self.world.cores[cpu]);
+        let Some((va, write)) = core.probing.get().filter(|_| kind == Kind::Program) else { return };
+        let mmu = core.mmu.borrow();
+        let read = |pa| world.read_if_ram(pa);
+        let words = mmu.could_read(va, read).into_iter().filter(|pa| world.is_ram(*pa));
+        footprint.reads.extend(words.map(|pa| world.host(pa) as usize).chain([TRANSLATIONS]));
+        if write && !world.hardware.preset {
+            footprint.touches = mmu.leaf_slot(va, read).map(|pa| (world.host(pa) as usize, true));
+        }
+    }
+
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
         let mut events: Vec<Event> = (0..self.cpus.len()).flat_map(|cpu| self.events_since(cpu, 0)).collect();
@@ -245,10 +271,38 @@ fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> 
         let (mms, va, table) = (stage.mms.clone(), stage.va(), stage.table());
         return (Box::new(stage), Plot::new(scope, mms, va), Some(table));
     }
-    let mut staged = scene(scope.workload, cpu).expect(MEMORY);
-    staged.prepare(cpu, 0).expect(MEMORY);
+    let staged = match scope.deed {
+        Some(deed) => deed.scene(cpu),
+        None => scene(scope.workload, cpu),
+    };
+    let mut staged = staged.expect(MEMORY);
+    staged.prepare(cpu, 0).expect("there is memory for the operation");
     let target = staged.target();
     (staged, Plot::new(scope, vec![target.mm], target.range.start), None)
+}
+
+/// What each CPU has loaded, and has had.
+fn load_first<const TAGGED: bool>(world: &World, cpus: &[&'static Cpu<Sim<TAGGED>>], plot: &Plot<TAGGED>) {
+    if let Some(staging) = &plot.scope.staging {
+        for (i, mm) in staging.loaded.iter().enumerate().filter(|(_, mm)| **mm != 0) {
+            world.current.set(i);
+            switch::load(cpus[i], plot.mm(*mm));
+        }
+    }
+    for (i, role) in plot.scope.roles.iter().enumerate() {
+        world.current.set(i + 1);
+        if *role != Role::LoadAndWalk && *role != Role::Foreign {
+            switch::load(cpus[i + 1], plot.mm(1));
+        }
+        if *role == Role::Left {
+            world.note(plot.va);
+            world.fill();
+            switch::unload(cpus[i + 1]);
+        }
+        if *role == Role::Lazy {
+            switch::become_lazy(cpus[i + 1]);
+        }
+    }
 }
 
 impl<const TAGGED: bool> Execution for Directed<TAGGED> {
@@ -257,7 +311,12 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
     }
 
     fn next(&self, process: Process) -> Option<Footprint> {
-        if self.broken { None } else { self.direction().hub.borrow().next(process) }
+        if self.broken {
+            return None;
+        }
+        let mut footprint = self.direction().hub.borrow().next(process)?;
+        self.add_translation(process, &mut footprint);
+        Some(footprint)
     }
 
     fn enabled(&self, process: Process) -> bool {
@@ -266,7 +325,11 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
 
     fn step(&mut self, process: Process, number: StepNumber) -> Step {
         self.world.steps.set(number.into());
-        let (step, command) = self.direction().hub.borrow_mut().step(process, number);
+        let mut translation = Footprint::default();
+        self.add_translation(process, &mut translation);
+        let (mut step, command) = self.direction().hub.borrow_mut().step(process, number);
+        step.footprint.reads.append(&mut translation.reads);
+        step.footprint.touches = step.footprint.touches.or(translation.touches);
         match command {
             Command::Run(cpu) => self.resume(cpu),
             Command::Deliver(cpu, kind) => {
@@ -275,6 +338,7 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
             }
             Command::Write(_, word, value) => direction::write(word, value),
         }
+        self.direction().judge_conflicts::<TAGGED>();
         step
     }
 }

@@ -8,7 +8,6 @@ use kernel::tlb::transport::{self, TransportId};
 use kernel::workload::{self, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use super::Hardware;
 use super::prove::{Replayed, Wrong, replay};
 use super::scope::{Profile, Role, Scope};
 use super::staging::Staging;
@@ -29,6 +28,9 @@ struct File {
     others: Vec<String>,
     buffers: bool,
     findings: Vec<String>,
+    /// Which way translations go that could go more than one.
+    #[serde(default)]
+    ways: u64,
     steps: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     staging: Option<Staging>,
@@ -81,6 +83,7 @@ pub fn record(scope: &Scope, wrong: &Wrong) -> String {
         others: scope.roles.iter().map(|role| role.name().into()).collect(),
         buffers: scope.buffers,
         findings: wrong.findings.clone(),
+        ways: wrong.ways,
         steps: wrong.schedule.to_string(),
         staging: scope.staging.clone(),
     };
@@ -101,23 +104,25 @@ pub fn read(text: &str) -> Result<(Scope, Wrong), BadRecording> {
     if file.staging.as_ref().is_some_and(|staging| !staging.is_sound()) {
         return Err(BadRecording::Format("its staging does not fit together".into()));
     }
+    let profile = profile.ok_or(BadRecording::Unknown { kind: "profile", name: file.profile })?;
     let scope = Scope {
-        profile: profile.ok_or(BadRecording::Unknown { kind: "profile", name: file.profile })?,
+        profile,
         strategy: position("strategy", sync::NAMES, &file.strategy)?,
         transport: TransportId::ALL[position("transport", transport::NAMES, &file.transport)?],
         workload: operation(&file.workload)?,
+        deed: None,
         roles: file.others.iter().map(role).collect::<Result<_, _>>()?,
         staging: file.staging,
         buffers: file.buffers,
-        hardware: Hardware::default(),
+        hardware: profile.hardware(),
         guards: 0,
     };
-    Ok((scope, Wrong { schedule: file.steps.parse()?, findings: file.findings }))
+    Ok((scope, Wrong { schedule: file.steps.parse()?, ways: file.ways, findings: file.findings }))
 }
 
 /// Runs a recording again; what is wrong must be what was wrong.
 pub fn again(scope: &Scope, wrong: &Wrong) -> Result<Replayed, BadRecording> {
-    let replayed = replay(scope, &wrong.schedule).ok_or(BadRecording::Stale)?;
+    let replayed = replay(scope, wrong.ways, &wrong.schedule).ok_or(BadRecording::Stale)?;
     if replayed.findings == wrong.findings { Ok(replayed) } else { Err(BadRecording::Stale) }
 }
 

@@ -48,12 +48,14 @@ pub enum Act {
     Read(MmNumber),
     /// Says that it is in no walk.
     Quiescent,
+    /// Writes to the page that is walked, as a program does.
+    Write,
 }
 
 /// A word that is no act.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "\"{0}\" is nothing that a CPU does: load N, unload, idle, use N, walk N, walk-two-word N, read N, quiescent, where N is 1 to 3"
+    "\"{0}\" is nothing that a CPU does: load N, unload, idle, use N, walk N, walk-two-word N, read N, quiescent, write, where N is 1 to 3"
 )]
 pub struct BadAct(String);
 
@@ -68,6 +70,7 @@ impl fmt::Display for Act {
             Act::WalkTwoWord(mm) => write!(f, "walk-two-word {mm}"),
             Act::Read(mm) => write!(f, "read {mm}"),
             Act::Quiescent => f.write_str("quiescent"),
+            Act::Write => f.write_str("write"),
         }
     }
 }
@@ -89,6 +92,7 @@ impl FromStr for Act {
             ("walk-two-word", Some(mm)) => Act::WalkTwoWord(mm),
             ("read", Some(mm)) => Act::Read(mm),
             ("quiescent", None) => Act::Quiescent,
+            ("write", None) => Act::Write,
             _ => return Err(BadAct(text.into())),
         })
     }

@@ -72,6 +72,7 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
     }
     let world = world();
     world.fill();
+    direction().judge_conflicts::<TAGGED>();
     for (i, core) in world.cores.iter().enumerate() {
         let other = Sim::<TAGGED>::machine().cpus[i];
         // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
@@ -93,6 +94,8 @@ fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGE
         Role::Read => &[Act::Read(1)],
         Role::TwoWord => &[Act::WalkTwoWord(1)],
         Role::Walk | Role::Foreign => &[Act::Walk(1)],
+        Role::Lazy | Role::Left => &[],
+        Role::Write => &[Act::Write],
     };
     acts.iter().for_each(|act| perform(cpu, plot, *act));
 }
@@ -108,6 +111,8 @@ fn perform<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGE
         }
         Act::Read(mm) => _ = rcu_walk::count_leaves(cpu, plot.mm(mm), plot.va, 1),
         Act::Quiescent => rcu::quiescent(cpu),
+        // A page that is gone is a fault, which nobody handles.
+        Act::Write => _ = Sim::<TAGGED>::write_user(plot.va, 1),
     }
 }
 
