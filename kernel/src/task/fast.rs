@@ -190,8 +190,11 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
     }
     let place = cpu.tasks.place();
     let theirs = state.caller.place();
-    if !ANY && !(theirs == place && state.is_at(endpoint) && A::UserContext::is_light(registers)) {
-        return Err(Else::Usual);
+    if !ANY {
+        let plain = theirs == place && state.is_at(endpoint) && registers.is_light();
+        if !plain {
+            return Err(Else::Usual);
+        }
     }
     if ANY && theirs.light() != place && !may_follow(cpu, theirs.light()) {
         return Err(Else::Long);

@@ -6,8 +6,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use runtime::abi::{Number, Rights};
-use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::abi::{Number, Rights, name_words};
+use runtime::first::{FREE, METER, MODULE, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
 use runtime::random::Random;
@@ -24,7 +24,10 @@ const SLOTS: u64 = 16;
 const LIMITS: Limits = Limits { slots: SLOTS, frames: 2048, bytes: 256 << 10, spaces: 2 };
 /// Calls of each child, at most; and of all, for each operation.
 const CALLS: u64 = 1024;
+/// In each child's table: itself, the module of programs, the meter.
 const SELF: u64 = 0;
+const THEIR_MODULE: u64 = 1;
+const THEIR_METER: u64 = 2;
 /// Where children count their calls, each in a word of its own of a page that they share; they have no capability to it, and no argument is likely to name it.
 const COUNTED: u64 = 0x7100_0000_0000;
 const PAGE: u64 = 4096;
@@ -47,6 +50,8 @@ fn start(argument: u64) -> u64 {
             check!(image.process(process, LIMITS, PRIORITY) == Ok(()));
             check!(kernel::map(process, COUNTS, COUNTED, 0, PAGE, all).is_ok());
             check!(kernel::grant(process, SELF, process, Rights::all(), 0).is_ok());
+            check!(kernel::grant(process, THEIR_MODULE, MODULE, Rights::all(), 0).is_ok());
+            check!(kernel::grant(process, THEIR_METER, METER, Rights::READ, 0).is_ok());
             check!(image.start(process, thread, child, told.seed << 32 | round << 8 | n, PRIORITY, n).is_ok());
         }
         // They may wait for ever, for each other or for nobody, or have ended: some time is theirs, then they end.
@@ -66,6 +71,7 @@ fn start(argument: u64) -> u64 {
         check!(made() > 0);
         calls += made();
         round += 1;
+        check!(kernel::progress(METER, 0).is_ok());
     }
     exit::DONE
 }
@@ -106,6 +112,11 @@ extern "C" fn child(argument: u64) -> ! {
         let mut arguments = [0; 7];
         arguments.iter_mut().for_each(|argument| *argument = word(&mut random));
         count(argument & 0xff).fetch_add(1, Ordering::Relaxed);
+        if number == Number::Load as u64 && random.below(2) == 0 {
+            // A name that is one; mostly there is room for it once.
+            arguments[1] = THEIR_MODULE;
+            arguments[2..5].copy_from_slice(&name_words("null_call"));
+        }
         call::raw(number, arguments);
     }
     call::exit(exit::DONE)
