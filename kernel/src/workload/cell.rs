@@ -90,10 +90,12 @@ pub fn run<A: Arch>(
 
     let (counted, program_status) = if cell.workload.runs_programs() {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
+        let asked = ran.metered.syncs;
         let whole = Counted {
             counts: totals::<A>().since(&start),
             instructions: ran.instructions,
             ops: suite.ops,
+            asked,
             ..Counted::default()
         };
         // Programs that say when their operations are have those counted, and nothing else.
@@ -225,12 +227,14 @@ pub(crate) struct Counted {
     pub(crate) gap: u64,
     /// Operations that were done.
     pub(crate) ops: u64,
+    /// How often programs know to have had a strategy asked.
+    pub(crate) asked: Option<u64>,
 }
 
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops }
+        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops, asked }
     }
 }
 
@@ -301,10 +305,13 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
+    let Counted { counts: counted, instructions, bystander, gap, ops, asked } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = match suite.inject_batch {
+        0 if cell.workload.is_unscheduled() => {
+            predict::programs::predict(cell.workload, strategy, setting, cpus.into(), suite.ops, *asked)
+        }
         0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
         _ => Prediction::NONE,
