@@ -136,7 +136,8 @@ impl Row {
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
             bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
-            program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
+            program_status: self.is_of_programs().then_some(cell.program_status),
+            user: (cell.user != 0).then_some(true),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
             in_numbers: self.profile.as_ref().map(Profile::summary),
             profile: self.profile.as_ref(),
@@ -152,6 +153,11 @@ impl Row {
     /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
     pub(crate) fn has_bystander(&self) -> bool {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether programs in user mode did it.
+    pub(crate) fn is_of_programs(&self) -> bool {
+        self.cell.user != 0
     }
 
     /// Whether the CPU that stands by runs a periodic thread.
@@ -213,6 +219,8 @@ struct JsonRow<'a> {
     miscounted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     program_status: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
     #[serde(flatten)]
