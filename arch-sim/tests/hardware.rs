@@ -20,6 +20,7 @@ fn scope(profile: Profile, workload: WorkloadId, role: Role) -> Scope {
         transport: profile.transport(),
         workload,
         deed: None,
+        staging: None,
         roles: vec![role],
         buffers: false,
         hardware: profile.hardware(),
