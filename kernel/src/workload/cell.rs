@@ -100,7 +100,11 @@ pub fn run<A: Arch>(
         };
         // Programs that say when their operations are have those counted, and nothing else.
         let operates = ran.metered.ops != 0 || !cell.workload.runs_programs();
-        let counted = if operates { Counted::from(ran.metered) } else { whole };
+        let mut counted = if operates { Counted::from(ran.metered) } else { whole };
+        if cell.mode != Mode::Isolated && !cell.workload.has_bystander() {
+            // The last CPU is one of the others.
+            counted.bystander = Taken::default();
+        }
         (Ok(counted), ran.status)
     } else {
         (staged(cpu, suite, cell, setting, profile)?, 0)

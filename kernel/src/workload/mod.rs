@@ -236,8 +236,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
-        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz
-        | RtBystander => return Err(OpError::NoScene),
+        _ => return Err(OpError::NoScene),
     })
 }
 
