@@ -264,10 +264,12 @@ mod tests {
     fn the_file_is_complete() {
         let file = Simulated::load();
         let strategies = sync::NAMES.len() - 1;
-        let walkers = kernel::workload::walker::WalkerClass::NAMES;
+        let walkers = kernel::workload::walker::WalkerClass::NAMES.iter().map(|(name, _)| *name);
+        // To the model an entry is one thing that is read at once: of the class for which it is two words it knows nothing.
+        let walkers: Vec<&str> = walkers.filter(|name| *name != "two-word").collect();
         assert_eq!(file.verdicts.len(), walkers.len());
-        for (walker, _) in walkers {
-            let of_walker = &file.verdicts[*walker];
+        for walker in walkers {
+            let of_walker = &file.verdicts[walker];
             assert_eq!(of_walker.len(), kernel::tlb::transport::NAMES.len());
             for of_transport in of_walker.values() {
                 assert_eq!(of_transport.len(), strategies);
