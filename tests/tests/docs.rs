@@ -131,6 +131,22 @@ fn every_command_is_one_that_the_runner_takes() {
     }
 }
 
+/// Every job of the workflow runs commands that the runner takes.
+#[test]
+fn every_command_of_the_workflow_is_one_that_the_runner_takes() {
+    let workflow = read(".github/workflows/ci.yml");
+    let commands: Vec<&str> =
+        workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: cargo xtask ")).collect();
+    assert!(commands.len() > 5, "the workflow runs the runner");
+    for arch in ["x86_64", "aarch64"] {
+        for command in commands.iter().map(|words| words.replace("${{ matrix.arch }}", arch)) {
+            let words: Vec<String> = command.split_whitespace().chain(["--help"]).map(str::to_owned).collect();
+            let output = xtask(&words);
+            assert!(output.status.success(), "cargo xtask {command}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
 #[test]
 fn every_block_of_shell_is_tested() {
     for document in documents() {
@@ -156,6 +172,16 @@ fn examples_are_the_files_that_are_compiled() {
         assert!(file.contains(block.text.trim()), "docs/write-a-strategy.md does not show {name}.rs as it is");
     }
     assert_eq!(shown.len(), 2);
+}
+
+/// The program in a document is one that is built and run.
+#[test]
+fn the_program_that_is_shown_is_the_one_that_runs() {
+    let document = read("docs/write-a-program.md");
+    let shown: Vec<Block> = blocks(&document).into_iter().filter(|b| b.language == "rust").collect();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].text, read("programs/src/bin/null_call.rs"));
+    assert!(document.contains("--workload null_call"), "nothing runs it");
 }
 
 #[test]
