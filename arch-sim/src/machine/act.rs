@@ -58,10 +58,10 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
 
 /// Another CPU.
 fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if role == Role::LoadAndWalk {
+    if matches!(role, Role::LoadAndWalk | Role::Load) {
         switch::load(cpu, mm);
     }
-    if matches!(role, Role::Lazy | Role::Left) {
+    if matches!(role, Role::Lazy | Role::Left | Role::Load) {
         return;
     }
     if role == Role::Write {

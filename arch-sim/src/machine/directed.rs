@@ -138,7 +138,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         let plot = Box::new(Plot { target, va });
         for (i, role) in scope.roles.iter().enumerate() {
             world.current.set(i + 1);
-            if *role != Role::LoadAndWalk && *role != Role::Foreign {
+            if !matches!(role, Role::LoadAndWalk | Role::Load | Role::Foreign) {
                 switch::load(cpus[i + 1], &plot.target.mm);
             }
             if *role == Role::Left {
