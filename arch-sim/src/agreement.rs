@@ -79,6 +79,7 @@ impl Cell {
             workload,
             deed: None,
             roles: vec![role; walkers],
+            staging: None,
             buffers: false,
             hardware: profile.hardware(),
             guards: 0,

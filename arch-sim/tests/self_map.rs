@@ -20,6 +20,7 @@ fn scope(profile: Profile, transport: TransportId, workload: WorkloadId, deed: O
         transport,
         workload,
         deed,
+        staging: None,
         roles: vec![Role::Walk],
         buffers: false,
         hardware: profile.hardware(),

@@ -1,4 +1,7 @@
-//! What each CPU of a scope does once everything is set up.
+//! What each CPU of a directed execution runs, from the end of the set-up on.
+
+use std::cell::Cell;
+use std::sync::Arc;
 
 use kernel::addr::{Pfn, VirtAddr};
 use kernel::arch::Arch;
@@ -10,23 +13,51 @@ use kernel::tlb::switch;
 use kernel::workload::Scene;
 
 use super::arch::Sim;
-use super::directed::Plot;
 use super::direction::{self, Direction};
-use super::scope::Role;
+use super::scope::{Role, Scope};
+use super::staging::{Act, MmNumber};
 use super::world::world;
 use crate::explore::hub::Access;
+
+/// What all CPUs know.
+pub(super) struct Plot<const TAGGED: bool> {
+    /// The mms by their numbers, from 1 on: the one that the operation is about first.
+    pub(super) mms: Vec<Arc<Mm<Sim<TAGGED>>>>,
+    /// Where walks go.
+    pub(super) va: VirtAddr,
+    pub(super) scope: Scope,
+    /// By CPU: how many walks its NMIs have begun.
+    nmis: Vec<Cell<usize>>,
+}
+
+impl<const TAGGED: bool> Plot<TAGGED> {
+    pub(super) fn new(scope: &Scope, mms: Vec<Arc<Mm<Sim<TAGGED>>>>, va: VirtAddr) -> Box<Plot<TAGGED>> {
+        Box::new(Plot { mms, va, scope: scope.clone(), nmis: vec![Cell::new(0); scope.cpus()] })
+    }
+
+    pub(super) fn mm(&self, number: MmNumber) -> &Mm<Sim<TAGGED>> {
+        &self.mms[usize::from(number) - 1]
+    }
+}
 
 fn direction() -> &'static Direction {
     world().direction.as_ref().expect("the execution is directed")
 }
 
-/// A CPU, from the end of the set-up on.
-pub(super) fn act<const TAGGED: bool>(role: Option<Role>, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
+/// CPU number `index`.
+pub(super) fn act<const TAGGED: bool>(index: usize, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
     world().core().masked.set(false);
     let cpu = Sim::<TAGGED>::this_cpu();
-    match role {
-        None => operate(cpu, scene),
-        Some(role) => disturb(cpu, &plot.target.mm, plot.va, role),
+    match (&plot.scope.staging, index.checked_sub(1)) {
+        (_, None) => operate(cpu, scene),
+        (None, Some(other)) => disturb(cpu, plot, plot.scope.roles[other]),
+        (Some(staging), Some(_)) => {
+            for act in &staging.acts[index] {
+                direction().stop_before::<TAGGED>(Access::Pause);
+                perform(cpu, plot, *act);
+            }
+            direction().stop_before::<TAGGED>(Access::Pause);
+        }
     }
     rcu::enter_idle(cpu);
     loop {
@@ -57,26 +88,56 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
 }
 
 /// Another CPU.
-fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if matches!(role, Role::LoadAndWalk | Role::Load) {
-        switch::load(cpu, mm);
-    }
-    if matches!(role, Role::Lazy | Role::Left | Role::Load) {
-        return;
-    }
-    if role == Role::Write {
+fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGED>, role: Role) {
+    let acts: &[Act] = match role {
+        Role::LoadAndWalk => &[Act::Load(1), Act::Walk(1), Act::Unload],
+        Role::Load => &[Act::Load(1)],
+        Role::Read => &[Act::Read(1)],
+        Role::TwoWord => &[Act::WalkTwoWord(1)],
+        Role::Walk | Role::Foreign => &[Act::Walk(1)],
+        Role::Lazy | Role::Left => &[],
+        Role::Write => &[Act::Write],
+    };
+    acts.iter().for_each(|act| perform(cpu, plot, *act));
+}
+
+fn perform<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGED>, act: Act) {
+    match act {
+        Act::Load(mm) | Act::LeaveLazy(mm) => switch::load(cpu, plot.mm(mm)),
+        Act::Unload => switch::unload(cpu),
+        Act::BecomeLazy => switch::become_lazy(cpu),
+        Act::Walk(mm) | Act::WalkTwoWord(mm) => {
+            let got = walk(cpu, plot, mm, matches!(act, Act::WalkTwoWord(_)));
+            got.into_iter().for_each(|page| page::put_walked(cpu, page));
+        }
+        Act::Read(mm) => _ = rcu_walk::count_leaves(cpu, plot.mm(mm), plot.va, 1),
+        Act::Quiescent => rcu::quiescent(cpu),
         // A page that is gone is a fault, which nobody handles.
-        let _ = Sim::<TAGGED>::write_user(va, 1);
-    } else if role == Role::Read {
-        rcu_walk::count_leaves(cpu, mm, va, 1);
-    } else {
-        let mut pages = [Pfn(0)];
-        let strategy = Sim::<TAGGED>::machine().policy.strategy();
-        let walk = if role == Role::TwoWord { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
-        let got = walk(cpu, mm, va, false, &mut pages);
-        pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
+        Act::Write => _ = Sim::<TAGGED>::write_user(plot.va, 1),
     }
-    if role == Role::LoadAndWalk {
-        switch::unload(cpu);
+}
+
+/// One walk; returns the page if it got it.
+fn walk<const TAGGED: bool>(
+    cpu: &'static Cpu<Sim<TAGGED>>,
+    plot: &Plot<TAGGED>,
+    mm: MmNumber,
+    two_word: bool,
+) -> Option<Pfn> {
+    let mut pages = [Pfn(0)];
+    let strategy = Sim::<TAGGED>::machine().policy.strategy();
+    let walk = if two_word { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
+    (walk(cpu, plot.mm(mm), plot.va, false, &mut pages) == 1).then_some(pages[0])
+}
+
+/// In an NMI: the walk that the staging has for it, if any is left. The reference that it gets is not the last one to a page that is mapped, so that dropping it frees nothing.
+pub(super) fn walk_in_nmi<const TAGGED: bool>(plot: *const ()) {
+    // SAFETY: `Directed::new` gave the plot of this execution, which keeps it until all CPUs have stopped.
+    let plot = unsafe { &*plot.cast::<Plot<TAGGED>>() };
+    let cpu = Sim::<TAGGED>::this_cpu();
+    let begun = &plot.nmis[cpu.id.index()];
+    let walks = plot.scope.staging.as_ref().map(|staging| &staging.nmis[cpu.id.index()]);
+    if let Some(mm) = walks.and_then(|walks| walks.get(begun.replace(begun.get() + 1))) {
+        walk(cpu, plot, *mm, false).into_iter().for_each(|page| page::put_walked(cpu, page));
     }
 }

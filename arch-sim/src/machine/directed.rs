@@ -15,6 +15,7 @@ use kernel::machine::Machine;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
 use kernel::mm::self_map::entry_address;
+use kernel::record::cell::{Violation, ViolationKind};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
@@ -22,13 +23,14 @@ use kernel::smp::cpu::Cpu;
 use kernel::smp::rcu;
 use kernel::sync;
 use kernel::tlb::switch;
-use kernel::workload::{Scene, Target, scene};
+use kernel::workload::{Scene, scene};
 
-use super::act::act;
+use super::act::{Plot, act, walk_in_nmi};
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
+use super::staging::Stage;
 use super::world::{RAM, TRANSLATIONS, World, enter, leave};
 use crate::explore::hub::{Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
@@ -36,29 +38,30 @@ use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
 const FRAMES: usize = 6 << 10;
 /// Events that a CPU keeps when the execution is told.
-const EVENTS: usize = 4096;
+pub(super) const EVENTS: usize = 4096;
+
+/// See [`set_up`].
+type SetUp<const TAGGED: bool> = (Box<dyn Scene<Sim<TAGGED>>>, Box<Plot<TAGGED>>, Option<Pfn>);
 
 /// One execution. There is one at a time on a host thread.
 pub struct Directed<const TAGGED: bool> {
-    world: Box<World>,
+    pub(super) world: Box<World>,
     strands: Vec<Option<Strand>>,
     /// The strands refer to it.
-    _plot: Box<Plot<TAGGED>>,
+    pub(super) plot: Box<Plot<TAGGED>>,
+    /// The table that changes hands, where the scope has a staging.
+    pub(super) table: Option<Pfn>,
     scene: *mut Box<dyn Scene<Sim<TAGGED>>>,
     machine: &'static Machine<Sim<TAGGED>>,
-    cpus: &'static [&'static Cpu<Sim<TAGGED>>],
+    pub(super) cpus: &'static [&'static Cpu<Sim<TAGGED>>],
     frames: &'static [Frame<Sim<TAGGED>>],
     statuses: &'static [CpuStatus],
     shared: &'static Shared,
-    rings: Vec<&'static RingHeader>,
-    slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
+    pub(super) rings: Vec<&'static RingHeader>,
+    pub(super) slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
     broken: bool,
-}
-
-/// What all CPUs know.
-pub(super) struct Plot<const TAGGED: bool> {
-    pub(super) target: Target<Sim<TAGGED>>,
-    pub(super) va: VirtAddr,
+    /// What was taken from the kernel's oracle.
+    first_violation: Cell<Option<Violation>>,
 }
 
 thread_local! {
@@ -70,12 +73,17 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
     /// are kept.
     pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
-        let count = scope.roles.len() + 1;
+        let count = scope.cpus();
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
             _ => 0,
         };
-        let hub = Hub::new(count, scope.buffers, |i| if i == 0 { 0 } else { freezes });
+        let staging = scope.staging.as_ref();
+        let freezes = |i: usize| staging.map_or(if i == 0 { 0 } else { freezes }, |staging| staging.freezes[i]);
+        let mut hub = Hub::new(count, scope.buffers, freezes);
+        for (cpu, nmis) in staging.iter().flat_map(|staging| staging.nmis.iter().enumerate()) {
+            hub.expect_nmis(cpu, nmis.len() as u32);
+        }
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
         let world = Box::new(World::new(arena(), count, 0, scope.hardware, !TAGGED, Some(direction)));
         world.ways.set(ways);
@@ -127,28 +135,12 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rcu::leave_idle(*cpu);
         }
 
-        let staged = match scope.deed {
-            Some(deed) => deed.scene(cpus[0]),
-            None => scene(scope.workload, cpus[0]),
-        };
-        let mut staged = staged.expect("there is memory for the scene");
-        staged.prepare(cpus[0], 0).expect("there is memory for the operation");
-        let target = staged.target();
-        let va = target.range.start;
-        let plot = Box::new(Plot { target, va });
-        for (i, role) in scope.roles.iter().enumerate() {
-            world.current.set(i + 1);
-            if !matches!(role, Role::LoadAndWalk | Role::Load | Role::Foreign) {
-                switch::load(cpus[i + 1], &plot.target.mm);
-            }
-            if *role == Role::Left {
-                world.note(va);
-                world.fill();
-                switch::unload(cpus[i + 1]);
-            }
-            if *role == Role::Lazy {
-                switch::become_lazy(cpus[i + 1]);
-            }
+        let (staged, plot, table) = set_up::<TAGGED>(cpus[0], scope);
+        kernel::guard::remove(scope.guards);
+        let va = plot.va;
+        load_first(&world, cpus, &plot);
+        if scope.staging.as_ref().is_some_and(|staging| staging.nmis.iter().any(|walks| !walks.is_empty())) {
+            world.also_in_nmi.set(Some((walk_in_nmi::<TAGGED>, (&raw const *plot).cast())));
         }
         world.lately.borrow_mut().clear();
         world.note(va);
@@ -166,17 +158,17 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         for index in 0..count {
             let stack = STACKS.with_borrow_mut(Vec::pop);
             let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).expect("the host has memory for a stack"));
-            let role = index.checked_sub(1).map(|i| scope.roles[i]);
             strands.push(Some(strand_on(stack, index, move || {
                 // SAFETY: both are kept until this strand has been reset.
                 let (scene, plot) = unsafe { (&mut *scene, &*known) };
-                act(role, scene.as_mut(), plot)
+                act(index, scene.as_mut(), plot)
             })));
         }
         let mut directed = Directed {
             world,
             strands,
-            _plot: plot,
+            plot,
+            table,
             scene,
             machine,
             cpus,
@@ -186,13 +178,14 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rings,
             slots,
             broken: false,
+            first_violation: Cell::new(None),
         };
         directed.direction().live.set(true);
         (0..count).for_each(|cpu| directed.resume(cpu));
         directed
     }
 
-    fn direction(&self) -> &Direction {
+    pub(super) fn direction(&self) -> &Direction {
         self.world.direction.as_ref().expect("the execution is directed")
     }
 
@@ -218,8 +211,9 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     /// What is wrong with the execution, which is over: what the kernel's oracle found, what the machine found.
     pub fn findings(&self) -> Vec<String> {
         let mut findings = self.world.findings.borrow().clone();
-        let first = self.machine.first_violation.take();
-        if let Some(kind) = kernel::record::cell::ViolationKind::from_number(first.kind) {
+        if let Some(first) = self.violation()
+            && let Some(kind) = ViolationKind::from_number(first.kind)
+        {
             findings
                 .insert(0, format!("{}: the walk of cpu{} of frame {:#x}", kind.in_words(), first.walker, first.pfn));
         }
@@ -227,6 +221,13 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             findings.push("every CPU waits for another".into());
         }
         findings
+    }
+
+    /// What the kernel's oracle found first.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        let first = self.first_violation.get().unwrap_or_else(|| self.machine.first_violation.take());
+        self.first_violation.set(Some(first));
+        (first.kind != 0).then_some(first)
     }
 
     /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not complete.
@@ -256,23 +257,51 @@ impl<const TAGGED: bool> Directed<TAGGED> {
 
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (header, slots) in self.rings.iter().zip(&self.slots) {
-            let count = header.written.load(std::sync::atomic::Ordering::Relaxed) as usize / EVENT_BYTES;
-            for i in count.saturating_sub(EVENTS)..count {
-                let word = |n: usize| slots[i % EVENTS][n].load(std::sync::atomic::Ordering::Relaxed);
-                events.push(Event {
-                    time: word(0),
-                    kind: word(1) as u16,
-                    cpu: (word(1) >> 16) as u16,
-                    mm: (word(1) >> 32) as u32,
-                    a: word(2),
-                    b: word(3),
-                });
-            }
-        }
+        let mut events: Vec<Event> = (0..self.cpus.len()).flat_map(|cpu| self.events_since(cpu, 0)).collect();
         events.sort_by_key(|event| event.time);
         events
+    }
+}
+
+/// What there is before the operation: how it is done, what all CPUs know, and the table that changes hands, where that is known.
+fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> SetUp<TAGGED> {
+    const MEMORY: &str = "there is memory for the scene";
+    if let Some(staging) = &scope.staging {
+        let stage = Stage::new(cpu, scope.workload, staging).expect(MEMORY);
+        let (mms, va, table) = (stage.mms.clone(), stage.va(), stage.table());
+        return (Box::new(stage), Plot::new(scope, mms, va), Some(table));
+    }
+    let staged = match scope.deed {
+        Some(deed) => deed.scene(cpu),
+        None => scene(scope.workload, cpu),
+    };
+    let mut staged = staged.expect(MEMORY);
+    staged.prepare(cpu, 0).expect("there is memory for the operation");
+    let target = staged.target();
+    (staged, Plot::new(scope, vec![target.mm], target.range.start), None)
+}
+
+/// What each CPU has loaded, and has had.
+fn load_first<const TAGGED: bool>(world: &World, cpus: &[&'static Cpu<Sim<TAGGED>>], plot: &Plot<TAGGED>) {
+    if let Some(staging) = &plot.scope.staging {
+        for (i, mm) in staging.loaded.iter().enumerate().filter(|(_, mm)| **mm != 0) {
+            world.current.set(i);
+            switch::load(cpus[i], plot.mm(*mm));
+        }
+    }
+    for (i, role) in plot.scope.roles.iter().enumerate() {
+        world.current.set(i + 1);
+        if !matches!(role, Role::LoadAndWalk | Role::Load | Role::Foreign) {
+            switch::load(cpus[i + 1], plot.mm(1));
+        }
+        if *role == Role::Left {
+            world.note(plot.va);
+            world.fill();
+            switch::unload(cpus[i + 1]);
+        }
+        if *role == Role::Lazy {
+            switch::become_lazy(cpus[i + 1]);
+        }
     }
 }
 

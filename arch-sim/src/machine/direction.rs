@@ -174,7 +174,12 @@ fn handle<const TAGGED: bool>(kind: Kind) {
     let masked = core.masked.replace(true);
     match kind {
         Kind::Interrupt => upcall::call::<Sim<TAGGED>>(),
-        Kind::Nmi => upcall::nmi::<Sim<TAGGED>>(),
+        Kind::Nmi => {
+            upcall::nmi::<Sim<TAGGED>>();
+            if let Some((also, with)) = world().also_in_nmi.get() {
+                also(with);
+            }
+        }
         Kind::Freeze => {
             let cpu = Sim::<TAGGED>::this_cpu();
             paravirt::freeze(cpu);

@@ -16,6 +16,7 @@ mod codec;
 mod deed;
 mod directed;
 mod direction;
+mod driving;
 mod hardware;
 mod mmu;
 mod programs;
@@ -23,6 +24,7 @@ pub mod prove;
 pub mod recording;
 mod run;
 pub mod scope;
+pub mod staging;
 mod translate;
 mod world;
 

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use kernel::record::cell::Violation;
+
 use super::directed::Directed;
 use super::run::ONE;
 use super::scope::{Profile, Scope};
@@ -181,6 +183,14 @@ fn search_in<const TAGGED: bool>(
     proof
 }
 
+/// Runs `what`, which makes executions, and holds off every other execution of the process.
+pub(crate) fn exclusively<R>(what: impl FnOnce() -> R) -> R {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let result = what();
+    kernel::guard::remove(0);
+    result
+}
+
 /// One run again, by its schedule and the ways of its translations: what is wrong in it, and the kernel's events. `None` if the schedule does not fit the scope.
 pub fn replay(scope: &Scope, ways: u64, schedule: &Schedule) -> Option<Replayed> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -199,7 +209,13 @@ pub struct Replayed {
     pub findings: Vec<String>,
     /// The kernel's events; their times are numbers of steps.
     pub events: Vec<kernel::record::event::Event>,
-    /// A hash of all steps and what they touched, less where that lay.
+    /// By CPU: how many of its events were overwritten.
+    pub overwritten: Vec<u64>,
+    /// By CPU: how many were never written, since they came in the middle of another.
+    pub dropped: Vec<u64>,
+    /// What the kernel's oracle found first.
+    pub violation: Option<Violation>,
+    /// How many steps it took.
     pub steps: usize,
 }
 
@@ -211,9 +227,13 @@ fn replay_in<const TAGGED: bool>(scope: &Scope, ways: u64, schedule: &Schedule) 
         }
         execution.step(*process, number as StepNumber);
     }
+    let (overwritten, dropped) = execution.lost_events();
     (execution.all_enabled() == 0).then(|| Replayed {
+        violation: execution.violation(),
         findings: execution.findings(),
         events: execution.events(),
+        overwritten,
+        dropped,
         steps: schedule.0.len(),
     })
 }

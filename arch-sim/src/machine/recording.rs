@@ -2,6 +2,7 @@
 //! says so.
 
 use kernel::record::event::{Event, EventKind};
+use kernel::suite::Named;
 use kernel::sync;
 use kernel::tlb::transport::{self, TransportId};
 use kernel::workload::{self, WorkloadId};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prove::{Replayed, Wrong, replay};
 use super::scope::{Profile, Role, Scope};
+use super::staging::Staging;
 use crate::explore::schedule::BadSchedule;
 
 /// Version of the format.
@@ -30,6 +32,8 @@ struct File {
     #[serde(default)]
     ways: u64,
     steps: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    staging: Option<Staging>,
 }
 
 /// A file that cannot be replayed.
@@ -57,9 +61,15 @@ pub enum BadRecording {
     Stale,
 }
 
-fn position(kind: &'static str, names: &[kernel::suite::Named], name: &str) -> Result<usize, BadRecording> {
+fn position(kind: &'static str, names: &[Named], name: &str) -> Result<usize, BadRecording> {
     let found = names.iter().position(|(known, _)| *known == name);
     found.ok_or_else(|| BadRecording::Unknown { kind, name: name.into() })
+}
+
+fn operation(name: &str) -> Result<WorkloadId, BadRecording> {
+    let names: Vec<Named> = workload::NAMES.iter().chain(workload::STAGED).copied().collect();
+    let at = position("workload", &names, name)?;
+    Ok(WorkloadId::ALL.into_iter().chain(WorkloadId::STAGED).nth(at).expect("both lists are of one order"))
 }
 
 /// The text of a recording.
@@ -75,6 +85,7 @@ pub fn record(scope: &Scope, wrong: &Wrong) -> String {
         findings: wrong.findings.clone(),
         ways: wrong.ways,
         steps: wrong.schedule.to_string(),
+        staging: scope.staging.clone(),
     };
     toml::to_string(&file).expect("plain strings and numbers")
 }
@@ -90,14 +101,18 @@ pub fn read(text: &str) -> Result<(Scope, Wrong), BadRecording> {
         let found = Role::NAMES.into_iter().find(|(known, _)| known == name).map(|(_, role)| role);
         found.ok_or_else(|| BadRecording::Unknown { kind: "role", name: name.clone() })
     };
+    if file.staging.as_ref().is_some_and(|staging| !staging.is_sound()) {
+        return Err(BadRecording::Format("its staging does not fit together".into()));
+    }
     let profile = profile.ok_or(BadRecording::Unknown { kind: "profile", name: file.profile })?;
     let scope = Scope {
         profile,
         strategy: position("strategy", sync::NAMES, &file.strategy)?,
         transport: TransportId::ALL[position("transport", transport::NAMES, &file.transport)?],
-        workload: WorkloadId::ALL[position("workload", workload::NAMES, &file.workload)?],
+        workload: operation(&file.workload)?,
         deed: None,
         roles: file.others.iter().map(role).collect::<Result<_, _>>()?,
+        staging: file.staging,
         buffers: file.buffers,
         hardware: profile.hardware(),
         guards: 0,

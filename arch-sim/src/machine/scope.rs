@@ -5,6 +5,7 @@ use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 
+use super::staging::Staging;
 use super::{Conflict, Deed, Hardware, Sim};
 
 /// What the machine is like.
@@ -112,8 +113,10 @@ pub struct Scope {
     pub workload: WorkloadId,
     /// An operation of the machine's own instead.
     pub deed: Option<Deed>,
-    /// What each of the other CPUs does.
+    /// What each of the other CPUs does; nothing where there is a staging.
     pub roles: Vec<Role>,
+    /// What each CPU does and has in the beginning, thing by thing.
+    pub staging: Option<Staging>,
     /// Stores wait in buffers before others see them.
     pub buffers: bool,
     /// What the hardware does as it should.
@@ -123,9 +126,15 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// How many CPUs.
+    pub fn cpus(&self) -> usize {
+        self.staging.as_ref().map_or(self.roles.len() + 1, Staging::cpus)
+    }
+
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
-        let walker = self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8);
+        let staged = self.staging.as_ref().and_then(Staging::class);
+        let walker = staged.or(self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8));
         Setting {
             transport: self.transport,
             hook: self.transport.flush_implies_interrupt(),
@@ -141,7 +150,8 @@ impl Scope {
 
     /// In one line.
     pub fn in_words(&self) -> String {
-        let roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        let mut roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        roles.extend(self.staging.as_ref().map(|staging| &*staging.walker));
         let workload = WorkloadId::name_of(self.workload as u16).unwrap_or("?");
         format!(
             "{} on {}, {}, {} against {}{}",

@@ -53,6 +53,9 @@ impl Core {
     }
 }
 
+/// What else is to be called, and with what.
+type Also = (fn(*const ()), *const ());
+
 /// The machine of one execution.
 pub(super) struct World {
     pub(super) ram: *mut u8,
@@ -76,6 +79,8 @@ pub(super) struct World {
     pub(super) most_ways: Cell<usize>,
     /// Who decides what comes next, if it is not the seed.
     pub(super) direction: Option<Direction>,
+    /// What NMIs do beside what the kernel does in them, and with what.
+    pub(super) also_in_nmi: Cell<Option<Also>>,
 }
 
 thread_local! {
@@ -141,6 +146,7 @@ impl World {
             ways: Cell::new(0),
             most_ways: Cell::new(1),
             direction,
+            also_in_nmi: Cell::new(None),
         }
     }
 
