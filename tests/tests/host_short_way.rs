@@ -24,7 +24,7 @@ fn turns<A: Arch>(cpu: u16, client: u8, server: u8) -> usize {
     let talk = Talk::<A>::new();
     let log = Log::<u64>::default();
     let seen = log.clone();
-    talk.thread(&talk.server, cpu, server, serve);
+    talk.thread(&talk.client, cpu, server, serve);
     talk.run_cpu(cpu.into());
     talk.thread(&talk.client, 0, client, move |user| {
         for n in 0..CALLS {
@@ -46,7 +46,7 @@ fn turns<A: Arch>(cpu: u16, client: u8, server: u8) -> usize {
     turns
 }
 
-/// A call whose server waits on the same CPU, and its answer, take no turn: the CPU goes from one thread to the other. Across CPUs each answer takes one.
+/// A call whose server waits on the same CPU in the same process, and its answer, take no turn: the CPU goes from one thread to the other. Across CPUs each answer takes one.
 #[test]
 fn calls_on_one_cpu_take_no_turns() {
     for (client, server) in [(5, 5), (5, 9), (9, 5)] {
@@ -69,14 +69,14 @@ fn nobody_is_passed_over() {
         at_third.borrow_mut().push("third");
     });
     talk.run_cpu(0);
-    talk.thread(&talk.server, 0, 9, move |user| {
+    talk.thread(&talk.client, 0, 9, move |user| {
         let call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::empty())]));
         assert_eq!(user.ask(Number::Signal, &[5, 1])[0], Status::Done as u64);
         at_server.borrow_mut().push("server");
         send(user, Number::ReplyWait, ENDPOINT, Info::empty(), call.words);
     });
     let notification = talk.client.table.get(7).expect("it was made");
-    let given = kernel::object::capability::derive(&notification, &talk.server.table, 5, Rights::WRITE, 0);
+    let given = kernel::object::capability::derive(&notification, &talk.client.table, 5, Rights::WRITE, 0);
     drop((given.expect("the slot is free"), notification));
     talk.run_cpu(0);
     talk.thread(&talk.client, 0, 5, move |user| {
@@ -94,7 +94,7 @@ fn a_caller_that_ends_is_not_answered() {
     let talk = Talk::<Untagged>::new();
     let log = Log::<Status>::default();
     let at_server = log.clone();
-    talk.server(0, move |user| {
+    talk.thread(&talk.client, 0, 5, move |user| {
         let mut call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::empty())]));
         for _ in 0..3 {
             call = send(user, Number::ReplyWait, ENDPOINT, Info::empty(), call.words);
@@ -110,7 +110,7 @@ fn a_caller_that_ends_is_not_answered() {
         }
     });
     // The second thread that was begun.
-    talk.kernel.give(&talk.server, 6, FREE + 4, Rights::all(), 0);
+    talk.kernel.give(&talk.client, 6, FREE + 4, Rights::all(), 0);
     talk.run_cpu(0);
     assert_eq!((client.is_ending(), client.status()), (true, 77));
     assert_eq!(*log.borrow(), [Status::NobodyWaits]);

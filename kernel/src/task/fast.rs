@@ -9,7 +9,7 @@
 //!   table is locked, and that is held to the end, so a revocation comes before or after.
 //! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls, into the endpoint's queue when it waits. Whoever ends it meanwhile either finds it there,
 //!   or it sees that it ends, since both look under the lock of its state.
-//! - **Who may change places**: threads of one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
+//! - **Who may change places**: threads of one process and one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
 //!   again after what runs was said, as in [`super::sched`]. What is asked of a thread meanwhile (to move, to end) comes with an interrupt or waits for the next tick.
 //! - **Time**: the one that goes on does so in the time of the one that is left.
 
@@ -22,11 +22,9 @@ use crate::abi::{Number, Rights, WORDS};
 use crate::arch::Arch;
 use crate::object::Object;
 use crate::object::endpoint::Endpoint;
-use crate::object::process::Process;
 use crate::object::table::Reading;
 use crate::object::thread::{Place, Thread};
 use crate::smp::cpu::Cpu;
-use crate::tlb::switch;
 
 /// What to go on with: a thread's registers, and those whose message words ([`UserContext::call`], from the third on) are its answer's too. Nothing if the first is null: nothing was done.
 #[repr(C)]
@@ -74,18 +72,10 @@ pub unsafe fn system_call<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::
         return Next::NOTHING;
     };
     match done {
-        Ok(Gone { context: next, process: None }) => Next { context: next.as_ptr(), words: context.as_ptr() },
-        Ok(Gone { context: next, process: Some(process) }) => load::<A>(process, next, context),
+        Ok(next) => Next { context: next.as_ptr(), words: context.as_ptr() },
         Err(Else::Usual) => less_plain::<A>(context),
         Err(Else::Long) => Next::NOTHING,
     }
-}
-
-/// Another thread goes on.
-struct Gone<A: Arch> {
-    context: NonNull<A::UserContext>,
-    /// It is of this process, and the one that is left is not.
-    process: Option<NonNull<Process<A>>>,
 }
 
 /// What else can be done.
@@ -104,22 +94,9 @@ fn less_plain<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::UserContext>
     let registers = unsafe { &mut *context.as_ptr() };
     let is_call = registers.word(0) == Number::Call as u64;
     match if is_call { call::<A, true>(registers) } else { reply_wait::<A, true>(registers) } {
-        Ok(Gone { context: next, process: None }) => Next { context: next.as_ptr(), words: context.as_ptr() },
-        Ok(Gone { context: next, process: Some(process) }) => load::<A>(process, next, context),
+        Ok(next) => Next { context: next.as_ptr(), words: context.as_ptr() },
         Err(_) => Next::NOTHING,
     }
-}
-
-/// The thread that runs is one of `process`.
-#[inline(never)]
-fn load<A: Arch>(
-    process: NonNull<Process<A>>,
-    context: NonNull<A::UserContext>,
-    words: NonNull<A::UserContext>,
-) -> Next<A::UserContext> {
-    // SAFETY: its thread is current here, and keeps it.
-    switch::load(A::this_cpu(), unsafe { &process.as_ref().mm });
-    Next { context: context.as_ptr(), words: words.as_ptr() }
 }
 
 /// The slot of a message without anything beside its words.
@@ -130,7 +107,7 @@ fn plain_slot<A: Arch>(registers: &A::UserContext) -> Result<u32, Else> {
 }
 
 #[inline(always)]
-fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<Gone<A>, Else> {
+fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonNull<A::UserContext>, Else> {
     let cpu = A::this_cpu();
     let slot = plain_slot::<A>(registers)?;
     // SAFETY: it runs here.
@@ -141,7 +118,9 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<Gone
     let receiver = meeting.receivers.first().ok_or(Else::Long)?;
     let (place, theirs) = (cpu.tasks.place(), receiver.place());
     let mut state = receiver.state.try_lock().ok_or(Else::Long)?;
-    if !state.receives_short() || thread.gives_up() {
+    // To load another mm may take a wait for its tag.
+    let strange = !Arc::ptr_eq(&thread.process, &receiver.process);
+    if !state.receives_short() || thread.gives_up() || strange {
         return Err(Else::Long);
     }
     if !ANY {
@@ -171,11 +150,11 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<Gone
     let receiver = unsafe { receiver.unwrap_unchecked() };
     drop(meeting);
     drop(slots);
-    Ok(go_on::<A, ANY>(cpu, thread, registers, receiver, badge))
+    Ok(go_on::<A, ANY>(cpu, registers, receiver, badge))
 }
 
 #[inline(always)]
-fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<Gone<A>, Else> {
+fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonNull<A::UserContext>, Else> {
     let cpu = A::this_cpu();
     let slot = plain_slot::<A>(registers)?;
     // SAFETY: it runs here.
@@ -214,7 +193,7 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
     meeting.receivers.push_first(unsafe { Arc::from_raw(thread) });
     drop(meeting);
     drop(slots);
-    Ok(go_on::<A, ANY>(cpu, thread, registers, client, 0))
+    Ok(go_on::<A, ANY>(cpu, registers, client, 0))
 }
 
 /// The endpoint that `slot` names, and the badge of its capability, which allows `rights`.
@@ -231,15 +210,14 @@ fn endpoint_in<'t, A: Arch>(
     }
 }
 
-/// `to` goes on instead of `from`. It is this CPU's: so are its registers.
+/// `to` goes on. It is this CPU's: so are its registers.
 #[inline(always)]
 fn go_on<A: Arch, const ANY: bool>(
     cpu: &'static Cpu<A>,
-    from: *const Thread<A>,
     registers: &mut A::UserContext,
     to: Arc<Thread<A>>,
     badge: u32,
-) -> Gone<A> {
+) -> NonNull<A::UserContext> {
     let context = to.registers.get();
     // SAFETY: taken from where it waited, it is this CPU's, which its home is, and runs nowhere; it is not the one that waits.
     let theirs = unsafe { &mut *context.as_ptr() };
@@ -250,12 +228,9 @@ fn go_on<A: Arch, const ANY: bool>(
     } else {
         go_over::<A>(registers, theirs);
     }
-    // SAFETY: this CPU's home is that of both; only here do they run, and a thread that waits is kept by what it waits in.
-    let left = unsafe { Arc::as_ptr(&(*from).process) };
-    let process = Arc::as_ptr(&to.process);
     // The one that is left keeps its reference where it waits.
     cpu.tasks.make_current(to);
-    Gone { context, process: if left == process { None } else { NonNull::new(process.cast_mut()) } }
+    context
 }
 
 #[cold]
