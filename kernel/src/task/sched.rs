@@ -1,6 +1,6 @@
 //! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
 //!
-//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere ([`wake`]). The highest priority that is ready runs; within a priority each runs for a tick at a time.
+//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority that is ready runs; within a priority each runs for a tick at a time.
 //! A thread changes its home when its home turns to it next: only there are its registers.
 //!
 //! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the CPU says what it runs, then reads its queue. Both
