@@ -7,6 +7,7 @@ pub mod anon;
 pub mod bench;
 pub mod bystander;
 pub mod cell;
+pub(crate) mod counted;
 pub mod crowd;
 pub mod file;
 pub mod fork;
