@@ -7,7 +7,7 @@ use crate::record::ring::RingHeader;
 /// First word of [`Shared`] once the guest has filled it in.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TLBSYNC\x01");
 /// Version of everything under `record`; the runner refuses another one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How the run stands; the value of [`Shared::state`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -74,7 +74,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
         (false, true) => WalkerClass::Foreign,
         (false, false) => WalkerClass::Gup,
     };
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain, walker };
+    let setting = Setting { transport: suite.transport, hook: suite.hook, chain, batch: false, walker };
     let strategy = &sync::all::<A>()[cell.strategy];
     if let Some(verdict) = cell::not_run::<A>(strategy, setting) {
         return Ok(cell::row_of_nothing::<A>(cell, setting, verdict));
@@ -83,7 +83,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     let frames_before = machine.free_frames() as i64;
     let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
     machine.policy.set(strategy, setting);
-    cell::seed::<A>(suite, &cell);
+    cell::seed_all::<A>(suite.seed, &cell);
     let start = cell::totals::<A>();
 
     let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;

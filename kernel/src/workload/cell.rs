@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::crowd::Crowd;
+use super::crowd::{ALL_PARTS, Crowd};
 use super::predict::{self, Prediction};
 use super::programs;
 use super::walker::WalkerClass;
@@ -14,7 +14,7 @@ use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
 use crate::scenario::play;
-use crate::smp::cpu::Cpu;
+use crate::smp::cpu::{Chance, Cpu};
 use crate::smp::rcu;
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
@@ -56,12 +56,32 @@ pub enum CellError {
 
 /// Runs one cell on the calling CPU and the others.
 pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+    with_seed(cpu, suite, cell, suite.seed)
+}
+
+/// Runs one cell; if it is a control that did not fire, again with a seed derived from the last, up to [`Suite::tries`] times in all.
+///
+/// A control has to show that a violation can be found, and one schedule that does is enough. A cell that shall be safe is run once: that no violation was found in so many
+/// operations says less where a control beside it needed more of them, which is why the row says how many seeds it took.
+fn run_until_it_fires<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+    let mut row = run(cpu, suite, cell)?;
+    let seeds = Chance::new(suite.seed);
+    while row.verdict == Verdict::Void as u8 && row.seeds < suite.tries {
+        let seeds_before = row.seeds;
+        row = with_seed(cpu, suite, cell, seeds.next())?;
+        row.seeds = seeds_before + 1;
+    }
+    Ok(row)
+}
+
+fn with_seed<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, seed: u64) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
         transport: suite.transport,
         hook: suite.hook,
         chain,
+        batch: false,
         // Elsewhere everybody walks as GUP-fast does.
         walker: if cell.mode == Mode::Contend { suite.walker } else { WalkerClass::Gup },
     };
@@ -73,7 +93,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     let free_before = machine.free_frames() as i64;
     let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
     machine.policy.set(strategy, setting);
-    seed::<A>(suite, &cell);
+    seed_all::<A>(seed, &cell);
     let contends = cell.mode == Mode::Contend;
     machine.policy.set_schedule_points(contends);
     machine.policy.set_injection(suite.inject_batch, if contends { suite.inject_trylock } else { 0 });
@@ -186,11 +206,12 @@ pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Ver
 }
 
 /// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
-pub(crate) fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
+pub(crate) fn seed_all<A: Arch>(seed: u64, cell: &Cell) {
     let number = (cell.strategy as u64) << 16 | (cell.workload as u64) << 8 | cell.mode as u64;
     for cpu in A::machine().online() {
-        cpu.chance.seed(suite.seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
+        cpu.chance.seed(seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
         cpu.ghost.reset();
+        cpu.nmi.reset();
     }
 }
 
@@ -222,6 +243,9 @@ fn operate<A: Arch>(
         let failed = |error| CellError::Operation(op, error);
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
+        if op == suite.ops / 2 {
+            crowd.spread();
+        }
         crowd.next_round(cpu);
         crowd.open();
         if machine.policy.schedule_points() {
@@ -281,7 +305,11 @@ pub(crate) fn row<A: Arch>(
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
-    let by_chance = cell.workload.runs_programs() || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    // So do they where a part of the crowd is missing, or too few to promote an mm.
+    let too_few = cpus < ALL_PARTS
+        && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
+    let by_chance =
+        cell.workload.runs_programs() || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
             0 => Verdict::Safe,
@@ -330,6 +358,7 @@ pub(crate) fn row<A: Arch>(
         bystander_gap: *gap,
         predicted_bystander: form.bystander.unwrap_or(u64::MAX),
         program_status: 0,
+        seeds: 1,
         steps: Default::default(),
         first: machine.first_violation.take(),
     }
@@ -346,7 +375,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run(cpu, suite, cell)?,
+            None => run_until_it_fires(cpu, suite, cell)?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);
