@@ -26,8 +26,13 @@ pub const OPERATIONS: [(Operation, WorkloadId); 3] = [
 ];
 
 /// Walkers that both know, and what the core calls them.
-pub const WALKERS: [(WalkerClass, Role); 3] =
-    [(WalkerClass::Gup, Role::Walk), (WalkerClass::Foreign, Role::Foreign), (WalkerClass::Rcu, Role::Read)];
+pub const WALKERS: [(WalkerClass, Role); 4] = [
+    (WalkerClass::Gup, Role::Walk),
+    (WalkerClass::Foreign, Role::Foreign),
+    (WalkerClass::Rcu, Role::Read),
+    // To the model an entry is read at once: what it says is that of `gup`, and the core must come to the same.
+    (WalkerClass::TwoWord, Role::TwoWord),
+];
 
 /// One cell, in both.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use arch_sim::matrix::{Bounds, Round};
+use arch_sim::matrix::{Bounds, Round, walkers};
 use arch_sim::model::check::Limits;
 use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
@@ -17,7 +17,6 @@ use clap::{Args, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
-use kernel::workload::walker::WalkerClass;
 
 /// Explores the strategies' decisions in a model of everything around them, exhaustively within bounds
 #[derive(Parser)]
@@ -129,7 +128,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
-    let walkers = WalkerClass::ALL.map(|w| (walker_name(w), w));
+    let known: Vec<_> = walkers().into_iter().map(|w| (walker_name(w), w)).collect();
     let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
@@ -137,7 +136,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
         strategies: chosen.into_iter().map(String::from).collect(),
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,
-        walkers: choose("walker", &cli.cells.walker, &walkers)?,
+        walkers: choose("walker", &cli.cells.walker, &known)?,
         limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds.unwrap_or(60)) },
     })
 }

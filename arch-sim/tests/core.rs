@@ -77,6 +77,26 @@ fn walkers_outside_the_mask_and_readers_under_rcu_too() {
     }
 }
 
+/// Entries that are read as two words: no interleaving has a walk use a pair that was never one entry, unless it does not look at the low word again.
+#[test]
+fn entries_of_two_words() {
+    for (profile, strategy, verdict) in [
+        (Profile::X86, "none", Verdict::Safe),
+        (Profile::Arm, "none", Verdict::Unsafe),
+        (Profile::Arm, "sync-all", Verdict::Safe),
+    ] {
+        let agreed = decide(cell(profile, strategy, Operation::UnshareLast, WalkerClass::TwoWord));
+        assert!(agreed.agrees(), "{}", agreed.line());
+        assert_eq!(agreed.core, verdict, "{}", agreed.line());
+    }
+    for profile in [Profile::X86, Profile::Arm] {
+        let kept = cell(profile, "sync-all", Operation::UnshareLast, WalkerClass::TwoWord).scope;
+        let found =
+            prove(&Scope { guards: 1 << Guard::LowAgain as u64, ..kept }, Search::Exhaustive, LIMITS, &mut |_| {});
+        assert_ne!(found.wrong, 0, "{:?}", found.explored);
+    }
+}
+
 /// A hypervisor that stops the walker at any place, for any time.
 #[test]
 fn frozen_cpus() {

@@ -60,6 +60,8 @@ guards! {
     UnlinkFlush: "an unlinked table is flushed before it is used again", Scenario;
     SyncInterrupt: "the interrupts of a sync", Scenario;
     BatchlessFlush: "a gather without a batch page flushes before it drops a page", Scenario;
+    LowAgain: "a walk that reads entries as two words reads the low word again after the high one", Scenario;
+    TwoWordSync: "whoever gives up a table waits for walks that read entries as two words before the entry is filled again", Scenario;
     SelfMapFlush: "self-map: the flush of an unlinked table covers its recursive addresses", Qemu;
     SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
     SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;

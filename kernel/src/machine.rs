@@ -19,6 +19,7 @@ use crate::smp::rcu::Rcu;
 use crate::sync::{self, Setting};
 use crate::tlb::transport::TransportId;
 use crate::tlb::transport::nmi::Board;
+use crate::workload::walker::WalkerClass;
 
 /// All state of one booted kernel.
 pub struct Machine<A: Arch> {
@@ -125,6 +126,7 @@ pub struct Policy<A: Arch> {
     transport: AtomicU8,
     hook: AtomicBool,
     schedule_points: AtomicBool,
+    two_words: AtomicBool,
     /// One in this many batch allocations fails; 0 for none.
     inject_batch: AtomicU32,
     /// One in this many tries of a parent's lock fails; 0 for none.
@@ -141,6 +143,7 @@ impl<A: Arch> Policy<A> {
             transport: AtomicU8::new(TransportId::native::<A>() as u8),
             hook: AtomicBool::new(false),
             schedule_points: AtomicBool::new(false),
+            two_words: AtomicBool::new(false),
             inject_batch: AtomicU32::new(0),
             inject_trylock: AtomicU32::new(0),
             tick_ns: AtomicU64::new(0),
@@ -172,11 +175,18 @@ impl<A: Arch> Policy<A> {
         self.schedule_points.load(Ordering::Relaxed)
     }
 
+    /// Whether the walkers of the run read entries as two words: [`crate::mm::two_word`].
+    #[inline]
+    pub(crate) fn reads_two_words(&self) -> bool {
+        self.two_words.load(Ordering::Relaxed)
+    }
+
     /// Chooses what to run. No CPU but the caller is in a walk or an operation.
     pub fn set(&self, strategy: &'static sync::Entry<A>, setting: Setting) {
         self.strategy.store((strategy as *const sync::Entry<A>).cast_mut(), Ordering::Relaxed);
         self.transport.store(setting.transport as u8, Ordering::Relaxed);
         self.hook.store(setting.hook, Ordering::Relaxed);
+        self.two_words.store(setting.walker == WalkerClass::TwoWord, Ordering::Relaxed);
     }
 
     /// Turns schedule points on or off.

@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -107,6 +107,8 @@ pub struct Suite {
     pub inject_trylock: u32,
     /// Guards to take away.
     pub guards: u64,
+    /// Whether durations, interrupts and waiting memory are recorded ([`crate::record::profile`]).
+    pub profile: bool,
     /// What to play in mode `scripted`.
     pub script: Option<Script>,
     /// What is run instead of cells.
@@ -176,6 +178,7 @@ impl Suite {
             inject_batch: 0,
             inject_trylock: 4,
             guards: 0,
+            profile: false,
             script: None,
             bench: None,
             cpus: cpus as u64,
@@ -236,6 +239,13 @@ impl Suite {
                 "guards" => {
                     suite.guards = u64::from_str_radix(value, 16)
                         .map_err(|_| SuiteError::Number { key: "guards", value: value.to_string() })?;
+                }
+                "profile" => {
+                    suite.profile = match value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(SuiteError::Name { key: "profile", name: value.to_string() }),
+                    }
                 }
                 "scenario" => {
                     suite.script = Some(Script::parse(value)?);

@@ -48,6 +48,18 @@ pub fn status(answer: &[u64; 8]) -> Status {
     Status::from_number(answer[0]).unwrap_or(Status::BadNumber)
 }
 
+/// In a loop that waits for another CPU: lets that one go on. QEMU turns to it only here, or when a timer fires, and `core::hint::spin_loop` is another instruction on aarch64.
+#[inline(always)]
+pub fn relax() {
+    #[cfg(all(target_os = "none", target_arch = "aarch64"))]
+    // SAFETY: a hint.
+    unsafe {
+        core::arch::asm!("yield", options(nomem, nostack))
+    };
+    #[cfg(not(all(target_os = "none", target_arch = "aarch64")))]
+    core::hint::spin_loop();
+}
+
 /// Ends the calling thread.
 pub fn exit(status: u64) -> ! {
     loop {

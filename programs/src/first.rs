@@ -4,8 +4,12 @@
 pub const PROCESS: u64 = 0;
 /// The slot of its first thread.
 pub const THREAD: u64 = 1;
+/// The slot of the module: all programs.
+pub const MODULE: u64 = 2;
+/// The slot of the meter: what is to be done, and where to say when it is.
+pub const METER: u64 = 3;
 /// The first slot that is empty; the table has 1024.
-pub const FREE: u64 = 2;
+pub const FREE: u64 = 4;
 /// Its priority; up to 31 may be given to others.
 pub const PRIORITY: u8 = 16;
 

@@ -1,6 +1,6 @@
 //! The system calls, each as a function: arguments with names, and an error where the status is not [`Status::Done`].
 
-use crate::abi::{Info, Number, Rights, Status, message};
+use crate::abi::{Info, Number, Rights, Status, message, name_words};
 use crate::call::{raw, status};
 
 /// Words of a message.
@@ -216,4 +216,66 @@ pub fn set_pager(process: u64, endpoint: u64) -> Done {
 /// Has a thread go to another CPU.
 pub fn migrate(thread: u64, cpu: u64) -> Done {
     does(Number::Migrate, [thread, cpu, 0, 0, 0, 0, 0])
+}
+
+/// Maps the program `name` of `module` into `process`: where it begins.
+pub fn load(process: u64, module: u64, name: &str) -> Result<u64, Status> {
+    let [a, b, c] = name_words(name);
+    ask(Number::Load, [process, module, a, b, c, 0, 0]).map(|answer| answer[1])
+}
+
+/// Makes the pages there present, 2 MiB at a time.
+pub fn populate(process: u64, at: u64, bytes: u64) -> Done {
+    does(Number::Populate, [process, at, bytes, 0, 0, 0, 0])
+}
+
+/// What a thread or a process ended with, if it has.
+pub fn ended(slot: u64) -> Result<Option<u64>, Status> {
+    ask(Number::Ended, [slot, 0, 0, 0, 0, 0, 0]).map(|answer| (answer[1] != 0).then_some(answer[2]))
+}
+
+/// Instructions that the machine has executed, now and when this CPU last woke.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    /// Now.
+    pub now: u64,
+    /// When this CPU last woke from idling.
+    pub woke: u64,
+}
+
+/// The time, in instructions.
+pub fn clock() -> Clock {
+    let answer = raw(Number::Clock as u64, [0; 7]);
+    Clock { now: answer[1], woke: answer[2] }
+}
+
+/// What is to be done.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    /// Operations.
+    pub ops: u64,
+    /// Where all choices come from.
+    pub seed: u64,
+    /// CPUs of the machine.
+    pub cpus: u64,
+    /// Number of the workload.
+    pub workload: u64,
+    /// Number of the mode.
+    pub mode: u64,
+}
+
+/// What `meter` says is to be done.
+pub fn plan(meter: u64) -> Result<Plan, Status> {
+    let [_, ops, seed, cpus, workload, mode, ..] = ask(Number::Plan, [meter, 0, 0, 0, 0, 0, 0])?;
+    Ok(Plan { ops, seed, cpus, workload, mode })
+}
+
+/// An operation begins: from here on interrupts and invalidations are counted.
+pub fn begin(meter: u64) -> Done {
+    does(Number::Begin, [meter, 0, 0, 0, 0, 0, 0])
+}
+
+/// It is over: instructions that it took. The longest latency that is told is kept.
+pub fn finish(meter: u64, latency: u64) -> Result<u64, Status> {
+    ask(Number::Finish, [meter, latency, 0, 0, 0, 0, 0]).map(|answer| answer[1])
 }

@@ -2,7 +2,9 @@
 
 mod runner;
 
-use runner::{row, rows, xtask};
+use std::process::Command;
+
+use runner::{row, rows, scratch, xtask};
 
 /// Programs on every CPU change one address space under each other's feet; each checks what it reads, and ends with 0.
 #[track_caller]
@@ -31,6 +33,49 @@ fn processes_end_as_they_must(arch: &str) {
     assert_eq!(rows.len(), 2 * PROGRAMS.split(',').count());
 }
 
+/// A CPU outside of an mm is interrupted by its syncs where everybody is, twice in each operation, and by nothing else; its periodic thread runs. Syncs are as many as there are tables used again.
+#[track_caller]
+fn a_periodic_thread_sees_what_interrupts_its_cpu(arch: &str) {
+    let suite = format!("--arch {arch} --workload rt_bystander,db_exit,fork_exec --strategy sync-all,coverage --ops 4");
+    let rows = rows(&format!("{arch}-rt-bystander"), &suite);
+    for (strategy, syncs) in [("sync-all", 2.0), ("coverage", 0.0)] {
+        let row_of = |workload| row(&rows, strategy, workload, "contend");
+        let bystander = row_of("rt_bystander");
+        assert_eq!(bystander["bystander_sync_ipis_per_op"], syncs, "{bystander}");
+        assert_eq!(bystander["bystander_flush_ipis_per_op"], 0.0, "{bystander}");
+        assert!(bystander["bystander_longest_gap"].as_u64().is_some_and(|n| n > 0), "it never ran: {bystander}");
+        assert_eq!(row_of("fork_exec")["sync_ipis_per_op"], 0.0);
+    }
+    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["sync_ipis_per_op"], 3.0);
+    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["predicted_sync_ipis_per_op"], 3.0);
+}
+
+/// A machine that was started without the module of programs says so, and runs nothing.
+#[track_caller]
+fn a_missing_module_is_refused(arch: &str, status: i32) {
+    let output = xtask(&format!("run --arch {arch} --workload null_call --strategy none --dry-run"));
+    let lines = String::from_utf8(output.stdout).expect("command lines are text");
+    let line = lines.lines().last().expect("there is a command line");
+    let ram = scratch(&format!("{arch}-no-module.ram"));
+    let mut words: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        let device = words.last().is_some_and(|last| last == "-initrd" || last == "-device");
+        if device && word.contains("/programs/") {
+            words.pop();
+        } else if !word.starts_with("module=") {
+            words.push(word.replace(&format!("/dev/shm/{arch}-checking.ram"), &ram.display().to_string()));
+        }
+    }
+    let line = words.join(" ");
+    // The last word of the kernel's command line may have been the module.
+    let line = if line.matches('\'').count() % 2 == 1 { line + "'" } else { line };
+    let output = Command::new("sh").args(["-c", &line]).output().expect("a shell starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the firmware left no module, so there is no program \"null_call\""), "{line}\n{said}");
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    std::fs::remove_file(ram).expect("QEMU made its memory");
+}
+
 /// A thread whose vector registers are not saved for it finds another's in them.
 #[track_caller]
 fn lost_vector_registers_are_found(arch: &str) {
@@ -42,6 +87,18 @@ fn lost_vector_registers_are_found(arch: &str) {
 }
 
 mod x86_64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_periodic_thread_sees_what_interrupts_its_cpu() {
+        super::a_periodic_thread_sees_what_interrupts_its_cpu("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_missing_module_is_refused() {
+        super::a_missing_module_is_refused("x86_64", 35);
+    }
+
     #[test]
     #[ignore = "boots QEMU"]
     fn programs_fault_in_what_others_unmap() {
@@ -62,6 +119,18 @@ mod x86_64 {
 }
 
 mod aarch64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_periodic_thread_sees_what_interrupts_its_cpu() {
+        super::a_periodic_thread_sees_what_interrupts_its_cpu("aarch64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_missing_module_is_refused() {
+        super::a_missing_module_is_refused("aarch64", 17);
+    }
+
     #[test]
     #[ignore = "boots QEMU"]
     fn programs_fault_in_what_others_unmap() {

@@ -1,4 +1,4 @@
-//! The table of mode `isolated`: what reached a CPU that has nothing to do with any mm.
+//! The table of mode `isolated` and of workload `rt_bystander`: what reached a CPU that has nothing to do with any mm of the others.
 
 use crate::rows::Row;
 use crate::table::{self, Cell, Line, grouped};
@@ -9,8 +9,15 @@ pub(crate) fn of(rows: &[Row]) -> String {
     let Some(first) = rows.first() else { return String::new() };
     let bold = anstyle::Style::new().bold();
     let mut out = format!("{bold}The bystander{bold:#}: CPU {} of {}\n", first.cell.cpus - 1, first.arch.name());
-    out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts taken, per\n\
-            operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
+    if rows.iter().any(|r| !r.has_periodic_thread()) {
+        out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts taken, per\n\
+                operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
+    }
+    if rows.iter().any(Row::has_periodic_thread) {
+        out += "In rt_bystander a periodic thread of the highest priority has it, in a process of its own. Interrupts\n\
+                taken, per operation, and the longest from when the CPU woke for it to its first instruction, in its\n\
+                own instructions (plain image).\n";
+    }
     for transport in table::distinct(&rows, |r| r.transport) {
         let rows: Vec<Row> = rows.iter().filter(|r| r.transport == transport).cloned().collect();
         let mut lines = Vec::new();

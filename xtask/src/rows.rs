@@ -8,6 +8,7 @@ use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
 use crate::arch::Arch;
+use crate::profile::{Profile, Summary as InNumbers};
 
 /// Version of the JSON objects.
 pub(crate) const SCHEMA: u32 = 1;
@@ -33,8 +34,10 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
     /// Instructions per operation, from the plain image.
     pub(crate) instructions_per_op: Option<f64>,
-    /// The longest that the bystander was kept from its loop, in instructions, from the plain image. Mode `isolated` only.
+    /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions, from the plain image.
     pub(crate) longest_gap: Option<u64>,
+    /// What was recorded of it beside the counts, if that was asked for.
+    pub(crate) profile: Option<Profile>,
     /// The guest's record.
     pub(crate) cell: CellRow,
 }
@@ -70,6 +73,7 @@ impl Row {
             verdict: verdict(cell.verdict)?,
             instructions_per_op: None,
             longest_gap: None,
+            profile: None,
             cell,
         })
     }
@@ -135,6 +139,8 @@ impl Row {
             seeds: (cell.seeds > 1).then_some(cell.seeds),
             program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
+            in_numbers: self.profile.as_ref().map(Profile::summary),
+            profile: self.profile.as_ref(),
         };
         serde_json::to_string(&object).context("a row cannot be written as JSON")
     }
@@ -144,9 +150,14 @@ impl Row {
         if self.has_bystander() { self.predicted_per_op(count) } else { None }
     }
 
-    /// Whether a CPU stands by.
+    /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
     pub(crate) fn has_bystander(&self) -> bool {
-        self.cell.mode == Mode::Isolated as u16 && self.cell.cpus > 1
+        (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether the CPU that stands by runs a periodic thread.
+    pub(crate) fn has_periodic_thread(&self) -> bool {
+        self.cell.workload == WorkloadId::RtBystander as u16
     }
 
     /// A prediction per operation; nothing where none was made.
@@ -207,6 +218,10 @@ struct JsonRow<'a> {
     program_status: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
+    #[serde(flatten)]
+    in_numbers: Option<InNumbers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a Profile>,
 }
 
 /// The last object of a results file.

@@ -132,7 +132,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         let plot = Box::new(Plot { target, va });
         for (i, role) in scope.roles.iter().enumerate() {
             world.current.set(i + 1);
-            if matches!(role, Role::Walk | Role::Read) {
+            if matches!(role, Role::Walk | Role::Read | Role::TwoWord) {
                 switch::load(cpus[i + 1], &plot.target.mm);
             }
         }
@@ -284,7 +284,8 @@ fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGE
         rcu_walk::count_leaves(cpu, mm, va, 1);
     } else {
         let mut pages = [Pfn(0)];
-        let walk = Sim::<TAGGED>::machine().policy.strategy().get_user_pages_fast;
+        let strategy = Sim::<TAGGED>::machine().policy.strategy();
+        let walk = if role == Role::TwoWord { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
         let got = walk(cpu, mm, va, false, &mut pages);
         pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
     }

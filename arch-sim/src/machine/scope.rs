@@ -37,12 +37,19 @@ pub enum Role {
     Read,
     /// It has not loaded the mm, and walks it.
     Foreign,
+    /// It has the mm loaded and walks one page of it, reading each entry as two words.
+    TwoWord,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 4] =
-        [("walk", Role::Walk), ("load", Role::LoadAndWalk), ("read", Role::Read), ("foreign", Role::Foreign)];
+    pub const NAMES: [(&'static str, Role); 5] = [
+        ("walk", Role::Walk),
+        ("load", Role::LoadAndWalk),
+        ("read", Role::Read),
+        ("foreign", Role::Foreign),
+        ("two-word", Role::TwoWord),
+    ];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -54,6 +61,7 @@ impl Role {
             Role::Walk | Role::LoadAndWalk => WalkerClass::Gup,
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
+            Role::TwoWord => WalkerClass::TwoWord,
         }
     }
 }

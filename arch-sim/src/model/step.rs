@@ -167,7 +167,9 @@ fn of_walker(scenario: &Scenario, state: &State, i: u8, steps: &mut Vec<Step>) {
     } else {
         for mm in 1..=scenario.mms() {
             let may = match scenario.walker {
-                WalkerClass::Gup | WalkerClass::Nmi | WalkerClass::NmiOther => cpu.current() == mm,
+                WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Nmi | WalkerClass::NmiOther => {
+                    cpu.current() == mm
+                }
                 WalkerClass::Foreign | WalkerClass::Rcu => true,
             };
             if may && cpu.can_store() {

@@ -12,6 +12,27 @@ pub use message::{Info, MESSAGE_WORDS, MOST_BYTES};
 pub use number::Number;
 pub use status::Status;
 
+/// Bytes of the longest name of a program.
+pub const NAME_BYTES: usize = 24;
+
+/// A program's name as [`Number::Load`] takes it: its bytes, little endian, the rest 0. A longer one is cut, and found nowhere.
+pub fn name_words(name: &str) -> [u64; NAME_BYTES / 8] {
+    let mut bytes = [0; NAME_BYTES];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    core::array::from_fn(|word| u64::from_le_bytes(core::array::from_fn(|byte| bytes[8 * word + byte])))
+}
+
+/// The bytes of a name, which ends at the first 0.
+pub fn name_bytes(words: [u64; NAME_BYTES / 8]) -> ([u8; NAME_BYTES], usize) {
+    let mut bytes = [0; NAME_BYTES];
+    for (to, from) in bytes.iter_mut().zip(words.into_iter().flat_map(u64::to_le_bytes)) {
+        *to = from;
+    }
+    (bytes, bytes.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES))
+}
+
 /// Words of a system call, and of its answer.
 pub const WORDS: usize = 8;
 
@@ -22,9 +43,9 @@ bitflags::bitflags! {
     /// What a capability allows.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub struct Rights: u32 {
-        /// Frames: map for reading. Endpoint: receive. Notification: wait.
+        /// Frames: map for reading. Endpoint: receive. Notification: wait. Module: load from it. Meter: read the plan.
         const READ = 1;
-        /// Frames: map for writing. Endpoint: call. Notification: signal.
+        /// Frames: map for writing. Endpoint: call. Notification: signal. Meter: begin and finish operations.
         const WRITE = 2;
         /// Frames: map for execution.
         const EXECUTE = 4;
@@ -53,13 +74,18 @@ pub enum Kind {
     Notification = 6,
     /// An interrupt line.
     Interrupt = 7,
+    /// The programs that came with the kernel.
+    Module = 8,
+    /// What a run is to do, and where it says when it does it.
+    Meter = 9,
 }
 
 impl Kind {
     /// The kind with this number.
     pub fn from_number(n: u64) -> Option<Kind> {
         use Kind::*;
-        [Process, Frames, SharedTable, Thread, Endpoint, Notification, Interrupt].into_iter().find(|k| *k as u64 == n)
+        let all = [Process, Frames, SharedTable, Thread, Endpoint, Notification, Interrupt, Module, Meter];
+        all.into_iter().find(|k| *k as u64 == n)
     }
 }
 

@@ -58,6 +58,13 @@ numbers! {
     Acknowledge = 30, 1: "`interrupt`: it may fire again.";
     Identify = 31, 1: "`slot` -> `kind`, `rights`, `badge`.";
     Balance = 32, 0: "-> frames, bytes, spaces in use; frames, bytes, spaces left.";
+    Load = 33, 5: "`process`, `module`, three words of a name: maps a program of the module into the process -> `entry`.";
+    Populate = 34, 3: "`process`, `address`, `bytes` (up to 2 MiB): makes the pages there present now.";
+    Ended = 35, 1: "`thread or process` -> 1 if it has ended, `status`.";
+    Clock = 36, 0: "-> instructions so far; how many it were when this CPU last woke from idling.";
+    Plan = 37, 1: "`meter` -> operations, seed, CPUs, workload, mode.";
+    Begin = 38, 1: "`meter`: an operation begins, whose interrupts and invalidations are counted.";
+    Finish = 39, 2: "`meter`, `latency`: it is over; the longest that is told is kept -> instructions that it took.";
 }
 
 impl Number {

@@ -40,6 +40,7 @@ statuses! {
     NobodyWaits = 17: "there is no caller to answer";
     Busy = 18: "somebody else uses the pages; try again";
     NotPopulated = 19: "not all pages are there";
+    NoProgram = 20: "the module has no program of this name, or what it has is none";
 }
 
 impl Status {

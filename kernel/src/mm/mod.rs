@@ -23,6 +23,7 @@ pub mod self_walk;
 pub mod share;
 pub mod state;
 pub mod table;
+pub mod two_word;
 pub mod unmap;
 pub mod walk;
 pub(crate) mod zap;

@@ -8,6 +8,7 @@ use crate::mm::address_space::{Backing, MapError, Mm, check_cuts, check_perm, ch
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::gather::Gather;
 use crate::mm::table::Table;
+use crate::mm::two_word;
 use crate::mm::unmap;
 use crate::mm::zap;
 use crate::smp::cpu::Cpu;
@@ -27,16 +28,21 @@ pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
     let first = map.partition_point(|r| r.range.start < range.start);
     let last = map.partition_point(|r| r.range.start < range.end);
     let mut gather = Gather::new(cpu, mm);
+    let mut left = false;
     for region in &mut map[first..last] {
         region.perm = perm;
         if let Backing::Shared(file, offset) = &region.backing {
             // What is faulted in from now on goes into tables of this mm alone; tables that are its own already are changed below.
+            left = true;
             let _own = unmap::leave_shared(cpu, mm, file, region, *offset, &mut gather);
         }
         let private = matches!(region.backing, Backing::Anon);
         change(mm, region.range.clone(), perm, private, &mut gather);
     }
     gather.finish();
+    if left {
+        two_word::wait_for_readers(cpu);
+    }
     drop(map);
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::mm::address_space::Mm;
 use crate::mm::gather::Gather;
 use crate::mm::state::Unlinked;
 use crate::mm::table::{Table, TableGuard};
+use crate::mm::two_word;
 use crate::oracle;
 use crate::pause;
 use crate::smp::cpu::Cpu;
@@ -44,7 +45,9 @@ pub(super) fn try_fast<'m, A: Arch>(
     if parent.table().below(Level::Pmd, va) != Some(pte.table()) {
         return None;
     }
-    Some(parent.unlink(cpu, mm, Level::Pmd, va))
+    let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
+    two_word::wait_for_readers(cpu);
+    Some(unlinked)
 }
 
 /// Takes the table out if, looked at again under both locks, it is empty.
@@ -67,6 +70,7 @@ pub(super) fn rescan_and_free<A: Arch>(
         return;
     }
     let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
+    two_word::wait_for_readers(cpu);
     drop(table);
     drop(parent);
     gather.table(unlinked);

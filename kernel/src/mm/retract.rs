@@ -13,6 +13,7 @@ use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::file::File;
 use crate::mm::page::{self, HUGE_ORDER};
 use crate::mm::table::Table;
+use crate::mm::two_word;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -40,6 +41,7 @@ pub fn collapse_pte_mapped<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAd
     }
     let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
     let flushed = unlinked.flush(cpu);
+    two_word::wait_for_readers(cpu);
     drop(table);
     // The entries are left as they are for whoever still reads them; the references behind them go.
     A::machine().frames.get(huge).get();
@@ -97,6 +99,7 @@ fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: u6
     let table = pte.lock();
     let unlinked = parent.unlink(cpu, mm, Level::Pmd, va);
     let flushed = unlinked.flush(cpu);
+    two_word::wait_for_readers(cpu);
     drop(table);
     drop(parent);
     for i in 0..ENTRIES {

@@ -149,6 +149,7 @@ use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::self_map;
 use crate::mm::table::{self, Table, TableGuard};
+use crate::mm::two_word;
 use crate::oracle;
 use crate::pause;
 use crate::record::event::EventKind;
@@ -182,7 +183,10 @@ impl<'m, A: Arch> Place<'m, A> {
         self.table
     }
 
-    fn relink(self, cpu: &Cpu<A>, guard: &mut TableGuard<A>) {
+    fn relink(self, cpu: &'static Cpu<A>, guard: &mut TableGuard<A>, drained: bool) {
+        if !drained {
+            two_word::wait_for_readers(cpu);
+        }
         assert!(guard.table() == self.parent, "a table is put back into another parent than it was taken from");
         self.table.frame().set_state(FrameState::Table);
         cpu.events.write(EventKind::Relink, self.mm.id, self.table.pfn().0.into(), self.va.0);
@@ -276,8 +280,8 @@ impl<'m, A: Arch> Flushed<'m, A> {
     }
 
     /// Puts the table back where it was, unchanged: walks that hold it are right again.
-    pub fn relink(self, cpu: &Cpu<A>, parent: &mut TableGuard<A>) {
-        self.place.relink(cpu, parent);
+    pub fn relink(self, cpu: &'static Cpu<A>, parent: &mut TableGuard<A>) {
+        self.place.relink(cpu, parent, false);
     }
 
     /// The table, for [`crate::mm::gather`] alone, which waits for a grace period and frees it.
@@ -324,8 +328,9 @@ impl<'m, A: Arch> Drained<'m, A> {
     }
 
     /// Puts the table back where it was, unchanged.
-    pub fn relink(self, cpu: &Cpu<A>, parent: &mut TableGuard<A>) {
-        self.place.relink(cpu, parent);
+    pub fn relink(self, cpu: &'static Cpu<A>, parent: &mut TableGuard<A>) {
+        // Nobody was waited for where the strategy meant to use another one.
+        self.place.relink(cpu, parent, !self.fresh);
     }
 
     /// An empty table to use again: this one, or under a strategy that never uses one again, another.

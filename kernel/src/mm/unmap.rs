@@ -10,6 +10,7 @@ use crate::mm::file::File;
 use crate::mm::gather::Gather;
 use crate::mm::share;
 use crate::mm::table::Table;
+use crate::mm::two_word;
 use crate::mm::zap::{self, EmptyTables};
 use crate::smp::cpu::Cpu;
 
@@ -30,6 +31,7 @@ pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>)
     gone.iter().for_each(|region| unmap_region(cpu, mm, region, &mut gather));
     free_tables(cpu, mm, mm.root(), Level::Pgd, &range, &(floor..ceiling), &mut gather);
     gather.finish();
+    two_word::wait_for_readers(cpu);
     drop(map);
     Ok(())
 }

@@ -74,6 +74,14 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     count
 }
 
+/// Whether `count` pages from `start` on are some, and of user mode.
+#[inline(always)]
+pub(super) fn is_walkable<A: Arch>(start: VirtAddr, count: usize) -> bool {
+    let length = (count as u64) << PAGE_SHIFT;
+    let end = start.0.checked_add(length);
+    end.is_some_and(|end| end <= A::USER_END.0) && length != 0 && start.is_aligned(Level::Pte)
+}
+
 #[inline(always)]
 fn walk<A: Arch, S: Strategy, const PIN: bool>(
     cpu: &'static Cpu<A>,
@@ -82,11 +90,10 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    let length = (pages.len() as u64) << PAGE_SHIFT;
-    match start.0.checked_add(length) {
-        Some(end) if end <= A::USER_END.0 && length != 0 && start.is_aligned(Level::Pte) => {}
-        _ => return 0,
+    if !is_walkable::<A>(start, pages.len()) {
+        return 0;
     }
+    let length = (pages.len() as u64) << PAGE_SHIFT;
     let masked = guard!(WalkIrqOff);
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);

@@ -16,14 +16,14 @@ use super::capability::{self, Node};
 use super::frames::Memory;
 use super::process::Process;
 use crate::abi::Rights;
-use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Region};
+use crate::mm::address_space::{Backing, MapError, Mm, Region};
 use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit};
+use crate::mm::{collapse, exit, fault, page};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -118,6 +118,42 @@ impl<A: Arch> Process<A> {
         self.add(payer, range, rights, Rights::all(), None, Backing::Anon, price)
     }
 
+    /// Maps `range` as [`Process::map_anonymous`] does and writes `bytes` to `start`, which with them lies in it. Nobody changes or undoes the mapping before they are there.
+    pub fn map_filled(
+        self: &Arc<Process<A>>,
+        cpu: &'static Cpu<A>,
+        payer: &Arc<Account>,
+        range: Range<VirtAddr>,
+        rights: Rights,
+        start: VirtAddr,
+        bytes: &[u8],
+    ) -> Result<(), ObjectError> {
+        check_rights(rights)?;
+        let range = self.range(range.start, range.end.0 - range.start.0)?;
+        let price = Price::frames((range.end.0 - range.start.0) / PAGE_SIZE + tables(&range, false));
+        let mut mappings = self.mappings.write();
+        self.add_to(&mut mappings, payer, range.clone(), rights, Rights::all(), None, Backing::Anon, price)?;
+        let filled = fill(cpu, &self.mm, start, bytes, rights.contains(Rights::EXECUTE));
+        if filled.is_err() {
+            mappings.list.pop();
+            munmap(cpu, &self.mm, range)?;
+        }
+        filled
+    }
+
+    /// Makes the pages of a range present, as touching them would. At most 512, so that nobody waits for long.
+    pub fn populate(&self, cpu: &'static Cpu<A>, at: VirtAddr, bytes: u64) -> Result<(), ObjectError> {
+        let range = self.range(at, bytes)?;
+        if bytes > PMD_SIZE {
+            return Err(ObjectError::BadArgument(2));
+        }
+        let mappings = self.mappings.read();
+        if mappings.ended {
+            return Err(ObjectError::Gone);
+        }
+        Ok(fault::populate(cpu, &self.mm, range)?)
+    }
+
     fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
         let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0);
         let range = at..VirtAddr(end.ok_or(ObjectError::BadArgument(2))?);
@@ -139,9 +175,23 @@ impl<A: Arch> Process<A> {
         backing: Backing<A>,
         price: Price,
     ) -> Result<(), ObjectError> {
+        self.add_to(&mut self.mappings.write(), payer, range, rights, most, node, backing, price)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add_to(
+        self: &Arc<Process<A>>,
+        mappings: &mut Mappings<A>,
+        payer: &Arc<Account>,
+        range: Range<VirtAddr>,
+        rights: Rights,
+        most: Rights,
+        node: Option<&Arc<Node<A>>>,
+        backing: Backing<A>,
+        price: Price,
+    ) -> Result<(), ObjectError> {
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
         let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
-        let mut mappings = self.mappings.write();
         if mappings.ended {
             return Err(ObjectError::Gone);
         }
@@ -243,6 +293,34 @@ impl<A: Arch> Process<A> {
         drop(mappings);
         bound_retired(cpu);
     }
+}
+
+/// Writes `bytes` to anonymous pages of `mm`, which nobody takes away meanwhile, from `start` on.
+fn fill<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    bytes: &[u8],
+    code: bool,
+) -> Result<(), ObjectError> {
+    let (mut at, mut left) = (start, bytes);
+    while !left.is_empty() {
+        let offset = at.0 % PAGE_SIZE;
+        let (now, later) = left.split_at(left.len().min((PAGE_SIZE - offset) as usize));
+        let mut page = [Pfn(0)];
+        // A reference keeps the page, whatever threads of the process do.
+        fault::get_user_pages(cpu, mm, VirtAddr(at.0 - offset), false, &mut page)?;
+        let to = A::direct_map(page[0].addr()).wrapping_add(offset as usize);
+        // SAFETY: the direct map covers the page, which is this mm's own and which the reference keeps; `now` ends within it.
+        unsafe { core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len()) };
+        if code {
+            A::publish_code(to, now.len());
+        }
+        page::put_walked(cpu, page[0]);
+        at = at.add(now.len() as u64);
+        left = later;
+    }
+    Ok(())
 }
 
 /// Waits for a grace period if too many tables of this CPU wait for one.

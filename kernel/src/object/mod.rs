@@ -10,6 +10,8 @@ pub mod endpoint;
 pub mod frames;
 pub mod interrupt;
 mod mapping;
+pub mod meter;
+pub mod module;
 pub mod notification;
 pub mod process;
 pub mod table;
@@ -30,6 +32,8 @@ use account::NotEnough;
 use endpoint::Endpoint;
 use frames::Memory;
 use interrupt::{Interrupt, Lines};
+use meter::Meter;
+use module::Module;
 use notification::Notification;
 use process::Process;
 use thread::Thread;
@@ -48,6 +52,10 @@ pub enum Object<A: Arch> {
     Notification(Arc<Notification<A>>),
     /// An interrupt line.
     Interrupt(Arc<Interrupt<A>>),
+    /// The programs that came with the kernel.
+    Module(Arc<Module>),
+    /// What a run is to do, and what it did.
+    Meter(Arc<Meter<A>>),
 }
 
 impl<A: Arch> Clone for Object<A> {
@@ -59,6 +67,8 @@ impl<A: Arch> Clone for Object<A> {
             Object::Endpoint(it) => Object::Endpoint(it.clone()),
             Object::Notification(it) => Object::Notification(it.clone()),
             Object::Interrupt(it) => Object::Interrupt(it.clone()),
+            Object::Module(it) => Object::Module(it.clone()),
+            Object::Meter(it) => Object::Meter(it.clone()),
         }
     }
 }
@@ -74,6 +84,8 @@ impl<A: Arch> Object<A> {
             Object::Endpoint(_) => Kind::Endpoint,
             Object::Notification(_) => Kind::Notification,
             Object::Interrupt(_) => Kind::Interrupt,
+            Object::Module(_) => Kind::Module,
+            Object::Meter(_) => Kind::Meter,
         }
     }
 
@@ -86,6 +98,8 @@ impl<A: Arch> Object<A> {
             Object::Endpoint(endpoint) => endpoint.end(cpu),
             Object::Notification(notification) => notification.end(cpu),
             Object::Interrupt(interrupt) => interrupt.unbind(),
+            // Nothing but their memory is to be given back.
+            Object::Module(_) | Object::Meter(_) => {}
         }
     }
 }
@@ -123,6 +137,9 @@ pub enum ObjectError {
     /// The collapse was refused.
     #[error(transparent)]
     Collapse(#[from] CollapseError),
+    /// No program, or one that is none.
+    #[error("the module has no program of this name, or what it has is none")]
+    NoProgram,
 }
 
 impl From<OutOfFrames> for ObjectError {
@@ -142,6 +159,7 @@ impl ObjectError {
             ObjectError::BadArgument(_) => Status::BadArgument,
             ObjectError::NotEnough(_) => Status::Quota,
             ObjectError::Gone => Status::Gone,
+            ObjectError::NoProgram => Status::NoProgram,
             ObjectError::Map(error) | ObjectError::Collapse(CollapseError::Map(error)) => match error {
                 MapError::BadRange(..) | MapError::CutsHugePage(_) => Status::BadArgument,
                 MapError::Overlaps(..) => Status::Overlaps,

@@ -126,6 +126,15 @@ pub(crate) fn read<A: Arch>(cpu: &'static Cpu<A>, raw: u64, table: Table<A>, va:
     }
 }
 
+/// The walk is about to use two words of an entry of `table` for `va` that were one entry at no time when it read. True where that is judged.
+#[inline(always)]
+pub(crate) fn torn<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, va: VirtAddr) -> bool {
+    if cfg!(feature = "checking") {
+        oracle::report(cpu, describe(cpu, cpu, table.pfn(), ViolationKind::TornEntry, va));
+    }
+    cfg!(feature = "checking")
+}
+
 /// A place where other CPUs may run now; the seed decides whether, and for how long. Nothing in builds without `checking`, and in cells
 /// that do not contend. Most stops are short; some last long enough for another CPU to finish a whole operation.
 #[inline(always)]

@@ -22,7 +22,7 @@ use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 
 /// Version of the rules by which verdicts are made; part of every report.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What freed memory is filled with: no entry of any architecture, and no page's tag.
 pub const POISON: u64 = 0xdead_7ab1_e000_0000;

@@ -138,6 +138,8 @@ pub enum ViolationKind {
     StaleRecursion = 9,
     /// A table was given up whose population was not what a scan of it says.
     Miscounted = 10,
+    /// A walk that reads entries as two words used a low word and a high word that were never one entry.
+    TornEntry = 11,
 }
 
 impl ViolationKind {
@@ -155,6 +157,7 @@ impl ViolationKind {
             PinnedAndShared,
             StaleRecursion,
             Miscounted,
+            TornEntry,
         ]
         .into_iter()
         .find(|k| *k as u16 == n)
@@ -162,7 +165,13 @@ impl ViolationKind {
 
     /// Whether the ghost oracle found it (else the value oracle did).
     pub fn by_state(self) -> bool {
-        matches!(self, ViolationKind::ReusedWhileHeld | ViolationKind::FreedWhileHeld | ViolationKind::StaleRecursion)
+        matches!(
+            self,
+            ViolationKind::ReusedWhileHeld
+                | ViolationKind::FreedWhileHeld
+                | ViolationKind::StaleRecursion
+                | ViolationKind::TornEntry
+        )
     }
 
     /// In words.
@@ -177,6 +186,7 @@ impl ViolationKind {
             ViolationKind::PageForTable => "a walk took a page for a table",
             ViolationKind::PinnedAndShared => "a page that a walk had pinned was shared by fork",
             ViolationKind::StaleRecursion => "a recursive address led to a table that its flush should have taken away",
+            ViolationKind::TornEntry => "a walk used the two words of an entry that had never been one",
             ViolationKind::Miscounted => "a table was given up with another number of entries than it was said to have",
         }
     }

@@ -36,6 +36,8 @@ points! {
     AfterPudRead = "after_pud_read": "walk: holds the PMD table, has not read its entry";
     AfterPmdRead = "after_pmd_read": "walk: holds the PTE table, has not read its entry";
     BetweenReads = "between_reads": "walk without ReadOnce: has checked the PMD entry and is about to read it again";
+    AfterLowWord = "after_low_word": "two-word walk: has read an entry's low word, not its high word";
+    AfterHighWord = "after_high_word": "two-word walk: has read an entry's high word, has not looked at the low word again";
     AfterPteRead = "after_pte_read": "walk: has read the PTE entry, has no reference yet";
     AfterHead = "after_head": "walk: knows the page's head, has no reference yet";
     AfterReference = "after_reference": "walk: has taken the reference";

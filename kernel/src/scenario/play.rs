@@ -72,6 +72,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     let walker = match (plays(Role::Reader), plays(Role::Foreign)) {
         (true, _) => WalkerClass::Rcu,
         (false, true) => WalkerClass::Foreign,
+        (false, false) if plays(Role::TwoWord) => WalkerClass::TwoWord,
         (false, false) => WalkerClass::Gup,
     };
     let setting = Setting { transport: suite.transport, hook: suite.hook, chain, batch: false, walker };
@@ -125,7 +126,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     if total.violations_ghost + total.violations_value == 0 && (frames != 0 || tables != 0) {
         return Err(CellError::Leak { frames, tables });
     }
-    let counted = cell::Counted { counts: total, ..cell::Counted::default() };
+    let counted = cell::Counted { counts: total, ops: suite.ops, ..cell::Counted::default() };
     let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)
@@ -226,10 +227,13 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
                 page::unpin_walked(cpu, pages[0]);
             }
         }
-        Role::Walker | Role::Foreign => {
+        Role::Walker | Role::TwoWord | Role::Foreign => {
             let mut pages = [Pfn(0); MAX_PAGES as usize];
             let pages = &mut pages[..cast.script.pages as usize];
-            let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, cast.mm, va, false, pages);
+            let strategy = A::machine().policy.strategy();
+            let walk =
+                if role == Role::TwoWord { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
+            let got = walk(cpu, cast.mm, va, false, pages);
             pause!(cpu, HoldsPages);
             oracle::on_put(cpu, cast.mm, va, &pages[..got]);
             for pfn in &pages[..got] {

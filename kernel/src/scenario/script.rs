@@ -34,6 +34,7 @@ macro_rules! roles {
 roles! {
     Updater = "U": "does one operation of the workload, on CPU 0";
     Walker = "W": "makes one walk of the range, as the strategy under test makes it";
+    TwoWord = "H": "makes one walk of the range that reads each entry as two halves (--walker two-word)";
     Foreign = "K": "makes one walk of the range, whose mm its CPU has not loaded";
     Reader = "R": "reads the range's entries under RCU, with interrupts on and without a lock";
     Pin = "P": "pins one page of the range for writing (pin_user_pages_fast)";

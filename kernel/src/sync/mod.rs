@@ -29,6 +29,7 @@ use crate::arch::Arch;
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
+use crate::mm::two_word;
 use crate::mm::walk::{self, WalkFn};
 use crate::record::cell::Verdict;
 use crate::smp::cpu::Cpu;
@@ -293,6 +294,8 @@ pub struct Entry<A: Arch> {
     pub restores: bool,
     /// `get_user_pages_fast`, compiled for it.
     pub get_user_pages_fast: WalkFn<A>,
+    /// The same for entries that are read as two words: [`two_word::get_user_pages`].
+    pub get_user_pages_two_word: WalkFn<A>,
     /// `pin_user_pages_fast`, compiled for it.
     pub pin_user_pages_fast: WalkFn<A>,
 }
@@ -312,6 +315,7 @@ impl<A: Arch> Entry<A> {
             publishes: S::PUBLISHES,
             restores: S::RESTORES,
             get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
+            get_user_pages_two_word: two_word::get_user_pages::<A, S>,
             pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
         }
     }

@@ -1,7 +1,7 @@
 //! From words to requests. No argument is looked at anywhere else, and none is cut to a smaller type without a check.
 
 use crate::abi::message::{Info, unpack};
-use crate::abi::{MESSAGE_WORDS, Number, PRIORITIES, Rights, Status, WORDS};
+use crate::abi::{MESSAGE_WORDS, NAME_BYTES, Number, PRIORITIES, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
 use crate::object::account::Price;
 
@@ -45,6 +45,13 @@ pub enum Request {
     Acknowledge { interrupt: Slot },
     Identify { slot: Slot },
     Balance,
+    Load { process: Slot, module: Slot, name: [u64; NAME_BYTES / 8] },
+    Populate { process: Slot, at: VirtAddr, bytes: u64 },
+    Ended { what: Slot },
+    Clock,
+    Plan { meter: Slot },
+    Begin { meter: Slot },
+    Finish { meter: Slot, latency: u64 },
 }
 
 /// Words that are read one after the other, each as what it must be.
@@ -167,5 +174,14 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
         Number::Acknowledge => Request::Acknowledge { interrupt: w.slot(1)? },
         Number::Identify => Request::Identify { slot: w.slot(1)? },
         Number::Balance => Request::Balance,
+        Number::Load => {
+            Request::Load { process: w.slot(1)?, module: w.slot(2)?, name: [w.word(3), w.word(4), w.word(5)] }
+        }
+        Number::Populate => Request::Populate { process: w.slot(1)?, at: w.address(2), bytes: w.word(3) },
+        Number::Ended => Request::Ended { what: w.slot(1)? },
+        Number::Clock => Request::Clock,
+        Number::Plan => Request::Plan { meter: w.slot(1)? },
+        Number::Begin => Request::Begin { meter: w.slot(1)? },
+        Number::Finish => Request::Finish { meter: w.slot(1)?, latency: w.word(2) },
     })
 }

@@ -11,6 +11,8 @@ use crate::ipc::exchange::{self, Outcome, endpoint_of};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
+use crate::object::meter::Meter;
+use crate::object::module::Module;
 use crate::object::notification::Notification;
 use crate::object::process::Process;
 use crate::object::thread::{Start, Thread};
@@ -57,6 +59,22 @@ impl<A: Arch> Caller<'_, A> {
     fn signalled(&self, slot: Slot) -> Result<Arc<Notification<A>>, ObjectError> {
         match self.with(slot, Rights::WRITE)?.object() {
             Object::Notification(notification) => Ok(notification.clone()),
+            other => Err(ObjectError::WrongKind(other.kind())),
+        }
+    }
+
+    /// The programs of a module.
+    fn module(&self, slot: Slot) -> Result<Arc<Module>, ObjectError> {
+        match self.with(slot, Rights::READ)?.object() {
+            Object::Module(module) => Ok(module.clone()),
+            other => Err(ObjectError::WrongKind(other.kind())),
+        }
+    }
+
+    /// A meter that allows `rights`.
+    fn meter(&self, slot: Slot, rights: Rights) -> Result<Arc<Meter<A>>, ObjectError> {
+        match self.with(slot, rights)?.object() {
+            Object::Meter(meter) => Ok(meter.clone()),
             other => Err(ObjectError::WrongKind(other.kind())),
         }
     }
@@ -242,6 +260,26 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Balance => {
             let (used, left) = (account.used(), account.left());
             return Ok(done(&[used.frames, used.bytes, used.spaces, left.frames, left.bytes, left.spaces]));
+        }
+        Request::Load { process, module, name } => {
+            let theirs = caller.managed(process)?;
+            let entry = caller.module(module)?.load(cpu, account, &theirs, name)?;
+            return Ok(done(&[entry.0]));
+        }
+        Request::Populate { process, at, bytes } => caller.managed(process)?.populate(cpu, at, bytes)?,
+        Request::Ended { what } => {
+            let (ended, status) = match caller.with(what, Rights::MANAGE)?.object() {
+                Object::Process(process) => (process.has_ended(), process.status()),
+                Object::Thread(thread) => (thread.is_ending(), thread.status()),
+                other => return Err(ObjectError::WrongKind(other.kind())),
+            };
+            return Ok(done(&[ended.into(), if ended { status } else { 0 }]));
+        }
+        Request::Clock => return Ok(done(&[A::instructions(), sched::woke(cpu)])),
+        Request::Plan { meter } => return Ok(done(&caller.meter(meter, Rights::READ)?.plan.words())),
+        Request::Begin { meter } => caller.meter(meter, Rights::WRITE)?.begin(cpu),
+        Request::Finish { meter, latency } => {
+            return Ok(done(&[caller.meter(meter, Rights::WRITE)?.finish(cpu, latency)?]));
         }
         Request::Null
         | Request::Yield

@@ -20,16 +20,21 @@ pub enum ModuleError {
     },
 }
 
-/// The file `name` of the archive `module`.
+/// The file `name` of the archive `module`, if it has one.
+pub fn file<'m>(module: &'m [u8], name: &str) -> Option<&'m [u8]> {
+    cpio_reader::iter_files(module).find(|entry| entry.name() == name).map(|entry| entry.file())
+}
+
+/// The file `name` of the archive `module`, or why it cannot be had.
 pub fn find<'m>(module: &'m [u8], name: &str) -> Result<&'m [u8], ModuleError> {
     if module.is_empty() {
         return Err(ModuleError::Missing(name.to_string()));
     }
+    if let Some(file) = file(module, name) {
+        return Ok(file);
+    }
     let mut found = String::new();
     for entry in cpio_reader::iter_files(module) {
-        if entry.name() == name {
-            return Ok(entry.file());
-        }
         if !found.is_empty() {
             found.push_str(", ");
         }

@@ -41,6 +41,8 @@ pub struct Tasks<A: Arch> {
     looked: AtomicU64,
     /// The thread that runs wants another to.
     gives_way: AtomicBool,
+    /// When this CPU last woke from idling, in instructions.
+    woke: AtomicU64,
     /// Threads whose waits began here and end by the timer.
     timed: Mutex<A, Vec<Weak<Thread<A>>>>,
     /// Whose registers this CPU may still hold some of. Its own.
@@ -57,6 +59,7 @@ impl<A: Arch> Default for Tasks<A> {
             armed: AtomicBool::new(false),
             looked: AtomicU64::new(0),
             gives_way: AtomicBool::new(false),
+            woke: AtomicU64::new(0),
             timed: Mutex::<A, _>::new(Vec::new()),
             held: Mutex::<A, _>::new(None),
         }
@@ -146,6 +149,11 @@ pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
     cpu.tasks.ticks.load(Ordering::Relaxed)
 }
 
+/// When this CPU last woke from idling, in instructions: from there to a thread's first instruction is what waking costs, and nobody else's instructions are in it.
+pub fn woke<A: Arch>(cpu: &Cpu<A>) -> u64 {
+    cpu.tasks.woke.load(Ordering::Relaxed)
+}
+
 /// Sees to it that the timer fires, also where the run does not ask for it: a program that never stops must not keep others of its priority, waits that end, or grace
 /// periods from going on.
 pub(super) fn arm<A: Arch>(cpu: &Cpu<A>) {
@@ -226,6 +234,7 @@ pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
     if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() {
         rcu::enter_idle(cpu);
         A::wait_for_interrupt();
+        cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);
         rcu::leave_idle(cpu);
     }
     A::irq_restore(enabled);

@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::crowd::{ALL_PARTS, Crowd};
 use super::predict::{self, Prediction};
+use super::profiling::Profiling;
 use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
@@ -11,8 +12,10 @@ use crate::addr::VirtAddr;
 use crate::arch::Arch;
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
+use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
+use crate::record::profile::Profile;
 use crate::scenario::play;
 use crate::smp::cpu::{Chance, Cpu};
 use crate::smp::rcu;
@@ -54,27 +57,43 @@ pub enum CellError {
     },
 }
 
-/// Runs one cell on the calling CPU and the others.
-pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
-    with_seed(cpu, suite, cell, suite.seed)
+/// Runs one cell on the calling CPU and the others, and records `profile` of it.
+pub fn run<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
+    with_seed(cpu, suite, cell, profile, suite.seed)
 }
 
 /// Runs one cell; if it is a control that did not fire, again with a seed derived from the last, up to [`Suite::tries`] times in all.
 ///
 /// A control has to show that a violation can be found, and one schedule that does is enough. A cell that shall be safe is run once: that no violation was found in so many
 /// operations says less where a control beside it needed more of them, which is why the row says how many seeds it took.
-fn run_until_it_fires<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
-    let mut row = run(cpu, suite, cell)?;
+fn run_until_it_fires<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
+    let mut row = run(cpu, suite, cell, profile)?;
     let seeds = Chance::new(suite.seed);
     while row.verdict == Verdict::Void as u8 && row.seeds < suite.tries {
         let seeds_before = row.seeds;
-        row = with_seed(cpu, suite, cell, seeds.next())?;
+        row = with_seed(cpu, suite, cell, profile, seeds.next())?;
         row.seeds = seeds_before + 1;
     }
     Ok(row)
 }
 
-fn with_seed<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, seed: u64) -> Result<CellRow, CellError> {
+fn with_seed<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+    seed: u64,
+) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
@@ -101,11 +120,18 @@ fn with_seed<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, seed: u64
     let start = totals::<A>();
 
     let (counted, program_status) = if cell.workload.runs_programs() {
-        let (status, instructions) = programs::run(cpu, suite, cell.workload)?;
-        let counts = totals::<A>().since(&start);
-        (Ok(Counted { counts, instructions, ..Counted::default() }), status)
+        let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
+        let whole = Counted {
+            counts: totals::<A>().since(&start),
+            instructions: ran.instructions,
+            ops: suite.ops,
+            ..Counted::default()
+        };
+        // Programs that say when their operations are have those counted, and nothing else.
+        let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
+        (Ok(counted), ran.status)
     } else {
-        (staged(cpu, suite, cell, setting)?, 0)
+        (staged(cpu, suite, cell, setting, profile)?, 0)
     };
     machine.policy.tick_ns.store(0, Ordering::Relaxed);
     machine.policy.set_schedule_points(false);
@@ -135,6 +161,7 @@ fn staged<A: Arch>(
     suite: &Suite,
     cell: Cell,
     setting: Setting,
+    profile: Option<&'static Profile>,
 ) -> Result<Result<Counted, CellError>, CellError> {
     let machine = A::machine();
     let contends = cell.mode == Mode::Contend;
@@ -146,15 +173,17 @@ fn staged<A: Arch>(
         false => None,
     };
     let target: Target<A> = scene.target();
+    let mut profiling = Profiling::new(suite, profile);
     let (counted, gap) = {
         let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
             crate::upcall::start_ticks(cpu);
         }
-        let counted = operate(cpu, suite, scene.as_mut(), &crowd);
+        let counted = operate(cpu, suite, scene.as_mut(), &crowd, &mut profiling);
         machine.policy.tick_ns.store(0, Ordering::Relaxed);
         crowd.disperse(cpu);
+        profiling.end();
         (counted, crowd.longest_gap())
     };
     switch::unload(cpu);
@@ -224,8 +253,17 @@ pub(crate) struct Counted {
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.
     pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop.
+    /// The longest that it was kept from its loop, or took to run.
     pub(crate) gap: u64,
+    /// Operations that were done.
+    pub(crate) ops: u64,
+}
+
+impl From<Metered> for Counted {
+    fn from(metered: Metered) -> Counted {
+        let Metered { ops, counts, instructions, bystander, latency } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops }
+    }
 }
 
 /// Does the operations; returns what the windows counted.
@@ -234,6 +272,7 @@ fn operate<A: Arch>(
     suite: &Suite,
     scene: &mut dyn Scene<A>,
     crowd: &Crowd<'_, A>,
+    profiling: &mut Profiling<A>,
 ) -> Result<Counted, CellError> {
     let machine = A::machine();
     let mut counted = Counted::default();
@@ -247,6 +286,7 @@ fn operate<A: Arch>(
             crowd.spread();
         }
         crowd.next_round(cpu);
+        profiling.open(op);
         crowd.open();
         if machine.policy.schedule_points() {
             // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
@@ -262,10 +302,12 @@ fn operate<A: Arch>(
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
+        profiling.close(op);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
         taken().add_since(&before.2, &mut counted.bystander);
+        counted.ops += 1;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
     }
     Ok(counted)
@@ -294,7 +336,7 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap } = counted;
+    let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = match suite.inject_batch {
@@ -310,12 +352,14 @@ pub(crate) fn row<A: Arch>(
         && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
     let by_chance =
         cell.workload.runs_programs() || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
+    let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
             0 => Verdict::Safe,
             _ => Verdict::Unsafe,
         },
-        Verdict::Unsafe if !judged || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
+        Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
         promised => promised,
     };
     let violations = total.violations_ghost + total.violations_value;
@@ -332,10 +376,10 @@ pub(crate) fn row<A: Arch>(
         hook: setting.hook.into(),
         expected: expected as u8,
         verdict: verdict as u8,
-        miscounted: (!form.agrees(counted, bystander)).into(),
+        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander)).into(),
         cpus,
         walker: setting.walker as u64,
-        ops: suite.ops,
+        ops: *ops,
         flush_ipis: counted.flush_ipis,
         sync_ipis: counted.sync_ipis,
         syncs_elided: counted.syncs_elided,
@@ -364,10 +408,11 @@ pub(crate) fn row<A: Arch>(
     }
 }
 
-/// Runs all cells of `suite`, leaving each row where the runner finds it as soon as it is complete.
+/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
+    profiles: &'static [Profile],
     mut done: impl FnMut(usize, CellRow),
 ) -> Result<(), CellError> {
     for (index, cell) in suite.cells().enumerate() {
@@ -375,7 +420,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run_until_it_fires(cpu, suite, cell)?,
+            None => run_until_it_fires(cpu, suite, cell, profiles.get(index))?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);

@@ -328,7 +328,10 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
         return;
     }
     let mut pages = [Pfn(0); AWAY_PAGES];
-    let got = (A::machine().policy.strategy().get_user_pages_fast)(cpu, mm, start, false, &mut pages[..count]);
+    let strategy = A::machine().policy.strategy();
+    let by_two_words = crowd.mode == Mode::Contend && crowd.walker == WalkerClass::TwoWord;
+    let walk = if by_two_words { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
+    let got = walk(cpu, mm, start, false, &mut pages[..count]);
     if crowd.mode == Mode::Contend && got > 0 && cpu.chance.one_in(16) {
         // The references are kept for a while, in which nobody may give the pages to somebody else.
         for _ in 0..1 + cpu.chance.next() % 8 {

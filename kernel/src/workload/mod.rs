@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod file;
 pub mod fork;
 pub mod predict;
+mod profiling;
 pub mod programs;
 pub mod shared;
 pub mod store_buffer;
@@ -64,6 +65,10 @@ pub const PROGRAMS: &[Named] = &[
     ("ipc_storm", "pairs of processes send long messages while their memory is collapsed and dropped"),
     ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
     ("syscall_fuzz", "random system calls with random arguments, 1024 for each operation, on every CPU"),
+    (
+        "rt_bystander",
+        "a periodic thread on a CPU of its own says what reaches it while others collapse, unshare and reclaim",
+    ),
 ];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
@@ -96,6 +101,7 @@ pub enum WorkloadId {
     IpcStorm = 22,
     TakeTurns = 23,
     SyscallFuzz = 24,
+    RtBystander = 25,
 }
 
 impl WorkloadId {
@@ -121,7 +127,7 @@ impl WorkloadId {
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 9] = [
+    pub const PROGRAMS: [WorkloadId; 10] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -131,11 +137,17 @@ impl WorkloadId {
         WorkloadId::IpcStorm,
         WorkloadId::TakeTurns,
         WorkloadId::SyscallFuzz,
+        WorkloadId::RtBystander,
     ];
 
     /// Whether it is one of programs.
     pub const fn runs_programs(self) -> bool {
         self as u8 >= WorkloadId::UserFaults as u8
+    }
+
+    /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.
+    pub const fn has_bystander(self) -> bool {
+        matches!(self, WorkloadId::RtBystander)
     }
 
     /// Its name.
@@ -216,9 +228,8 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
-        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz => {
-            return Err(OpError::NoScene);
-        }
+        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz
+        | RtBystander => return Err(OpError::NoScene),
     })
 }
 

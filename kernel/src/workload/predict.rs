@@ -13,6 +13,7 @@
 //! Nothing is frozen in the modes that have a form, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`].
 
 pub mod invalidations;
+pub mod programs;
 
 use self::invalidations::Hardware;
 use super::WorkloadId;
@@ -71,6 +72,8 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         // For scenarios, and of programs, where nothing is predicted.
         Fork | MunmapMany | UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm
         | TakeTurns | SyscallFuzz => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
+        // A collapse; a shared table that is left, and its PUD table, which held nothing else; the reclaim of a PTE table.
+        RtBystander => Rounds { flush: 4 * ops, flush_of_tables: 4 * ops, sync: 2 * ops },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
         // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
@@ -86,8 +89,8 @@ const fn by_interrupt(workload: WorkloadId, ops: u64) -> (u64, u64) {
     match workload {
         // Between the first operation and the second, what the first one left is flushed: that was the second flush.
         CollapseAnon | CollapseShmem | RetractTruncate | Mprotect2m | Mprotect4k | UnshareMprotectLast => (1, 1),
-        // Both are in the first operation.
-        UnshareChain => (1, 2),
+        // Both are in the first operation, before its last sync.
+        UnshareChain | RtBystander => (1, 2),
         _ => (first_two, first_two),
     }
 }
@@ -156,8 +159,14 @@ pub fn predict<A: Arch>(
     cpus: u64,
     ops: u64,
 ) -> Prediction {
+    // Of programs, whoever else is there stays with the mm all the time, but for the bystander.
+    let mode = if workload.has_bystander() { Mode::Isolated } else { mode };
+    if workload.runs_programs() && !workload.has_bystander() {
+        return programs::predict(workload, strategy, setting, cpus, ops);
+    }
     let Some(crowd) = Crowd::of(mode, cpus) else { return Prediction::NONE };
     let rounds = rounds(workload, ops);
+    let syncs_per_op = rounds.sync / ops.max(1);
     // Lazy CPUs are told by the first flush of an operation only: it makes them unload the mm.
     let told = if crowd.lazy() { rounds.flush_of_tables.min(ops) } else { rounds.flush };
     // A flush of tables takes lazy CPUs out of the mask: then the mm is never on many.
@@ -178,7 +187,7 @@ pub fn predict<A: Arch>(
     let groups = if rounds.sync == 0 {
         [(0, true), (0, false)]
     } else {
-        [(interrupting_ops, true), (ops - interrupting_ops, false)]
+        [(syncs_per_op * interrupting_ops, true), (syncs_per_op * (ops - interrupting_ops), false)]
     };
     for (syncs, interrupts) in groups.into_iter().filter(|(syncs, _)| *syncs > 0) {
         let predicted = (strategy.predicts)(&round(workload, setting, crowd, interrupts));
@@ -209,7 +218,9 @@ pub fn predict<A: Arch>(
         lazy: crowd.lazy(),
         ops,
     };
-    let tlbi = Some(invalidations::count(&Hardware::of::<A>(), workload, &flushes, strategy.self_map));
+    // Flushes of several kinds have no one form.
+    let count = || invalidations::count(&Hardware::of::<A>(), workload, &flushes, strategy.self_map);
+    let tlbi = (!workload.runs_programs()).then(count);
     Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, tlbi, bystander }
 }
 

@@ -1,7 +1,7 @@
 //! Workloads of programs: a first process, which has everything that programs may have, and all that come from it, on every CPU, until the first has ended.
 //!
-//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`] and the thread's in [`FIRST_THREAD`]. Its argument says how many operations it shall
-//! do, with which seed, on how many CPUs. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of the run are in force, the oracle watches, and what is
+//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`], the thread's in [`FIRST_THREAD`], the module of programs in [`MODULE`] and in [`METER`] what it
+//! is to do and where it says when it does it. Its argument says how many operations it shall do, with which seed, on how many CPUs, for programs that need no more. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of the run are in force, the oracle watches, and what is
 //! left over when everything has ended is an error of the kernel, as in every cell.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,8 @@ use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Cause;
 use crate::object::account::{Account, Price};
+use crate::object::meter::{Meter, Metered, Plan};
+use crate::object::module::Module;
 use crate::object::process::{self, Process};
 use crate::object::thread::{Start, Thread};
 use crate::object::{self, Object, ObjectError, capability};
@@ -20,7 +22,7 @@ use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::smp::wait::Wait;
-use crate::suite::Suite;
+use crate::suite::{Mode, Suite};
 use crate::task::module::{self, ModuleError};
 use crate::task::program::{Program, ProgramError};
 use crate::task::{load, sched, turn};
@@ -30,6 +32,10 @@ use crate::tlb::switch;
 pub const FIRST_PROCESS: u32 = 0;
 /// Where it finds its first thread.
 pub const FIRST_THREAD: u32 = 1;
+/// Where it finds all other programs.
+pub const MODULE: u32 = 2;
+/// Where it finds its plan, and tells of its operations.
+pub const METER: u32 = 3;
 /// Slots of its table.
 const SLOTS: u32 = 1024;
 /// The end of its stack.
@@ -58,20 +64,49 @@ pub enum StartError {
     Object(#[from] ObjectError),
 }
 
-/// Runs workload `id`: the status that its first process ended with, and the instructions that all took together.
-pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId) -> Result<(u64, u64), StartError> {
-    let machine = A::machine();
+/// What came of a workload.
+pub(super) struct Ran {
+    /// The status that its first process ended with.
+    pub(super) status: u64,
+    /// The instructions that all took together.
+    pub(super) instructions: u64,
+    /// What the programs had counted.
+    pub(super) metered: Metered,
+}
+
+/// The program that workload `id` begins with.
+fn program<A: Arch>(id: WorkloadId) -> Result<Program<'static>, StartError> {
     let name = WorkloadId::name_of(id as u16).unwrap_or_default();
-    let program = Program::parse::<A>(module::find(machine.firmware.module, name)?)?;
+    Ok(Program::parse::<A>(module::find(A::machine().firmware.module, name)?)?)
+}
+
+/// Whether the programs that `suite` begins with are there: a run that lacks one is refused before it begins.
+pub fn check<A: Arch>(suite: &Suite) -> Result<(), StartError> {
+    suite.workloads.iter().filter(|id| id.runs_programs()).try_for_each(|id| program::<A>(*id).map(|_| ()))
+}
+
+/// Runs workload `id`.
+pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, mode: Mode) -> Result<Ran, StartError> {
+    let machine = A::machine();
+    let program = program::<A>(id)?;
     // Half of memory: tables, magazines and what waits for a grace period are nobody's.
     let limit = Price { frames: machine.free_frames() as u64 / 2, bytes: HEAP, spaces: SPACES };
     let account = Account::first(limit.and(process::price::<A>(SLOTS)));
     let first = Process::new(cpu, &account, SLOTS, limit, PRIORITY * 2 - 1)?;
     capability::install(cpu, &first.table, FIRST_PROCESS, Object::Process(first.clone()))?;
-    load::load(cpu, &first, &program)?;
+    let cpus = machine.cpus.len() as u64;
+    let plan = Plan { ops: suite.ops, seed: suite.seed, cpus, workload: id as u64, mode: mode as u64 };
+    let meter = Meter::new(&first.account, plan)?;
+    capability::install(
+        cpu,
+        &first.table,
+        MODULE,
+        Object::Module(Module::new(&first.account, machine.firmware.module)?),
+    )?;
+    capability::install(cpu, &first.table, METER, Object::Meter(meter.clone()))?;
+    load::load(cpu, &first.account, &first, &program)?;
     let stack = VirtAddr(STACK.0 - STACK_BYTES);
     first.map_anonymous(&first.account, stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
-    let cpus = machine.cpus.len() as u64;
     let argument = suite.ops & 0xffff_ffff | (suite.seed & 0xffff) << 32 | cpus << 48;
     let start = Start { entry: program.entry, stack: STACK, argument, priority: PRIORITY, cpu: CpuId(0) };
     let began = A::instructions();
@@ -108,9 +143,10 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId) 
     }
     wait.done();
     let status = first.status();
-    drop(first);
+    let metered = meter.metered();
+    drop((first, meter));
     assert!(account.used() == Price::NOTHING, "{:?} of the programs' account was not given back", account.used());
-    Ok((status, took))
+    Ok(Ran { status, instructions: took, metered })
 }
 
 /// What every other CPU does.

@@ -16,6 +16,8 @@ pub enum WalkerClass {
     Foreign = 3,
     /// A reader in a read section of [`crate::smp::rcu`], with interrupts on, that does not lock what it finds.
     Rcu = 4,
+    /// GUP-fast of the loaded mm, with interrupts masked, that reads each entry as two words ([`crate::mm::two_word`]).
+    TwoWord = 5,
 }
 
 impl WalkerClass {
@@ -26,15 +28,22 @@ impl WalkerClass {
         ("nmi-other", "GUP-fast, interrupted by an NMI that walks an mm that is not loaded"),
         ("foreign", "a walk of an mm that is not loaded"),
         ("rcu", "a reader under RCU with interrupts on, that takes no lock"),
+        ("two-word", "GUP-fast of the loaded mm, that reads each entry as two words, one after the other"),
     ];
 
     /// All classes, in the order of their numbers.
-    pub const ALL: [WalkerClass; 5] =
-        [WalkerClass::Gup, WalkerClass::Nmi, WalkerClass::NmiOther, WalkerClass::Foreign, WalkerClass::Rcu];
+    pub const ALL: [WalkerClass; 6] = [
+        WalkerClass::Gup,
+        WalkerClass::Nmi,
+        WalkerClass::NmiOther,
+        WalkerClass::Foreign,
+        WalkerClass::Rcu,
+        WalkerClass::TwoWord,
+    ];
 
     /// Whether all its walks are of an mm that the CPU has loaded: then every walker is in the mm's mask.
     pub const fn walks_loaded_mm_only(self) -> bool {
-        matches!(self, WalkerClass::Gup | WalkerClass::Nmi)
+        matches!(self, WalkerClass::Gup | WalkerClass::Nmi | WalkerClass::TwoWord)
     }
 
     /// Whether it holds interrupts off: then an acknowledgement at interrupt level says that its walk is over.

@@ -1,0 +1,114 @@
+//! A meter: what a run wants of its programs, and where they say when an operation begins and when it is over, so that its interrupts and invalidations can be
+//! counted, and so that whoever watches the run sees that it goes on.
+//!
+//! Counted is what all CPUs do between the two calls, and what the bystander, the machine's last CPU, takes meanwhile. One operation is under way at a time.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::ObjectError;
+use super::account::{Account, Paid, Price};
+use crate::arch::Arch;
+use crate::ledger::{Snapshot, Taken};
+use crate::record::event::EventKind;
+use crate::smp::cpu::Cpu;
+use crate::smp::lock::Mutex;
+
+/// What is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// Operations.
+    pub ops: u64,
+    /// Where all choices come from.
+    pub seed: u64,
+    /// CPUs of the machine.
+    pub cpus: u64,
+    /// Number of the workload ([`crate::workload::WorkloadId`]).
+    pub workload: u64,
+    /// Number of the mode ([`crate::suite::Mode`]).
+    pub mode: u64,
+}
+
+impl Plan {
+    /// As a program is told.
+    pub fn words(&self) -> [u64; 5] {
+        [self.ops, self.seed, self.cpus, self.workload, self.mode]
+    }
+}
+
+/// Counts of all operations together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Metered {
+    /// How many were finished.
+    pub ops: u64,
+    /// By all CPUs.
+    pub counts: Snapshot,
+    /// From the begin of each to its end.
+    pub instructions: u64,
+    /// What the bystander took.
+    pub bystander: Taken,
+    /// The longest latency that was told.
+    pub latency: u64,
+}
+
+/// What was counted, and of the operation under way what there was when it began.
+#[derive(Default)]
+struct State {
+    open: Option<(Snapshot, Taken, u64)>,
+    metered: Metered,
+}
+
+/// A meter.
+pub struct Meter<A: Arch> {
+    /// What is to be done.
+    pub plan: Plan,
+    state: Mutex<A, State>,
+    _paid: Paid,
+}
+
+/// What all CPUs have counted so far.
+fn totals<A: Arch>() -> Snapshot {
+    A::machine().online().fold(Snapshot::default(), |sum, cpu| sum.plus(&cpu.ledger.snapshot()))
+}
+
+/// What the last CPU has taken so far.
+fn taken<A: Arch>() -> Taken {
+    A::machine().online().last().map(|cpu| cpu.ledger.taken()).unwrap_or_default()
+}
+
+impl<A: Arch> Meter<A> {
+    /// A meter for `plan`; `payer` pays for the object.
+    pub fn new(payer: &Arc<Account>, plan: Plan) -> Result<Arc<Meter<A>>, ObjectError> {
+        let paid = payer.charge(Price::of::<Meter<A>>())?;
+        Ok(Arc::new(Meter { plan, state: Mutex::<A, _>::new(State::default()), _paid: paid }))
+    }
+
+    /// An operation begins; one that is under way begins again.
+    pub fn begin(&self, cpu: &Cpu<A>) {
+        let mut state = self.state.lock();
+        A::machine().operation.store(state.metered.ops, Ordering::Relaxed);
+        cpu.events.write(EventKind::OperationBegin, 0, state.metered.ops, 0);
+        state.open = Some((totals::<A>(), taken::<A>(), A::instructions()));
+    }
+
+    /// It is over: how many instructions it took. `latency` is what a program has measured meanwhile.
+    pub fn finish(&self, cpu: &Cpu<A>, latency: u64) -> Result<u64, ObjectError> {
+        let now = (totals::<A>(), taken::<A>(), A::instructions());
+        let mut state = self.state.lock();
+        let (before, bystander, began) = state.open.take().ok_or(ObjectError::BadArgument(1))?;
+        let metered = &mut state.metered;
+        cpu.events.write(EventKind::OperationEnd, 0, metered.ops, 0);
+        metered.ops += 1;
+        metered.counts = metered.counts.plus(&now.0.since(&before));
+        now.1.add_since(&bystander, &mut metered.bystander);
+        metered.instructions += now.2 - began;
+        metered.latency = metered.latency.max(latency);
+        A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
+        Ok(now.2 - began)
+    }
+
+    /// What was counted so far.
+    pub fn metered(&self) -> Metered {
+        self.state.lock().metered
+    }
+}

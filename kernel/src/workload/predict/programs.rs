@@ -1,0 +1,59 @@
+//! The closed forms of workloads of programs, whose threads are preempted at any moment and go idle when they wait. Which CPUs an mm is on when something is flushed is a matter of the
+//! schedule then, and so are flush interrupts and invalidations. How often a table is about to be used again is not: so there is a form for syncs wherever the strategy's answer is the same,
+//! whoever is in the mask.
+
+use super::{Prediction, WorkloadId};
+use crate::arch::Arch;
+use crate::sync::{self, Predicted, Round, Setting};
+use crate::tlb::transport::TransportId;
+
+/// How often a strategy is asked, over all operations; `None` where that depends on the schedule.
+const fn asked(workload: WorkloadId, ops: u64) -> Option<u64> {
+    match workload {
+        // Of those who share the table with the one that stays, one is the last to leave, in whatever order they exit.
+        WorkloadId::DbExit => Some(ops),
+        // Nothing is used again: tables go with their processes, after a grace period.
+        WorkloadId::ForkExec | WorkloadId::NullCall | WorkloadId::CallReply | WorkloadId::CallReplyFar => Some(0),
+        WorkloadId::TakeTurns => Some(0),
+        _ => None,
+    }
+}
+
+/// What `strategy` does whenever it is asked on a machine with `cpus` CPUs, if that is always the same.
+fn always<A: Arch>(strategy: &sync::Entry<A>, setting: Setting, cpus: u64) -> Option<Predicted> {
+    let others = cpus - 1;
+    let round = |in_mask, interrupts: bool, left_behind| {
+        let interrupted = if interrupts { in_mask } else { 0 };
+        (strategy.predicts)(&Round { setting, others, in_mask, in_use: in_mask, interrupted, left_behind })
+    };
+    let interrupting: &[bool] = match setting.transport {
+        TransportId::Broadcast => &[false],
+        TransportId::Ipi | TransportId::Paravirt | TransportId::Mixed => &[true, false],
+    };
+    let all = interrupting.iter().flat_map(|interrupts| {
+        let masks = [(0, 0), (others, 0), (0, others), (others, others)];
+        masks.map(|(in_mask, left_behind)| round(in_mask, *interrupts, left_behind))
+    });
+    let mut all = all.collect::<alloc::vec::Vec<_>>().into_iter();
+    let first = all.next()??;
+    all.all(|other| other == Some(first)).then_some(first)
+}
+
+/// The counts of one cell.
+pub(super) fn predict<A: Arch>(
+    workload: WorkloadId,
+    strategy: &sync::Entry<A>,
+    setting: Setting,
+    cpus: u64,
+    ops: u64,
+) -> Prediction {
+    let Some(asked) = asked(workload, ops) else { return Prediction::NONE };
+    let (sync_ipis, elided) = match always(strategy, setting, cpus) {
+        _ if asked == 0 => (Some(0), Some(0)),
+        Some(Predicted::Interrupts(targets)) => (Some(asked * targets), Some(0)),
+        Some(Predicted::Elided) => (Some(0), Some(asked)),
+        Some(Predicted::Waits) => (Some(0), Some(0)),
+        Some(Predicted::SomeUsers) | None => (None, None),
+    };
+    Prediction { sync_ipis, elided, ..Prediction::NONE }
+}
