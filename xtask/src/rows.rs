@@ -136,6 +136,7 @@ impl Row {
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
             bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
+            holders_not_waited_for: cell.uncovered,
             seeds: (cell.seeds > 1).then_some(cell.seeds),
             program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
@@ -212,6 +213,7 @@ struct JsonRow<'a> {
     predicted_bystander_sync_ipis_per_op: Option<f64>,
     bystander_longest_gap: Option<u64>,
     miscounted: bool,
+    holders_not_waited_for: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     seeds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ use crate::trace::TraceOption;
 use session::Session;
 
 /// Seeds for a control: the run's own, then derived ones.
-const TRIES: u64 = 8;
+const TRIES: u64 = 16;
 
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
 ///

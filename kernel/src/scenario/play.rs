@@ -26,6 +26,7 @@ use crate::suite::Suite;
 use crate::sync::{self, Setting};
 use crate::tlb::switch;
 use crate::workload::cell::{self, Cell, CellError};
+use crate::workload::row;
 use crate::workload::walker::WalkerClass;
 use crate::workload::{Scene, Target, WorkloadId, scene};
 
@@ -78,7 +79,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     let setting = Setting { transport: suite.transport, hook: suite.hook, chain, batch: false, walker };
     let strategy = &sync::all::<A>()[cell.strategy];
     if let Some(verdict) = cell::not_run::<A>(strategy, setting) {
-        return Ok(cell::row_of_nothing::<A>(cell, setting, verdict));
+        return Ok(row::row_of_nothing::<A>(cell, setting, verdict));
     }
     rcu::barrier(cpu);
     let frames_before = machine.free_frames() as i64;
@@ -126,8 +127,8 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     if total.violations_ghost + total.violations_value == 0 && (frames != 0 || tables != 0) {
         return Err(CellError::Leak { frames, tables });
     }
-    let counted = cell::Counted { counts: total, ops: suite.ops, ..cell::Counted::default() };
-    let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
+    let counted = row::Counted { counts: total, ops: suite.ops, ..row::Counted::default() };
+    let mut row = row::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)
 }

@@ -2,17 +2,16 @@
 
 use core::sync::atomic::Ordering;
 
-use super::crowd::{ALL_PARTS, Crowd};
-use super::predict::{self, Prediction};
+use super::crowd::Crowd;
 use super::profiling::Profiling;
 use super::programs;
+use super::row::{Counted, row, row_of_nothing};
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
 use crate::arch::Arch;
-use crate::ledger::{Snapshot, Taken};
+use crate::ledger::Snapshot;
 use crate::mm::exit;
-use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
 use crate::record::profile::Profile;
@@ -213,27 +212,6 @@ pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> O
     Some((strategy.promises)(setting)).filter(|promised| *promised == Verdict::Refused)
 }
 
-/// The row of a cell that is not run.
-pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
-    CellRow {
-        strategy: cell.strategy as u16,
-        workload: cell.workload as u16,
-        mode: cell.mode as u16,
-        transport: setting.transport as u16,
-        hook: setting.hook.into(),
-        expected: verdict as u8,
-        verdict: verdict as u8,
-        cpus: A::machine().online_mask().count(),
-        walker: setting.walker as u64,
-        predicted_flush: u64::MAX,
-        predicted_sync: u64::MAX,
-        predicted_elided: u64::MAX,
-        predicted_tlbi: u64::MAX,
-        predicted_bystander: u64::MAX,
-        ..CellRow::default()
-    }
-}
-
 /// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
 pub(crate) fn seed_all<A: Arch>(seed: u64, cell: &Cell) {
     let number = (cell.strategy as u64) << 16 | (cell.workload as u64) << 8 | cell.mode as u64;
@@ -241,28 +219,6 @@ pub(crate) fn seed_all<A: Arch>(seed: u64, cell: &Cell) {
         cpu.chance.seed(seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
         cpu.ghost.reset();
         cpu.nmi.reset();
-    }
-}
-
-/// What the windows of a cell counted.
-#[derive(Default)]
-pub(crate) struct Counted {
-    /// By the CPU that operates; invalidations by all.
-    pub(crate) counts: Snapshot,
-    /// Instructions, from the begin of each operation to its end.
-    pub(crate) instructions: u64,
-    /// What the bystander took, where there is one.
-    pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop, or took to run.
-    pub(crate) gap: u64,
-    /// Operations that were done.
-    pub(crate) ops: u64,
-}
-
-impl From<Metered> for Counted {
-    fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops }
     }
 }
 
@@ -295,10 +251,11 @@ fn operate<A: Arch>(
             }
         }
         cpu.events.write(EventKind::OperationBegin, 0, op, 0);
-        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken());
+        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken(), cpu.ledger.recorded.notes());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
         counted.instructions += A::instructions() - began;
+        let notes = cpu.ledger.recorded.notes().since(&before.3);
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
@@ -306,6 +263,7 @@ fn operate<A: Arch>(
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
+        counted.notes = counted.notes.plus(&notes);
         taken().add_since(&before.2, &mut counted.bystander);
         counted.ops += 1;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
@@ -325,87 +283,6 @@ pub(crate) fn totals<A: Arch>() -> Snapshot {
 /// Whether no CPU waits to free a table. Each of the crowd has ended its own before it went home.
 fn nothing_is_pending<A: Arch>() -> bool {
     A::machine().online().all(|cpu| cpu.rcu.pending() == 0)
-}
-
-/// The row of a cell.
-pub(crate) fn row<A: Arch>(
-    suite: &Suite,
-    cell: Cell,
-    strategy: &sync::Entry<A>,
-    setting: Setting,
-    counted: &Counted,
-    total: &Snapshot,
-) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
-    let machine = A::machine();
-    let cpus = machine.online_mask().count();
-    let form = match suite.inject_batch {
-        0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
-        // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ => Prediction::NONE,
-    };
-    let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
-    // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
-    let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
-    // So do they where a part of the crowd is missing, or too few to promote an mm.
-    let too_few = cpus < ALL_PARTS
-        && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
-    let by_chance =
-        cell.workload.runs_programs() || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
-    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
-    let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
-    let expected = match (strategy.promises)(setting) {
-        Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
-            0 => Verdict::Safe,
-            _ => Verdict::Unsafe,
-        },
-        Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
-        promised => promised,
-    };
-    let violations = total.violations_ghost + total.violations_value;
-    let verdict = match (violations, expected) {
-        (0, Verdict::Unsafe) => Verdict::Void,
-        (0, _) => Verdict::Safe,
-        _ => Verdict::Unsafe,
-    };
-    CellRow {
-        strategy: cell.strategy as u16,
-        workload: cell.workload as u16,
-        mode: cell.mode as u16,
-        transport: setting.transport as u16,
-        hook: setting.hook.into(),
-        expected: expected as u8,
-        verdict: verdict as u8,
-        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander)).into(),
-        cpus,
-        walker: setting.walker as u64,
-        ops: *ops,
-        flush_ipis: counted.flush_ipis,
-        sync_ipis: counted.sync_ipis,
-        syncs_elided: counted.syncs_elided,
-        redundant_sync_ipis: counted.redundant_sync_ipis,
-        missing_syncs: total.missing_syncs,
-        tlbi: counted.tlbi,
-        vectors: counted.vectors,
-        instructions: *instructions,
-        walks: total.walks,
-        pages: total.pages,
-        violations_ghost: total.violations_ghost,
-        violations_value: total.violations_value,
-        predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
-        predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
-        predicted_elided: form.elided.unwrap_or(u64::MAX),
-        predicted_tlbi: form.tlbi.unwrap_or(u64::MAX),
-        bystander_flush: bystander.flush,
-        bystander_sync: bystander.sync,
-        bystander_nmi: bystander.nmi,
-        bystander_gap: *gap,
-        predicted_bystander: form.bystander.unwrap_or(u64::MAX),
-        program_status: 0,
-        seeds: 1,
-        steps: Default::default(),
-        first: machine.first_violation.take(),
-    }
 }
 
 /// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.

@@ -5,14 +5,18 @@
 //! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ ([`Part`]): one that the flush interrupts beside one that it does not, a walk that
 //! an NMI hides beside a walk that an NMI makes. All parts are filled from [`ALL_PARTS`] CPUs on.
 
+mod nmi_walk;
+
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub(crate) use nmi_walk::walk_in_nmi;
 
 use super::bystander::Bystander;
 use super::walker::WalkerClass;
 use super::{AWAY, AWAY_PAGES, Target};
 use crate::addr::{CpuId, Level, PAGE_SIZE, Pfn, VirtAddr};
-use crate::arch::{Arch, Doorbell};
+use crate::arch::Arch;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
@@ -20,7 +24,6 @@ use crate::mm::page;
 use crate::mm::rcu_walk;
 use crate::mm::unmap::dontneed;
 use crate::oracle;
-use crate::oracle::ghost;
 use crate::record::shared::Doing;
 use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
@@ -210,26 +213,6 @@ impl<'a, A: Arch> Crowd<'a, A> {
         wait.done();
     }
 
-    /// Asks another CPU of the crowd to walk, by NMI: one that is in a walk just now, once in that walk; now and then any.
-    fn ask_for_nmi_walk(&self, cpu: &Cpu<A>) {
-        let machine = A::machine();
-        let count = machine.cpus.len() - 1;
-        let first = cpu.chance.next() as usize;
-        let mut from_first = (0..count).map(|n| machine.cpu(CpuId((1 + (first + n) % count) as u16)));
-        let any = cpu.chance.one_in(4);
-        let once =
-            |other: &&'static Cpu<A>| other.id != cpu.id && (any || other.nmi.is_new(ghost::walk_under_way(other)));
-        let Some(target) = from_first.find(once) else { return };
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Release: pairs with the acquire of the NMI.
-        let before = target.nmi.walk.swap(self as *const Crowd<'_, A> as usize, Ordering::AcqRel);
-        if before != 0 {
-            // The one asked for before has not begun, and stands for both.
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        A::ring(target, Doorbell::Nmi);
-    }
-
     /// Where this CPU's next walk begins, and how many pages it wants.
     fn walk_at(&self, cpu: &Cpu<A>) -> (VirtAddr, usize) {
         if matches!(self.mode, Mode::Contend) {
@@ -298,26 +281,6 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     nmi::drop_deferred(cpu);
     // What this CPU retired is freed before the cell's balance is drawn.
     rcu::barrier(cpu);
-}
-
-/// The walk that was asked for by NMI: `argument` is the crowd.
-pub(crate) fn walk_in_nmi<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
-    // SAFETY: the crowd stays until none of its NMI walks is in flight.
-    let crowd = unsafe { &*(argument as *const Crowd<'_, A>) };
-    // Every other one is of pages that no operation touches: its references, which it cannot drop, keep no collapse from what it has interrupted.
-    let (start, count) = if cpu.chance.one_in(2) { (AWAY, 1) } else { crowd.walk_at(cpu) };
-    if cpu.nmi.has_room(count) {
-        let mut pages = [Pfn(0); AWAY_PAGES];
-        let walk = A::machine().policy.strategy().get_user_pages_fast;
-        let got = walk(cpu, crowd.part(cpu.id).nmi_walks, start, false, &mut pages[..count]);
-        pages[..got].iter().for_each(|pfn| cpu.nmi.defer(*pfn));
-        // It is the NMI's last walk, not its end: what it interrupted stands still for a while yet, now and then for longer than an operation takes.
-        let chance = cpu.chance.next();
-        let rounds = if chance.is_multiple_of(8) { 64 << (chance >> 8 & 3) } else { 0 };
-        (0..rounds).for_each(|_| A::relax());
-    }
-    // Release: pairs with the acquire of who waits for the end.
-    crowd.in_flight.fetch_sub(1, Ordering::Release);
 }
 
 /// One walk of `mm` under the strategy under test, and the end of its references.

@@ -13,6 +13,7 @@ pub mod fork;
 pub mod predict;
 mod profiling;
 pub mod programs;
+pub(crate) mod row;
 pub mod shared;
 pub mod store_buffer;
 pub mod walker;
