@@ -120,10 +120,12 @@ fn with_seed<A: Arch>(
 
     let (counted, program_status) = if cell.workload.runs_programs() {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
+        let asked = ran.metered.syncs;
         let whole = Counted {
             counts: totals::<A>().since(&start),
             instructions: ran.instructions,
             ops: suite.ops,
+            asked,
             ..Counted::default()
         };
         // Programs that say when their operations are have those counted, and nothing else.

@@ -49,23 +49,33 @@ pub(crate) struct Counted {
     pub(crate) gap: u64,
     /// Operations that were done.
     pub(crate) ops: u64,
+    /// How often programs know to have had a strategy asked.
+    pub(crate) asked: Option<u64>,
 }
 
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, ..Counted::default() }
+        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops, asked, notes: Notes::default() }
     }
 }
 
 /// The closed forms for a cell in which `notes` was noted.
-fn form<A: Arch>(suite: &Suite, cell: Cell, strategy: &sync::Entry<A>, setting: Setting, notes: &Notes) -> Prediction {
+fn form<A: Arch>(
+    suite: &Suite,
+    cell: Cell,
+    strategy: &sync::Entry<A>,
+    setting: Setting,
+    notes: &Notes,
+    asked: Option<u64>,
+) -> Prediction {
     let (workload, ops, cpus) = (cell.workload, suite.ops, A::machine().online_mask().count().into());
     let form = || predict::predict(workload, strategy, setting, cell.mode, cpus, ops);
     match cell.mode {
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
         _ if suite.inject_batch != 0 => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
+        _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
         _ if workload.runs_programs() || !cfg!(feature = "checking") => form(),
         Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, notes),
         _ => form().or_noted(notes),
@@ -81,10 +91,10 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, notes, instructions, bystander, gap, ops } = counted;
+    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = form(suite, cell, strategy, setting, notes);
+    let form = form(suite, cell, strategy, setting, notes, *asked);
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
