@@ -8,6 +8,7 @@ use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
 use crate::arch::Arch;
+use crate::engines;
 use crate::profile::{Profile, Summary as InNumbers};
 
 /// Version of the JSON objects.
@@ -96,6 +97,7 @@ impl Row {
     /// The JSON object, on one line.
     pub(crate) fn json(&self, setting: &Setting) -> anyhow::Result<String> {
         let cell = &self.cell;
+        let beside = engines::beside(self);
         let object = JsonRow {
             schema: SCHEMA,
             arch: self.arch.name(),
@@ -138,7 +140,10 @@ impl Row {
             miscounted: cell.miscounted != 0,
             holders_not_waited_for: cell.uncovered,
             seeds: (cell.seeds > 1).then_some(cell.seeds),
-            program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
+            sim_verdict: beside.map(|(verdict, _)| verdict.name()),
+            sim_differs: beside.and_then(|(_, why)| why),
+            program_status: self.is_of_programs().then_some(cell.program_status),
+            user: self.is_of_programs().then_some(true),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
             in_numbers: self.profile.as_ref().map(Profile::summary),
             profile: self.profile.as_ref(),
@@ -154,6 +159,11 @@ impl Row {
     /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
     pub(crate) fn has_bystander(&self) -> bool {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether programs in user mode did it.
+    pub(crate) fn is_of_programs(&self) -> bool {
+        self.cell.user != 0
     }
 
     /// Whether the CPU that stands by runs a periodic thread.
@@ -216,8 +226,15 @@ struct JsonRow<'a> {
     holders_not_waited_for: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     seeds: Option<u64>,
+    /// The simulated machine's verdict for the same cell, and what the one engine has and the other has not, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sim_verdict: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sim_differs: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     program_status: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
     #[serde(flatten)]

@@ -79,6 +79,8 @@ pub struct CellRow {
     pub program_status: u64,
     /// Seeds that were tried until a control fired, this row's the last of them; 1 where the first one did, or there is no control.
     pub seeds: u64,
+    /// 1 where programs in user mode do the operations.
+    pub user: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
     pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.

@@ -226,12 +226,17 @@ pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
 ///
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
 pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
+    idle_unless(cpu, || false);
+}
+
+/// The same, but not if `over`, which is asked with interrupts masked: whoever makes it true interrupts the CPU afterwards, and if that comes before this it ends no sleep.
+pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl FnOnce() -> bool) {
     switch::become_lazy(cpu);
     if !cpu.tasks.timed.lock().is_empty() {
         arm(cpu);
     }
     let enabled = A::irq_save();
-    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() {
+    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() && !over() {
         rcu::enter_idle(cpu);
         A::wait_for_interrupt();
         cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);

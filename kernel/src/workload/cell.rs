@@ -10,7 +10,7 @@ use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
 use crate::arch::Arch;
-use crate::ledger::Snapshot;
+use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
@@ -118,7 +118,7 @@ fn with_seed<A: Arch>(
     machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
     let start = totals::<A>();
 
-    let (counted, program_status) = if cell.workload.runs_programs() {
+    let (counted, program_status) = if suite.by_program(cell.workload) {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
         let asked = ran.metered.syncs;
         let whole = Counted {
@@ -129,7 +129,12 @@ fn with_seed<A: Arch>(
             ..Counted::default()
         };
         // Programs that say when their operations are have those counted, and nothing else.
-        let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
+        let operates = ran.metered.ops != 0 || !cell.workload.runs_programs();
+        let mut counted = if operates { Counted::from(ran.metered) } else { whole };
+        if cell.mode != Mode::Isolated && !cell.workload.has_bystander() {
+            // The last CPU is one of the others.
+            counted.bystander = Taken::default();
+        }
         (Ok(counted), ran.status)
     } else {
         (staged(cpu, suite, cell, setting, profile)?, 0)

@@ -76,7 +76,7 @@ fn form<A: Arch>(
         _ if suite.inject_batch != 0 => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
         _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
-        _ if workload.runs_programs() || !cfg!(feature = "checking") => form(),
+        _ if suite.by_program(workload) || !cfg!(feature = "checking") => form(),
         Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, notes),
         _ => form().or_noted(notes),
     }
@@ -102,7 +102,7 @@ pub(crate) fn row<A: Arch>(
     let too_few = cpus < ALL_PARTS
         && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
     let by_chance =
-        cell.workload.runs_programs() || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
+        suite.by_program(cell.workload) || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
     // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
     let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
@@ -154,6 +154,7 @@ pub(crate) fn row<A: Arch>(
         predicted_bystander: form.bystander.unwrap_or(u64::MAX),
         uncovered: notes.uncovered,
         program_status: 0,
+        user: suite.by_program(cell.workload).into(),
         seeds: 1,
         steps: Default::default(),
         first: machine.first_violation.take(),
