@@ -2,10 +2,11 @@
 
 use core::sync::atomic::Ordering;
 
+use super::counted::Counted;
 use super::crowd::Crowd;
 use super::profiling::Profiling;
 use super::programs;
-use super::row::{Counted, row, row_of_nothing};
+use super::row::{row, row_of_nothing};
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;

@@ -1,13 +1,13 @@
 //! The row of one cell: what was counted, what the closed forms say, and the verdict.
 
 use super::cell::Cell;
+use super::counted::Counted;
 use super::crowd::ALL_PARTS;
 use super::predict::{self, Prediction, recorded};
 use super::walker::WalkerClass;
 use crate::arch::Arch;
+use crate::ledger::Snapshot;
 use crate::ledger::recorded::Notes;
-use crate::ledger::{Snapshot, Taken};
-use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
@@ -31,32 +31,6 @@ pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Ver
         predicted_tlbi: u64::MAX,
         predicted_bystander: u64::MAX,
         ..CellRow::default()
-    }
-}
-
-/// What the windows of a cell counted.
-#[derive(Default)]
-pub(crate) struct Counted {
-    /// By the CPU that operates; invalidations by all.
-    pub(crate) counts: Snapshot,
-    /// What the CPU that operates noted at its flushes and decisions.
-    pub(crate) notes: Notes,
-    /// Instructions, from the begin of each operation to its end.
-    pub(crate) instructions: u64,
-    /// What the bystander took, where there is one.
-    pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop, or took to run.
-    pub(crate) gap: u64,
-    /// Operations that were done.
-    pub(crate) ops: u64,
-    /// How often programs know to have had a strategy asked.
-    pub(crate) asked: Option<u64>,
-}
-
-impl From<Metered> for Counted {
-    fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked, notes: Notes::default() }
     }
 }
 
