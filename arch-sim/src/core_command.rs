@@ -24,7 +24,7 @@ pub(crate) struct Core {
     /// Run the core itself, in every class of interleavings, and compare with the model
     #[arg(long)]
     pub(crate) core: bool,
-    /// Machines: x86_64 (untagged, flushes by ipi), aarch64 (tagged, by broadcast); both if not given
+    /// Machines: x86_64 (untagged, flushes by ipi), aarch64 (tagged, by broadcast), weakest (what either allows, by broadcast); all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', requires = "core")]
     profile: Vec<String>,
     /// How many CPUs walk

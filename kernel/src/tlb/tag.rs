@@ -45,7 +45,7 @@ impl Tag {
         Asid(self.0.load(Ordering::Relaxed) as u16)
     }
 
-    /// Whether a CPU that has said that it loads the mm, and passed a full barrier since, may translate by it. Pairs with the fence in [`take`].
+    /// Whether a CPU that has said that it loads the mm, and passed a full barrier since, may translate by it. Pairs with the fence in `take`.
     #[inline(always)]
     pub fn is_usable(&self) -> bool {
         let raw = self.0.load(Ordering::Relaxed);
