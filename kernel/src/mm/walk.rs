@@ -1,6 +1,6 @@
 //! Lockless walks: `get_user_pages_fast` and `pin_user_pages_fast`, in the manner of Linux's GUP-fast.
 //!
-//! A walk takes no lock and writes nothing but the reference counts of the pages that it returns. It rests on three things:
+//! A walk takes no lock and writes nothing but the reference counts of the pages that it returns. It rests on four things:
 //!
 //! 1. **Interrupts are masked** from before the first entry is read until after the last pointer is used. Whoever wants to
 //!    use a table again after unlinking it waits for an acknowledgement from interrupt level ([`crate::sync`]); whoever wants to free one waits
