@@ -17,6 +17,7 @@ use crate::ledger::events::EventRing;
 use crate::machine::Machine;
 use crate::mm::frame::{Frame, FrameState, FrameTable};
 use crate::mm::frame_alloc::FrameAllocator;
+use crate::oracle;
 use crate::record::cell::CellRow;
 use crate::record::event::EVENT_BYTES;
 use crate::record::ring::RingHeader;
@@ -273,6 +274,9 @@ extern "C" fn operate<A: Arch>() -> ! {
         refuse(shared, exit, &format!("{error}"));
     }
     guard::remove(suite.guards);
+    if !suite.oracle {
+        oracle::turn_off();
+    }
     let rows = match rows::<A>(suite.rows()) {
         Ok(rows) => rows,
         Err(message) => refuse(shared, exit, &message),

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use super::balance::Balance;
 use super::crowd::Crowd;
 use super::predict::{self, Prediction};
 use super::programs;
@@ -9,6 +10,7 @@ use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
 use crate::arch::Arch;
+use crate::injection::{Fault, Odds};
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::object::meter::Metered;
@@ -45,14 +47,9 @@ pub enum CellError {
     /// A workload of programs could not be started.
     #[error("the cell's programs could not be started: {0}")]
     Programs(#[from] programs::StartError),
-    /// Frames or tables are missing, or too many, after the cell.
-    #[error("{frames} frames and {tables} tables were not given back")]
-    Leak {
-        /// Frames free before, less those free after.
-        frames: i64,
-        /// Tables in use after, less those before.
-        tables: i64,
-    },
+    /// Something is missing, or too much, after the cell.
+    #[error("{0} were not given back")]
+    Leak(Balance),
 }
 
 /// Runs one cell on the calling CPU and the others.
@@ -71,13 +68,14 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
         return Ok(row_of_nothing::<A>(cell, setting, verdict));
     }
     rcu::barrier(cpu);
-    let free_before = machine.free_frames() as i64;
-    let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
+    let before = Balance::now::<A>(suite);
     machine.policy.set(strategy, setting);
     seed::<A>(suite, &cell);
     let contends = cell.mode == Mode::Contend;
     machine.policy.set_schedule_points(contends);
-    machine.policy.set_injection(suite.inject_batch, if contends { suite.inject_trylock } else { 0 });
+    // Elsewhere the counts are those of a closed form, which knows of no lock that is taken.
+    machine.policy.injection.set(if contends { suite.inject } else { suite.inject.with(Fault::Trylock, 0) });
+    machine.policy.pins.store(if contends { suite.pins } else { 0 }, Ordering::Relaxed);
     machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
     let start = totals::<A>();
 
@@ -97,20 +95,20 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
     };
     machine.policy.tick_ns.store(0, Ordering::Relaxed);
     machine.policy.set_schedule_points(false);
-    machine.policy.set_injection(0, 0);
+    machine.policy.injection.set(Odds::NONE);
     rcu::barrier(cpu);
     debug_assert!(nothing_is_pending::<A>(), "another CPU went home before what it retired was free");
     let counted = counted?;
 
-    let frames = free_before - machine.free_frames() as i64;
-    let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
+    let left = Balance::now::<A>(suite).since(&before);
     let violated = totals::<A>().since(&start);
     let violations = violated.violations_ghost + violated.violations_value;
     // A violation may have taken references to pages that were not there: only a run that was right must balance.
-    if violations == 0 && (frames != 0 || tables != 0) {
-        return Err(CellError::Leak { frames, tables });
+    if violations == 0 && left != Balance::default() {
+        return Err(CellError::Leak(left));
     }
     let mut row = row(suite, cell, strategy, setting, &counted, &violated);
+    row.left = left.numbers();
     if program_status != 0 {
         (row.program_status, row.verdict) = (program_status, Verdict::Failed as u8);
     }
@@ -291,14 +289,14 @@ pub(crate) fn row<A: Arch>(
     let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = match suite.inject_batch {
+    let form = match suite.inject.of(Fault::Batch) {
         0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
         _ => Prediction::NONE,
     };
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
-    let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
+    let frees_at_once = judged && suite.inject.of(Fault::Batch) != 0 && (strategy.frees_without_grace)(setting.hook);
     let by_chance = cell.workload.runs_programs() || (frees_at_once && !cell.workload.reuses_a_walked_table());
     // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
     let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
@@ -311,7 +309,9 @@ pub(crate) fn row<A: Arch>(
         promised => promised,
     };
     let violations = total.violations_ghost + total.violations_value;
+    let expected = if suite.oracle { expected } else { Verdict::NotApplicable };
     let verdict = match (violations, expected) {
+        (0, Verdict::NotApplicable) => Verdict::NotApplicable,
         (0, Verdict::Unsafe) => Verdict::Void,
         (0, _) => Verdict::Safe,
         _ => Verdict::Unsafe,
@@ -338,6 +338,9 @@ pub(crate) fn row<A: Arch>(
         instructions: *instructions,
         walks: total.walks,
         pages: total.pages,
+        pins: total.pins,
+        injected: total.injected,
+        left: Default::default(),
         violations_ghost: total.violations_ghost,
         violations_value: total.violations_value,
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
