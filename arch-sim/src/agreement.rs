@@ -10,7 +10,6 @@ use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 
-use crate::machine::Hardware;
 use crate::machine::prove::{Limits, Proof, Search, prove};
 use crate::machine::scope::{Profile, Role, Scope};
 use crate::matrix::{Round, scenario};
@@ -78,9 +77,11 @@ impl Cell {
             strategy,
             transport,
             workload,
+            deed: None,
             roles: vec![role; walkers],
+            staging: None,
             buffers: false,
-            hardware: Hardware::default(),
+            hardware: profile.hardware(),
             guards: 0,
         };
         Some(Cell { scope, operation, walker })
@@ -91,7 +92,7 @@ impl Cell {
         let strategy = listed().into_iter().find(|s| s.name == self.scope.strategy_name())?;
         let round = Round { cpus: self.scope.roles.len() as u8 + 1, moves: false };
         let scenario = scenario(&strategy, self.scope.transport, self.operation, self.walker, round);
-        Some(Scenario { tagged: self.scope.profile == Profile::Arm, ..scenario })
+        Some(Scenario { tagged: self.scope.profile != Profile::X86, ..scenario })
     }
 
     /// Explores both.
@@ -119,9 +120,9 @@ impl Cell {
 }
 
 impl Agreed {
-    /// Whether core and model say the same. What was cut short agrees with nothing.
+    /// Whether core and model say the same, or the model does not know the cell. What was cut short agrees with nothing.
     pub fn agrees(&self) -> bool {
-        self.core == self.model && self.core != Outcome::Void
+        self.core != Outcome::Void && (self.core == self.model || self.model == Outcome::NotApplicable)
     }
 
     /// One line.

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arch_sim::agreement::{self, Agreed, Cell, OPERATIONS, WALKERS};
-use arch_sim::machine::prove::{Limits, Search};
+use arch_sim::machine::prove::{Limits, Replayed, Search};
 use arch_sim::machine::recording::{self, BadRecording};
-use arch_sim::machine::scope::Profile;
+use arch_sim::machine::scope::{Profile, Scope};
 use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
+use arch_sim::told;
 use clap::Args;
 use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
@@ -44,16 +45,41 @@ pub(crate) struct Core {
     /// Run a recorded interleaving again and tell it
     #[arg(long, value_name = "FILE", conflicts_with = "core")]
     pub(crate) replay: Option<PathBuf>,
+    /// Write each interleaving that is told as a trace: .json for ui.perfetto.dev, .txt in two columns, .csv; target/trace.json if no PATH is given
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "target/trace.json")]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+/// What is told of interleavings, for whoever makes a trace of it: `cargo xtask sim` does, and names the file.
+pub(crate) struct Telling(Option<PathBuf>, String);
+
+impl Telling {
+    pub(crate) fn begin(core: &Core) -> Telling {
+        Telling(core.trace.clone(), String::new())
+    }
+
+    pub(crate) fn add(&mut self, scope: &Scope, replayed: &Replayed) {
+        if self.0.is_some() {
+            self.1 += &told::line(scope, replayed);
+        }
+    }
+
+    /// Writes it.
+    pub(crate) fn end(self) -> Result<(), CoreError> {
+        let Telling(Some(path), text) = self else { return Ok(()) };
+        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder.and_then(|()| std::fs::write(&path, text)).map_err(|error| CoreError::Write(path, error))
+    }
 }
 
 /// Something that cannot be done.
 #[derive(Debug, thiserror::Error)]
-enum CoreError {
+pub(crate) enum CoreError {
     #[error(transparent)]
     Name(#[from] UnknownName),
     #[error("{path} cannot be read: {error}", path = .0.display(), error = .1)]
     Read(PathBuf, std::io::Error),
-    #[error("{path} cannot be written: {error}; name a directory that can be (--record)", path = .0.display(), error = .1)]
+    #[error("{path} cannot be written: {error}; name another (--record, --keep, --trace)", path = .0.display(), error = .1)]
     Write(PathBuf, std::io::Error),
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     Recording(PathBuf, BadRecording),
@@ -74,11 +100,11 @@ pub(crate) fn explore(core: &Core, cells: &Cells, seconds: u64) -> ExitCode {
 }
 
 /// Replays a file; the status of the program.
-pub(crate) fn replay(file: &Path) -> ExitCode {
-    finish(try_replay(file))
+pub(crate) fn replay(core: &Core, file: &Path) -> ExitCode {
+    finish(try_replay(core, file))
 }
 
-fn finish(result: Result<bool, CoreError>) -> ExitCode {
+pub(crate) fn finish(result: Result<bool, CoreError>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -89,18 +115,22 @@ fn finish(result: Result<bool, CoreError>) -> ExitCode {
     }
 }
 
-fn try_replay(file: &Path) -> Result<bool, CoreError> {
+fn try_replay(core: &Core, file: &Path) -> Result<bool, CoreError> {
     let text = std::fs::read_to_string(file).map_err(|error| CoreError::Read(file.into(), error))?;
     let bad = |error| CoreError::Recording(file.into(), error);
     let (scope, wrong) = recording::read(&text).map_err(bad)?;
     let replayed = recording::again(&scope, &wrong).map_err(bad)?;
     print!("{}", recording::interleaving(&scope, &wrong, &replayed));
+    let mut telling = Telling::begin(core);
+    telling.add(&scope, &replayed);
+    telling.end()?;
     Ok(true)
 }
 
 fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
     let listed = strategies::listed();
-    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
+    // The model's walks hold tables: those of this one do not.
+    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).chain([("self-map", "self-map")]).collect();
     let operations: Vec<(&str, Operation)> = OPERATIONS.iter().map(|(o, _)| (o.name(), *o)).collect();
     let walkers: Vec<(&str, WalkerClass)> = WALKERS.iter().map(|(w, _)| (walker_name(*w), *w)).collect();
     let strategies = choose("strategy", &cells.strategy, &names)?;
@@ -116,8 +146,7 @@ fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
     }
     let mut found = Vec::new();
     for profile in profiles {
-        let native = if profile == Profile::X86 { TransportId::Ipi } else { TransportId::Broadcast };
-        for transport in transports.iter().filter(|t| !cells.transport.is_empty() || **t == native) {
+        for transport in transports.iter().filter(|t| !cells.transport.is_empty() || **t == profile.transport()) {
             for operation in &operations {
                 for walker in &walkers {
                     for strategy in &strategies {
@@ -144,15 +173,17 @@ fn try_explore(core: &Core, cells: &Cells, seconds: u64) -> Result<bool, CoreErr
     let chosen = chosen(core, cells)?;
     println!("{}", agreement::heading());
     let (mut expected, mut count) = (0, 0);
+    let mut telling = Telling::begin(core);
     for cell in chosen {
         let agreed = cell.decide(search, Limits { executions, time }, &mut |_| {});
         println!("{}", agreed.line());
-        tell(core, &agreed)?;
+        tell(core, &agreed, &mut telling)?;
         count += 1;
         // By seeds nothing is proved: there it is enough that nothing contradicts the model.
         let silent = core.seeds.is_some() && agreed.core == Verdict::Void;
         expected += usize::from(silent || agreed.agrees() && agreed.core == agreed.promised);
     }
+    telling.end()?;
     if expected == count {
         println!("All {count} cells are as promised, and as in the model.");
     } else {
@@ -162,11 +193,14 @@ fn try_explore(core: &Core, cells: &Cells, seconds: u64) -> Result<bool, CoreErr
 }
 
 /// The shortest wrong interleaving, told, and written where that was asked for.
-fn tell(core: &Core, agreed: &Agreed) -> Result<(), CoreError> {
+fn tell(core: &Core, agreed: &Agreed, telling: &mut Telling) -> Result<(), CoreError> {
     let scope = &agreed.cell.scope;
     let Some(wrong) = agreed.proof.as_ref().and_then(|proof| proof.shortest.as_ref()) else { return Ok(()) };
     match recording::again(scope, wrong) {
-        Ok(replayed) => print!("{}", recording::interleaving(scope, wrong, &replayed)),
+        Ok(replayed) => {
+            print!("{}", recording::interleaving(scope, wrong, &replayed));
+            telling.add(scope, &replayed);
+        }
         Err(error) => println!("         it did not replay: {error}"),
     }
     if let Some(dir) = &core.record {

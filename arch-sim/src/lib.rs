@@ -13,9 +13,11 @@
 pub mod agreement;
 mod expect;
 pub mod explore;
+pub mod follow;
 pub mod machine;
 pub mod matrix;
 pub mod model;
 pub mod results;
 pub mod run;
 pub mod scale;
+pub mod told;

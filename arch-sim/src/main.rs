@@ -1,6 +1,7 @@
 //! The simulated machine on the command line. `cargo xtask sim` builds and calls this.
 
 mod core_command;
+mod follow_command;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ struct Cli {
     how: How,
     #[command(flatten)]
     core: core_command::Core,
+    #[command(flatten)]
+    follow: follow_command::Follow,
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 when every cell is as expected, 1 when one is not, or was not explored to its \
@@ -144,10 +147,14 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(file) = &cli.core.replay {
-        return core_command::replay(file);
+        return core_command::replay(&cli.core, file);
     }
     if cli.core.core {
         return core_command::explore(&cli.core, &cli.cells, cli.how.seconds.unwrap_or(600));
+    }
+    if cli.core.trace.is_some() && !cli.follow.replay_on_core {
+        eprintln!("error: --trace writes interleavings of the core: add --replay FILE, --core or --replay-on-core");
+        return ExitCode::from(2);
     }
     let bounds = match bounds(&cli) {
         Ok(bounds) => bounds,
@@ -156,6 +163,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if cli.follow.replay_on_core {
+        return follow_command::run(&cli.follow, &cli.core, &bounds);
+    }
     match explore(&cli, &bounds) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use kernel::record::cell::Verdict as Outcome;
 
-use crate::matrix::{Bounds, Verdict, cell};
+use crate::expect::expected;
+use crate::matrix::{Bounds, Verdict, cell, scenario};
 use crate::model::check::Limits;
 use crate::model::strategies::listed;
 use crate::results::Row;
@@ -105,6 +106,19 @@ fn cells(bounds: &Bounds) -> Vec<Verdict> {
 /// How many cells `bounds` have.
 pub fn count(bounds: &Bounds) -> usize {
     cells(bounds).len()
+}
+
+/// The cells of `bounds` that must be unsafe, and that the model finds so, with their counterexamples, one after the other.
+pub fn unsafe_cells(bounds: &Bounds) -> impl Iterator<Item = Verdict> {
+    let strategies = listed();
+    let explored = cells(bounds).into_iter().filter_map(move |empty| {
+        let strategy = strategies.iter().find(|s| s.name == empty.strategy).expect("it comes from the list");
+        let scenario = scenario(strategy, empty.transport, empty.operation, empty.walker, *bounds.rounds.first()?);
+        // That the others are not unsafe is what the matrix itself says.
+        let suspect = expected(strategy, &scenario) == Outcome::Unsafe;
+        suspect.then(|| cell(strategy, empty.transport, empty.operation, empty.walker, bounds))
+    });
+    explored.filter(|verdict| verdict.found == Outcome::Unsafe)
 }
 
 /// Explores one cell, with what is left of the time.

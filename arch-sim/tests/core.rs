@@ -16,11 +16,7 @@ use kernel::workload::walker::WalkerClass;
 const LIMITS: Limits = Limits { executions: 20_000, time: Duration::from_secs(60) };
 
 fn cell(profile: Profile, strategy: &str, operation: Operation, walker: WalkerClass) -> Cell {
-    let transport = match profile {
-        Profile::X86 => TransportId::Ipi,
-        Profile::Arm => TransportId::Broadcast,
-    };
-    Cell::new(profile, strategy, transport, operation, walker, 1).expect("both know it")
+    Cell::new(profile, strategy, profile.transport(), operation, walker, 1).expect("both know it")
 }
 
 fn decide(cell: Cell) -> Agreed {

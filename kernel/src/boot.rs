@@ -14,12 +14,14 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::ledger::Cause;
 use crate::ledger::events::EventRing;
+use crate::ledger::profile::CpuProfile;
 use crate::machine::Machine;
 use crate::mm::frame::{Frame, FrameState, FrameTable};
 use crate::mm::frame_alloc::FrameAllocator;
 use crate::oracle;
 use crate::record::cell::CellRow;
 use crate::record::event::EVENT_BYTES;
+use crate::record::profile::Profile;
 use crate::record::ring::RingHeader;
 use crate::record::shared::{CpuStatus, Doing, MAGIC, RunState, Shared, VERSION};
 use crate::smp::call::call_many;
@@ -195,7 +197,9 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
             let (at, slots) = unsafe { carver.array::<A, [AtomicU64; EVENT_BYTES / 8]>(EVENTS)? };
             rings[i].at.store(at.0, Ordering::Relaxed);
             rings[i].capacity.store((EVENTS * EVENT_BYTES) as u64, Ordering::Relaxed);
-            EventRing::new::<A>(id, &rings[i], slots)
+            // SAFETY: as above.
+            let (_, profile) = unsafe { carver.array::<A, CpuProfile>(1)? };
+            EventRing::new::<A>(id, &rings[i], slots).profiled(&profile[0])
         } else {
             EventRing::off(id)
         };
@@ -277,8 +281,8 @@ extern "C" fn operate<A: Arch>() -> ! {
     if !suite.oracle {
         oracle::turn_off();
     }
-    let rows = match rows::<A>(suite.rows()) {
-        Ok(rows) => rows,
+    let (rows, profiles) = match room_for_results::<A>(&suite) {
+        Ok(room) => room,
         Err(message) => refuse(shared, exit, &message),
     };
     shared.set_state(RunState::Running);
@@ -293,7 +297,7 @@ extern "C" fn operate<A: Arch>() -> ! {
     let result = match suite.bench {
         Some(Instead::Walks) => bench::run_all(cpu, &suite, done),
         Some(Instead::Barriers) => store_buffer::run_all(cpu, &suite, done),
-        None => cell::run_all(cpu, &suite, done),
+        None => cell::run_all(cpu, &suite, profiles, done),
     };
     if let Err(error) = result {
         panic!("{error}");
@@ -317,18 +321,31 @@ fn log_row(index: usize, row: &CellRow) {
     log::debug!("cell {index} done, verdict {}", row.verdict);
 }
 
-/// Room for `count` rows, where the runner finds it.
-fn rows<A: Arch>(count: usize) -> Result<*mut CellRow, String> {
+/// Room for the rows of `suite` and, if it wants them, profiles, where the runner finds them.
+fn room_for_results<A: Arch>(suite: &Suite) -> Result<(*mut CellRow, &'static [Profile]), String> {
+    let (shared, count) = (A::machine().shared(), suite.rows());
+    let (rows_at, rows) = room::<A, CellRow>(count)?;
+    shared.cells_at.store(rows_at.0, Ordering::Relaxed);
+    shared.cells_planned.store(count as u32, Ordering::Relaxed);
+    if !suite.profile || cfg!(not(feature = "checking")) {
+        return Ok((rows, &[]));
+    }
+    let (profiles_at, profiles) = room::<A, Profile>(count)?;
+    shared.profiles_at.store(profiles_at.0, Ordering::Relaxed);
+    // SAFETY: there is room for so many, which nobody else uses; all of it is zero, which is valid for these atomics.
+    Ok((rows, unsafe { core::slice::from_raw_parts(profiles, count) }))
+}
+
+/// Zeroed room for `count` of `T`, for ever.
+fn room<A: Arch, T>(count: usize) -> Result<(PhysAddr, *mut T), String> {
     let machine = A::machine();
-    let frames = (count * size_of::<CellRow>()).div_ceil(PAGE_SIZE as usize).max(1).next_power_of_two();
+    let frames = (count * size_of::<T>()).div_ceil(PAGE_SIZE as usize).max(1).next_power_of_two();
     let first = machine.allocator.take(frames).map_err(|error| format!("no room for {count} results: {error}"))?;
     for i in 0..frames as u32 {
         machine.frames.get(Pfn(first.0 + i)).set_state(FrameState::Kernel);
     }
     crate::mm::frame_alloc::zero::<A>(first, frames);
-    machine.shared().cells_at.store(first.addr().0, Ordering::Relaxed);
-    machine.shared().cells_planned.store(count as u32, Ordering::Relaxed);
-    Ok(A::direct_map(first.addr()).cast())
+    Ok((first.addr(), A::direct_map(first.addr()).cast()))
 }
 
 /// Starts `other` and waits until it has answered a call: only then do its interrupts work.

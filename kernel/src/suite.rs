@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -110,6 +110,8 @@ pub struct Suite {
     pub guards: u64,
     /// Whether the oracle judges. Without it nothing has a verdict: to measure what it costs.
     pub oracle: bool,
+    /// Whether durations, interrupts and waiting memory are recorded ([`crate::record::profile`]).
+    pub profile: bool,
     /// What to play in mode `scripted`.
     pub script: Option<Script>,
     /// What is run instead of cells.
@@ -180,6 +182,7 @@ impl Suite {
             whole_balance: false,
             guards: 0,
             oracle: true,
+            profile: false,
             script: None,
             bench: None,
             cpus: cpus as u64,
@@ -249,6 +252,13 @@ impl Suite {
                     "off" => suite.oracle = false,
                     _ => return Err(SuiteError::Name { key: "oracle", name: value.to_string() }),
                 },
+                "profile" => {
+                    suite.profile = match value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(SuiteError::Name { key: "profile", name: value.to_string() }),
+                    }
+                }
                 "scenario" => {
                     suite.script = Some(Script::parse(value)?);
                     suite.modes = alloc::vec![Mode::Scripted];

@@ -279,3 +279,29 @@ pub fn begin(meter: u64) -> Done {
 pub fn finish(meter: u64, latency: u64) -> Result<u64, Status> {
     ask(Number::Finish, [meter, latency, 0, 0, 0, 0, 0]).map(|answer| answer[1])
 }
+
+/// The run goes on; `syncs` tables were about to be used again because of this program since it last said so.
+pub fn progress(meter: u64, syncs: u64) -> Done {
+    does(Number::Progress, [meter, syncs, 0, 0, 0, 0, 0])
+}
+
+/// Derives a capability within the caller's own table.
+pub fn copy(from: u64, to: u64, rights: Rights, badge: u32) -> Done {
+    does(Number::Copy, [from, to, rights.bits().into(), badge.into(), 0, 0, 0])
+}
+
+/// A message's word that names the capability in `slot`, of which the receiver gets `rights`.
+pub fn capability(slot: u64, rights: Rights) -> u64 {
+    slot | u64::from(rights.bits()) << 32
+}
+
+/// Waits until a thread or a process has ended: what with.
+pub fn wait_for_end(slot: u64) -> Result<u64, Status> {
+    loop {
+        if let Some(status) = ended(slot)? {
+            return Ok(status);
+        }
+        give_way();
+        crate::call::relax();
+    }
+}

@@ -7,12 +7,16 @@
 #[path = "../../kernel/src/abi/mod.rs"]
 pub mod abi;
 pub mod call;
+pub mod compactor;
 mod entry;
 pub mod first;
 pub mod image;
 pub mod kernel;
+pub mod pager;
 pub mod pingpong;
 pub mod random;
+pub mod server;
+pub mod share;
 pub mod vectors;
 
 /// Exit statuses that mean the same in every program; those of a program's own are below.

@@ -1,10 +1,16 @@
 //! The ledger's self-test: what it says of calls between CPUs is what happened.
 
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use kernel::addr::CpuId;
 use kernel::arch::Arch;
 use kernel::ledger::Cause;
-use kernel::record::event::EventKind;
+use kernel::ledger::events::{EventRing, Slot};
+use kernel::ledger::profile::CpuProfile;
+use kernel::record::event::{BY_NMI, EventKind};
+use kernel::record::profile::{PARTS, Profile, bucket};
+use kernel::record::ring::RingHeader;
 use kernel::smp::call::call_many;
 use kernel::smp::mask::CpuMask;
 use tests::host::{Untagged, World, run_on};
@@ -36,4 +42,54 @@ fn two_syncs_to_a_busy_cpu_are_two_wanted_one_vector_two_acknowledged() {
     let from: Vec<u64> =
         world.events(2).iter().filter(|e| e.kind == EventKind::Acknowledge as u16).map(|e| e.b).collect();
     assert_eq!(from, [0, 1], "whose they were");
+}
+
+std::thread_local! {
+    static NOW: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A walk of an NMI in the middle of another has its own duration; what began outside of operations has none; a ring of two events loses none of it.
+#[test]
+fn a_profile_is_made_of_events_as_they_are_written() {
+    let header: &'static RingHeader = Box::leak(Box::default());
+    let slot = || -> Slot { std::array::from_fn(|_| AtomicU64::new(0)) };
+    let slots: &'static [Slot] = Vec::leak(vec![slot(), slot()]);
+    let recorded: &'static CpuProfile = Box::leak(Box::default());
+    let ring = EventRing::undisturbed(CpuId(3), header, slots, || NOW.get()).profiled(recorded);
+    let at = |time: u64, kind: EventKind, a: u64| {
+        NOW.set(time);
+        ring.write(kind, 1, a, 0);
+    };
+    at(1, EventKind::WalkBegin, 0);
+    recorded.set_part(Some(5));
+    at(5, EventKind::WalkEnd, 0);
+    at(10, EventKind::OperationBegin, 0);
+    at(11, EventKind::WalkBegin, 0);
+    at(13, EventKind::HandlerBegin, 1);
+    at(14, EventKind::WalkBegin, 0);
+    at(17, EventKind::WalkEnd, 0);
+    at(18, EventKind::Acknowledge, BY_NMI);
+    at(20, EventKind::HandlerEnd, 1);
+    at(31, EventKind::WalkEnd, 0);
+    at(32, EventKind::Acknowledge, Cause::Sync as u64);
+    at(33, EventKind::Acknowledge, Cause::Wake as u64);
+    at(40, EventKind::OperationEnd, 0);
+    recorded.set_part(None);
+    at(41, EventKind::Acknowledge, Cause::Sync as u64);
+
+    let profile = Profile::new();
+    recorded.hand_over(&profile, CpuId(3), 4);
+    recorded.hand_over(&profile, CpuId(3), 4);
+    let of = |counts: &[AtomicU32]| -> Vec<usize> {
+        let filled = counts.iter().enumerate().filter(|(_, count)| count.load(Ordering::Relaxed) == 1);
+        filled.map(|(index, _)| index).collect()
+    };
+    let [initiator, responder, walker] = &profile.durations;
+    assert_eq!((of(initiator), of(responder), of(walker)), (vec![bucket(30)], vec![7], vec![3, 20]));
+    let longest: Vec<u64> = profile.longest.iter().map(|ticks| ticks.load(Ordering::Relaxed)).collect();
+    assert_eq!(longest, [30, 7, 20]);
+    let [flush, sync, nmi] = &profile.interrupted[3];
+    assert_eq!((of(flush), of(sync), of(nmi)), (vec![], vec![5], vec![5]));
+    let all = profile.interrupted.iter().flatten().flatten().map(|count| count.load(Ordering::Relaxed)).sum::<u32>();
+    assert!(all == 2 && PARTS > 5, "{all}");
 }

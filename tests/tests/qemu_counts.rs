@@ -61,8 +61,49 @@ fn promotion_is_counted(arch: &str, broadcast: f64) {
     counts(row(&rows, "gather-flag", "collapse_anon", "lazy"), 3.0, 0.0, 1.0);
 }
 
+/// What was recorded of each cell agrees with what the ledger counted, which is another count: a duration for each operation, one handler for each interrupt, and the interrupts
+/// themselves by CPU.
+#[track_caller]
+fn profiles_agree_with_the_ledger(arch: &str) {
+    let words =
+        format!("--arch {arch} --strategy sync-all,coverage --workload collapse_anon --mode same,isolated --ops 8");
+    let rows = rows(&format!("{arch}-profile"), &format!("{words} --profile"));
+    let sum = |list: &Value| list.as_array().expect("a list").iter().filter_map(Value::as_u64).sum::<u64>();
+    let durations = |row: &Value, role: &str| -> u64 {
+        row["profile"][role].as_array().expect("a list").iter().filter_map(|pair| pair[1].as_u64()).sum()
+    };
+    for row in &rows {
+        let counted = |key: &str| (row[key].as_f64().unwrap_or(f64::NAN) * 8.0) as u64;
+        let lines = row["profile"]["interrupted"].as_array().expect("a line for each CPU");
+        let of = |reason: &str| lines.iter().map(|line| sum(&line[reason])).sum::<u64>();
+        assert_eq!(lines.len(), 4);
+        assert_eq!((of("flush"), of("sync")), (counted("flush_ipis_per_op"), counted("sync_ipis_per_op")), "{row}");
+        assert_eq!((sum(&lines[0]["sync"]), sum(&lines[0]["flush"])), (0, 0), "CPU 0 operates");
+        if row["mode"] == "isolated" {
+            assert_eq!(sum(&lines[3]["sync"]), counted("bystander_sync_ipis_per_op"), "{row}");
+        }
+        assert_eq!(durations(row, "initiator"), 8);
+        assert_eq!(durations(row, "responder"), of("flush") + of("sync"), "each is served by a handler of its own");
+        let walks = row["walks"].as_u64().unwrap_or(0);
+        assert!((1..=walks).contains(&durations(row, "walker")), "{row}");
+        let (ends, longest) = (&row["profile"]["ends"], row["initiator_ticks_longest"].as_u64());
+        let ends: Vec<u64> = ends.as_array().expect("a list").iter().filter_map(Value::as_u64).collect();
+        assert!(ends.len() == 8 && ends.is_sorted() && ends.last().copied() > longest, "{row}");
+    }
+    let (all, covered) =
+        (row(&rows, "sync-all", "collapse_anon", "isolated"), row(&rows, "coverage", "collapse_anon", "isolated"));
+    let of_bystander = |row: &Value| sum(&row["profile"]["interrupted"][3]["sync"]);
+    assert_eq!((of_bystander(all), of_bystander(covered)), (8, 0));
+}
+
 mod x86_64 {
     use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn what_is_recorded_agrees_with_the_ledger() {
+        profiles_agree_with_the_ledger("x86_64");
+    }
 
     #[test]
     #[ignore = "boots QEMU"]
@@ -99,6 +140,12 @@ mod x86_64 {
 
 mod aarch64 {
     use super::*;
+
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn what_is_recorded_agrees_with_the_ledger() {
+        profiles_agree_with_the_ledger("aarch64");
+    }
 
     #[test]
     #[ignore = "boots QEMU"]

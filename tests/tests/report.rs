@@ -17,6 +17,9 @@ fn xtask(words: &[&str]) -> Output {
     command.args(words).output().expect("the runner starts")
 }
 
+/// What was recorded beside the counts.
+const PROFILE: &str = r#""profile":{"initiator":[[900,3],[4000,1]],"responder":[[40,9]],"walker":[[100,50],[120,2]],"longest":[4001,40,121],"interrupted":[{"flush":[0,0],"sync":[0,0],"nmi":[0,0]},{"flush":[1,1],"sync":[1,0],"nmi":[0,0]}],"waiting":[0,2],"ends":[5000,9000]}"#;
+
 /// A folder of a finished experiment with rows of three strategies, one of them not as expected.
 fn fixture(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -31,7 +34,7 @@ fn fixture(name: &str) -> PathBuf {
                 let problem = if verdict == "void" { r#","problem":"void, expected <unsafe>""# } else { "" };
                 let bystander = if mode == "isolated" { format!("{sync}.0") } else { "null".to_owned() };
                 rows += &format!(
-                    r#"{{"schema":1,"arch":"{arch}","cpus":{cpus},"transport":"{transport}","strategy":"{strategy}","workload":"collapse_anon","mode":"{mode}","seed":1,"ops":64,"flush_ipis_per_op":{flushes}.0,"sync_ipis_per_op":{syncs}.0,"redundant_sync_ipis_per_op":0.0,"missing_syncs_per_op":0.25,"verdict":"{verdict}","engine":"icount","walker":"gup","without":"","inject":"","repetition":1,"predicted_flush_ipis_per_op":{flushes}.0,"predicted_sync_ipis_per_op":{syncs}.0,"bystander_flush_ipis_per_op":0.0,"bystander_nmis_per_op":0.0,"bystander_sync_ipis_per_op":{bystander}{problem}}}"#
+                    r#"{{"schema":1,"arch":"{arch}","cpus":{cpus},"transport":"{transport}","strategy":"{strategy}","workload":"collapse_anon","mode":"{mode}","seed":1,"ops":64,"flush_ipis_per_op":{flushes}.0,"sync_ipis_per_op":{syncs}.0,"redundant_sync_ipis_per_op":0.0,"missing_syncs_per_op":0.25,"verdict":"{verdict}","engine":"icount","walker":"gup","without":"","inject":"","repetition":1,"predicted_flush_ipis_per_op":{flushes}.0,"predicted_sync_ipis_per_op":{syncs}.0,"bystander_flush_ipis_per_op":0.0,"bystander_nmis_per_op":0.0,"bystander_sync_ipis_per_op":{bystander}{problem},{PROFILE}}}"#
                 );
                 rows += "\n";
             }
@@ -137,7 +140,7 @@ fn the_page_works_in_a_browser() {
         let page = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!page.contains(outside), "the page asks for {outside}");
     }
-    for name in ["interrupts", "syncs", "scaling", "bystander"] {
+    for name in ["interrupts", "syncs", "scaling", "bystander", "map", "durations", "waiting"] {
         let svg = std::fs::read_to_string(folder.join(format!("figures/{name}.svg"))).expect("the figure was written");
         assert!(svg.starts_with("<svg ") && svg.contains("#1B1F24") && !svg.contains("var("), "{name}");
     }
@@ -161,7 +164,7 @@ fn the_page_works_in_a_browser() {
         "chosen: 10 of 30 rows 1",
         "searched: 1 of 30 rows",
         "again: 30 of 30 rows",
-        "figures: interrupts,syncs,scaling,bystander",
+        "figures: interrupts,syncs,scaling,bystander,map,durations,waiting",
         "drawn: true",
         "matrix: none,unsafe,unsafe | sync-all,safe,safe | coverage,void,void",
         "claim: A &lt;claim&gt; &amp; more.",

@@ -114,6 +114,7 @@ impl Barriers {
             ops: if variant.wrong { self.tries } else { self.safe_tries },
             seed: 1,
             hook: Hook::Auto,
+            profile: false,
             engine: Engine::Mttcg,
             inject: Vec::new(),
             without: variant.without.into_iter().collect(),

@@ -102,7 +102,7 @@ pub(crate) fn session(launch: Launch, stop: Stop, commands: &[String]) -> anyhow
     child::leave_ctrl_c_to_others();
     let over = AtomicBool::new(false);
     let (status, guest) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| guest.supervise(None, &|| over.load(Ordering::SeqCst), &mut |_| {}));
+        let watch = scope.spawn(|| guest.supervise(None, &|| over.load(Ordering::SeqCst), &mut |_, _| {}));
         let status = Command::new(&program).args(&words).status();
         over.store(true, Ordering::SeqCst);
         (status, watch.join())

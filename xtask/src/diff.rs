@@ -25,7 +25,7 @@ pub(crate) struct Diff {
     /// A TOML file: what rows may cost at most
     #[arg(long, value_name = "FILE")]
     budget: Option<PathBuf>,
-    /// Also what moves with every schedule: walks, pages, numbers of violations
+    /// Also what moves with every schedule: walks, pages, durations, numbers of violations
     #[arg(long)]
     every: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Diff {
 /// What every change of a schedule moves.
 const RESTLESS: [&str; 5] = ["walks", "pages", "violations", "violations_by_state", "violations_observed"];
 /// What says nothing of a row's results.
-const ASIDE: [&str; 5] = ["schema", "qemu", "first_violation", "problem", "as_expected"];
+const ASIDE: [&str; 6] = ["schema", "qemu", "first_violation", "problem", "as_expected", records::PROFILE];
 
 impl Diff {
     /// Does it.
@@ -129,7 +129,7 @@ fn changes(before: &Record, after: &Record, every: bool) -> Vec<String> {
     for key in keys {
         let skipped = IDENTITY.contains(&key.as_str())
             || ASIDE.contains(&key.as_str())
-            || (!every && RESTLESS.contains(&key.as_str()))
+            || (!every && (RESTLESS.contains(&key.as_str()) || key.contains("_ticks_")))
             || (judged_only && key != "verdict" && key != "expected");
         let null = |row: &Record| matches!(row.get(key), None | Some(Value::Null));
         if skipped || before.get(key) == after.get(key) || (null(before) && null(after)) {

@@ -17,6 +17,7 @@ use crate::error::bad_input;
 use crate::hang;
 use crate::image::Image;
 use crate::panic_report;
+use crate::profile::Profile;
 use crate::qemu::{self, Launch};
 use crate::shared_memory::{GuestMemory, Standing};
 use crate::structured_log;
@@ -119,7 +120,7 @@ impl Guest {
         self,
         patience: Option<Duration>,
         stop: &dyn Fn() -> bool,
-        on_row: &mut dyn FnMut(CellRow),
+        on_row: &mut dyn FnMut(CellRow, Option<Profile>),
     ) -> anyhow::Result<Report> {
         self.supervise_and(patience, stop, on_row, &mut |_| {})
     }
@@ -129,7 +130,7 @@ impl Guest {
         mut self,
         patience: Option<Duration>,
         stop: &dyn Fn() -> bool,
-        on_row: &mut dyn FnMut(CellRow),
+        on_row: &mut dyn FnMut(CellRow, Option<Profile>),
         at_end: &mut dyn FnMut(&GuestMemory),
     ) -> anyhow::Result<Report> {
         let mut seen = Standing::default();
@@ -144,7 +145,7 @@ impl Guest {
             let now = self.memory.standing()?;
             self.note_first_output();
             while now.started && rows < now.cells_done {
-                on_row(self.memory.row(&now, rows)?);
+                on_row(self.memory.row(&now, rows)?, self.memory.profile(&now, rows)?);
                 rows += 1;
             }
             if now != seen {

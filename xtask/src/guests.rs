@@ -14,6 +14,7 @@ use kernel::record::cell::CellRow;
 use crate::build::Kind;
 use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
+use crate::profile::Profile;
 use crate::qemu::Launch;
 use crate::rows::Row;
 use crate::shared_memory::{CpuEvents, GuestMemory};
@@ -29,7 +30,7 @@ pub(crate) struct Job {
 }
 
 enum Event {
-    Row(usize, Box<CellRow>),
+    Row(usize, Box<CellRow>, Option<Box<Profile>>),
     Traced(usize, Vec<CellRow>, Vec<CpuEvents>),
     Ended(usize, anyhow::Result<Report>),
 }
@@ -97,9 +98,9 @@ pub(crate) fn run(
                     let stopped = || stop.load(Ordering::SeqCst);
                     let traced = wants_events && jobs[index].kind == Kind::Checking;
                     let (mut cells, mut events) = (Vec::new(), Vec::new());
-                    let on_row = &mut |row| {
+                    let on_row = &mut |row, profile: Option<Profile>| {
                         cells.extend(traced.then_some(row));
-                        let _ = send.send(Event::Row(index, Box::new(row)));
+                        let _ = send.send(Event::Row(index, Box::new(row), profile.map(Box::new)));
                     };
                     let at_end = &mut |memory: &GuestMemory| {
                         if traced {
@@ -136,7 +137,10 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     let mut failure = None;
     for event in events {
         match event {
-            Event::Row(index, cell) => take_row(&mut all[jobs[index].group], &jobs[index], *cell, observer)?,
+            Event::Row(index, cell, profile) => {
+                let row = Row { profile: profile.map(|p| *p), ..Row::resolve(jobs[index].launch.arch, *cell)? };
+                take_row(&mut all[jobs[index].group], &jobs[index], row, observer);
+            }
             Event::Traced(index, cells, events) => observer.events(index, &jobs[index], &cells, events),
             Event::Ended(index, Ok(report)) => {
                 let job = &jobs[index];
@@ -161,19 +165,18 @@ fn collect(jobs: &[Job], events: &mpsc::Receiver<Event>, observer: &mut dyn Obse
     }
 }
 
-fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut dyn Observer) -> anyhow::Result<()> {
-    let row = Row::resolve(job.launch.arch, cell)?;
+fn take_row(collected: &mut Collected, job: &Job, row: Row, observer: &mut dyn Observer) {
     match job.kind {
         Kind::Checking => {
             observer.cell(&row);
             collected.rows.push(row);
         }
         Kind::Plain => {
-            let per_op = row.per_op(cell.instructions).filter(|n| *n > 0.0);
+            let per_op = row.per_op(row.cell.instructions).filter(|n| *n > 0.0);
             let pair = (row.strategy, row.workload);
-            let Some(measured) = &mut collected.measured else { return Ok(()) };
+            let Some(measured) = &mut collected.measured else { return };
             if row.has_bystander() {
-                measured.gaps.insert(pair, cell.bystander_gap);
+                measured.gaps.insert(pair, row.cell.bystander_gap);
             }
             // Of a mode of its own, which is measured with all other CPUs idle besides.
             if let Some(n) = per_op.filter(|_| !row.has_bystander() || row.has_periodic_thread()) {
@@ -181,7 +184,6 @@ fn take_row(collected: &mut Collected, job: &Job, cell: CellRow, observer: &mut 
             }
         }
     }
-    Ok(())
 }
 
 /// Hands on every row that is final and whose predecessors are; with `rest`, all that are there.
@@ -272,15 +274,15 @@ mod tests {
         let (rows, log) = collected(
             &jobs,
             vec![
-                Event::Row(2, Box::new(checked(0))),
+                Event::Row(2, Box::new(checked(0)), None),
                 ended(2),
-                Event::Row(3, Box::new(measured(0, 30))),
-                Event::Row(0, Box::new(checked(0))),
-                Event::Row(0, Box::new(checked(1))),
-                Event::Row(1, Box::new(measured(0, 10))),
+                Event::Row(3, Box::new(measured(0, 30)), None),
+                Event::Row(0, Box::new(checked(0)), None),
+                Event::Row(0, Box::new(checked(1)), None),
+                Event::Row(1, Box::new(measured(0, 10)), None),
                 ended(3),
                 ended(0),
-                Event::Row(1, Box::new(measured(1, 20))),
+                Event::Row(1, Box::new(measured(1, 20)), None),
                 ended(1),
             ],
         );
@@ -292,7 +294,7 @@ mod tests {
     fn without_a_measurement_there_are_no_instructions() {
         let jobs = [job(0, Arch::X86_64, Kind::Checking)];
         let (rows, log) =
-            collected(&jobs, vec![Event::Row(0, Box::new(checked(2))), Event::Ended(0, Ok(Report::default()))]);
+            collected(&jobs, vec![Event::Row(0, Box::new(checked(2)), None), Event::Ended(0, Ok(Report::default()))]);
         assert!(rows.is_ok());
         assert_eq!(log, ["x86_64 static-hook None"]);
     }
@@ -304,7 +306,7 @@ mod tests {
         let (rows, log) = collected(
             &jobs,
             vec![
-                Event::Row(0, Box::new(checked(0))),
+                Event::Row(0, Box::new(checked(0)), None),
                 Event::Ended(0, Err(Interrupted.into())),
                 Event::Ended(1, failed("the cause")),
                 Event::Ended(0, failed("the second")),

@@ -33,6 +33,7 @@ mod page;
 mod panic_report;
 mod parity;
 mod probe;
+mod profile;
 mod programs;
 mod progress;
 mod qemu;

@@ -168,6 +168,7 @@ fn suite(strategy: &'static str, workloads: &[&'static str]) -> Suite {
         ops: OPS,
         seed: 1,
         hook: Hook::Auto,
+        profile: false,
         engine: Engine::Icount,
         inject: Vec::new(),
         without: Vec::new(),

@@ -89,7 +89,7 @@ impl Bench {
         let mut cells = Vec::new();
         let mut events = Vec::new();
         let guest = Guest::start(launch)?;
-        let result = guest.supervise_and(Some(PATIENCE), stop, &mut |cell| cells.push(cell), &mut |memory| {
+        let result = guest.supervise_and(Some(PATIENCE), stop, &mut |cell, _| cells.push(cell), &mut |memory| {
             events = memory.events().unwrap_or_default();
         });
         let fault = match result {

@@ -8,6 +8,7 @@ use crate::compare;
 use crate::engines;
 use crate::linux::{self, Reference};
 use crate::matrix;
+use crate::profile;
 use crate::rows::{Row, Setting};
 use crate::table::{self, paragraph};
 use crate::violation;
@@ -37,6 +38,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
                 matrix::of(&of_arch(arch))
             );
             out += &bystander::of(&of_arch(arch));
+            out += &profile::table::of(&of_arch(arch));
         }
         out += &engines::of(rows, setting.engine);
         out += &violations(rows);
@@ -60,6 +62,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
         );
         out += &instructions(&rows, &linux);
         out += &bystander::of(&rows);
+        out += &profile::table::of(&rows);
     }
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));

@@ -8,6 +8,7 @@ use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
 use crate::arch::Arch;
+use crate::profile::{Profile, Summary as InNumbers};
 
 /// Version of the JSON objects.
 pub(crate) const SCHEMA: u32 = 1;
@@ -35,6 +36,8 @@ pub(crate) struct Row {
     pub(crate) instructions_per_op: Option<f64>,
     /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions, from the plain image.
     pub(crate) longest_gap: Option<u64>,
+    /// What was recorded of it beside the counts, if that was asked for.
+    pub(crate) profile: Option<Profile>,
     /// The guest's record.
     pub(crate) cell: CellRow,
 }
@@ -70,6 +73,7 @@ impl Row {
             verdict: verdict(cell.verdict)?,
             instructions_per_op: None,
             longest_gap: None,
+            profile: None,
             cell,
         })
     }
@@ -134,6 +138,8 @@ impl Row {
             miscounted: cell.miscounted != 0,
             program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
+            in_numbers: self.profile.as_ref().map(Profile::summary),
+            profile: self.profile.as_ref(),
         };
         serde_json::to_string(&object).context("a row cannot be written as JSON")
     }
@@ -209,6 +215,10 @@ struct JsonRow<'a> {
     program_status: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
+    #[serde(flatten)]
+    in_numbers: Option<InNumbers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'a Profile>,
 }
 
 /// The last object of a results file.

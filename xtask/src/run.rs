@@ -76,6 +76,9 @@ pub(crate) struct Run {
     /// Writes one JSON object a line, and a summary last
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Records how long operations, handlers and walks take, who is interrupted when, and how much memory waits
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     trace: TraceOption,
     /// Debugs it by gdb-multiarch, stopped at the start or where a pause point is passed (checking image, one architecture)
@@ -186,6 +189,7 @@ impl Run {
             engine: if self.mttcg { Engine::Mttcg } else { Engine::Icount },
             inject: self.inject.clone(),
             without: names::choose("guard", &self.without, Guard::NAMES)?,
+            profile: self.profile,
             log: names::choose("log level", &log, LEVELS)?.first().map(|l| l.to_string()),
         })
     }

@@ -10,8 +10,11 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, bail, ensure};
 use kernel::record::cell::{CellRow, Violation};
 use kernel::record::event::{EVENT_BYTES, Event};
+use kernel::record::profile as record;
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{BACKTRACE_DEPTH, CpuStatus, Doing, MAGIC, MESSAGE_BYTES, RunState, Shared, VERSION};
+
+use crate::profile::Profile;
 
 /// The most that is read of one ring.
 const RING_LIMIT: u64 = 64 << 20;
@@ -40,6 +43,8 @@ pub(crate) struct Standing {
     pub(crate) progress: u64,
     /// Where the rows are.
     pub(crate) cells_at: u64,
+    /// Where their profiles are; 0 where none are recorded.
+    pub(crate) profiles_at: u64,
 }
 
 impl Standing {
@@ -107,6 +112,7 @@ impl GuestMemory {
             cells_done: u32::read(&head, offset_of!(Shared, cells_done)),
             progress: u64::read(&head, offset_of!(Shared, progress)),
             cells_at: u64::read(&head, offset_of!(Shared, cells_at)),
+            profiles_at: u64::read(&head, offset_of!(Shared, profiles_at)),
         };
         let version = u32::read(&head, offset_of!(Shared, version));
         ensure!(
@@ -122,6 +128,16 @@ impl GuestMemory {
         ensure!(standing.started && index < standing.cells_done, "row {index} is not complete");
         let bytes = size_of::<CellRow>();
         Ok(CellRow::read(&self.read(standing.cells_at + index as u64 * bytes as u64, bytes)?, 0))
+    }
+
+    /// The profile of that row, if one was recorded.
+    pub(crate) fn profile(&self, standing: &Standing, index: u32) -> anyhow::Result<Option<Profile>> {
+        ensure!(standing.started && index < standing.cells_done, "row {index} is not complete");
+        if standing.profiles_at == 0 {
+            return Ok(None);
+        }
+        let bytes = size_of::<record::Profile>();
+        Ok(Profile::read(&self.read(standing.profiles_at + index as u64 * bytes as u64, bytes)?))
     }
 
     /// Why the run ended, as far as the guest said.

@@ -210,6 +210,7 @@ fn mix(archs: &[Arch], number: u64) -> Probe {
         ops: 16,
         seed: number,
         hook: Hook::Auto,
+        profile: false,
         engine: Engine::Icount,
         inject,
         without: Vec::new(),

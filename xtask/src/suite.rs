@@ -70,6 +70,8 @@ pub(crate) struct Suite {
     pub(crate) inject: Vec<String>,
     /// Names of guards to take away, from [`Guard::NAMES`].
     pub(crate) without: Vec<&'static str>,
+    /// Whether durations, interrupts and waiting memory are recorded.
+    pub(crate) profile: bool,
     /// Level of the kernel's messages; `None` for the kernel's default.
     pub(crate) log: Option<String>,
 }
@@ -107,7 +109,7 @@ impl Suite {
         let [idle, isolated] = [Mode::Idle, Mode::Isolated].map(|mode| Mode::NAMES[mode as usize].0);
         let stands_by = self.modes.contains(&isolated);
         let modes = [Some(idle), stands_by.then_some(isolated)];
-        Suite { modes: modes.into_iter().flatten().collect(), ..self.clone() }
+        Suite { modes: modes.into_iter().flatten().collect(), profile: false, ..self.clone() }
     }
 
     /// The guest's command line ([`kernel::suite`]), given the transport that the architecture has by itself.
@@ -129,6 +131,9 @@ impl Suite {
         let guards = guard_mask(&self.without);
         if guards != 0 {
             words.push(format!("guards={guards:x}"));
+        }
+        if self.profile {
+            words.push("profile=true".into());
         }
         if let Some(level) = &self.log {
             words.push(format!("log={level}"));
@@ -154,6 +159,7 @@ pub(crate) mod tests {
             engine: Engine::Icount,
             inject: vec![],
             without: vec![],
+            profile: false,
             log: None,
         }
     }

@@ -41,6 +41,8 @@ struct CpuState<W> {
     rung: [Option<StepNumber>; KINDS],
     /// How often the hypervisor may still stop it.
     freezes: u32,
+    /// How many NMIs may still come that nobody here has rung.
+    nmis: u32,
     /// The last step of the program, and whether, before it, interrupts, NMIs and the hypervisor could come.
     last: Option<(StepNumber, [bool; KINDS])>,
     /// The last handler that has come to its end.
@@ -84,6 +86,7 @@ impl<W: Copy> Hub<W> {
             handlers: Vec::new(),
             rung: [None; KINDS],
             freezes: freezes(i),
+            nmis: 0,
             last: None,
             returned: None,
             just_returned: false,
@@ -99,6 +102,11 @@ impl<W: Copy> Hub<W> {
             last_by: 0,
             blind_waits: 0,
         }
+    }
+
+    /// So many NMIs may come to `cpu` that nobody here rings.
+    pub fn expect_nmis(&mut self, cpu: usize, count: u32) {
+        self.cpus[cpu].nmis = count;
     }
 
     /// How many processes there are.
@@ -173,7 +181,8 @@ impl<W: Copy> Hub<W> {
         let cpu = &self.cpus[index];
         match kind {
             Kind::Buffer => !cpu.buffer.is_empty(),
-            Kind::Interrupt | Kind::Nmi => cpu.rung[kind as usize].is_some() && Self::deliverable(cpu, kind),
+            Kind::Interrupt => cpu.rung[kind as usize].is_some() && Self::deliverable(cpu, kind),
+            Kind::Nmi => (cpu.rung[kind as usize].is_some() || cpu.nmis > 0) && Self::deliverable(cpu, kind),
             Kind::Freeze => cpu.freezes > 0 && Self::deliverable(cpu, kind),
             Kind::Program => match cpu.pending {
                 None | Some(Access::Over) => false,
@@ -299,6 +308,9 @@ impl<W: Copy> Hub<W> {
         let cpu = &mut self.cpus[index];
         step.follows = cpu.interrupted.map(|handler| handler.number).or(cpu.last.map(|(number, _)| number));
         step.enabled_by[0] = cpu.rung[kind as usize].take();
+        if kind == Kind::Nmi && step.enabled_by[0].is_none() {
+            cpu.nmis -= 1;
+        }
         step.rival = match cpu.last {
             _ if cpu.interrupted.is_some() => {
                 cpu.interrupted.filter(|handler| handler.kind != kind).map(|handler| handler.number)

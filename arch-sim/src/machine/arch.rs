@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use kernel::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use kernel::addr::{Level, PAGE_SIZE, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::atomic::Word;
 use kernel::machine::Machine;
+use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
 use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
@@ -14,7 +15,7 @@ use scripted::Scripted;
 
 use super::codec::Codec;
 use super::direction;
-use super::mmu::Leaf;
+use super::mmu;
 use super::world::{RAM, world};
 use crate::explore::hub::{Access, Kind};
 
@@ -23,8 +24,13 @@ use crate::explore::hub::{Access, Kind};
 pub struct Sim<const TAGGED: bool>;
 
 impl<const TAGGED: bool> Sim<TAGGED> {
+    /// The area of a CPU.
+    pub(super) fn cpu_number(number: usize) -> &'static Cpu<Self> {
+        Self::machine().cpus[number]
+    }
+
     /// A place where anything may happen: the hardware acts, another CPU runs, an interrupt is taken.
-    fn point(next: Access) {
+    pub(super) fn point(next: Access) {
         let world = world();
         if let Some(direction) = &world.direction {
             return direction.stop_before::<TAGGED>(next);
@@ -38,7 +44,7 @@ impl<const TAGGED: bool> Sim<TAGGED> {
     }
 
     /// The MMU is about to be told something. Where interleavings are directed its caches hold all that they may by now, and no program notices what it is told.
-    fn hardware_point() {
+    pub(super) fn hardware_point() {
         match world().direction.is_some() {
             true => world().fill(),
             false => Self::point(Access::Pause),
@@ -67,20 +73,6 @@ impl<const TAGGED: bool> Sim<TAGGED> {
         }
     }
 
-    /// The translation of `va`, from the TLB or by a walk.
-    fn translate(va: VirtAddr, write: bool) -> Result<PhysAddr, UserFault> {
-        let world = world();
-        world.note(va);
-        let from_cache = world.choose(2) == 0;
-        let mut mmu = world.core().mmu.borrow_mut();
-        let allowed = |leaf: &Leaf| leaf.write || !write;
-        let leaf = match mmu.cached(va).filter(allowed) {
-            Some(leaf) => Some(leaf),
-            None => mmu.walk(va, from_cache, |pa| world.read(pa)).filter(allowed),
-        };
-        leaf.map(|leaf| PhysAddr(leaf.page.0 + (va.0 - leaf.start))).ok_or(UserFault)
-    }
-
     fn word(pa: PhysAddr) -> &'static AtomicU64 {
         // SAFETY: inside the arena, which outlives the execution, and aligned, since user addresses of words are.
         unsafe { &*world().host(pa).cast::<AtomicU64>() }
@@ -96,14 +88,16 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     const NATIVE_TRANSPORT: NativeTransport = if TAGGED { NativeTransport::Broadcast } else { NativeTransport::Ipi };
     const INVALIDATION_CEILING: u64 = 33;
     const USER_END: VirtAddr = VirtAddr(1 << 47);
+    const SELF_MAP: VirtAddr = mmu::SELF_MAP;
+    const LEAF_READS_AS_TABLE: bool = !TAGGED;
     const KERNEL_STACKS: VirtAddr = VirtAddr(0xffff_8000_0000_0000);
 
     fn asids() -> u32 {
-        if TAGGED { 256 } else { 1 }
+        world().hardware.asids.unwrap_or(if TAGGED { 256 } else { 1 })
     }
 
     fn has_broadcast_invalidation() -> bool {
-        TAGGED
+        world().hardware.broadcast.unwrap_or(TAGGED)
     }
 
     fn machine() -> &'static Machine<Self> {
@@ -147,10 +141,16 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
             return direction::store::<TAGGED>(Word::U64(slot), raw);
         }
         Self::point(Access::Pause);
+        if !world().hardware.preset {
+            world().judge_plain_store(slot, 0, raw);
+        }
         slot.store(raw, Ordering::Release);
     }
 
     fn swap_entry(slot: &AtomicU64, raw: u64) -> u64 {
+        if !world().hardware.exchange {
+            return Self::replace_plainly(slot, raw);
+        }
         if world().direction.is_some() {
             return direction::update::<TAGGED>(Word::U64(slot), &mut |_| Some(raw));
         }
@@ -180,6 +180,12 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         }
         for (i, core) in world.cores.iter().enumerate() {
             let (leaf, above) = core.mmu.borrow().leads_to(frame);
+            if core.mmu.borrow().root.is_some_and(|(root, _)| root == frame) {
+                world
+                    .findings
+                    .borrow_mut()
+                    .push(format!("frame {frame} is used again while cpu{i} translates by it as its root"));
+            }
             // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
             let booted = world.machine.get() != 0;
             let (lazy, frozen) = direction::unseen(|| {
@@ -271,60 +277,56 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         world().steps.get()
     }
 
-    unsafe fn init_root(_root: PhysAddr) {}
+    unsafe fn init_root(root: PhysAddr) {
+        let slot = PhysAddr(root.0 + 8 * Self::SELF_MAP.index(Level::Pgd) as u64);
+        Self::word(slot).store(Codec::table(root), Ordering::Relaxed);
+    }
 
     unsafe fn load_root(root: PhysAddr, asid: Asid) {
         Self::hardware_point();
-        world().core().mmu.borrow_mut().load(Some((root, asid.0)), TAGGED);
+        let world = world();
+        let mut mmu = world.core().mmu.borrow_mut();
+        mmu.load(Some((root, asid.0)), Self::tagged());
+        if let Some(what) = mmu.of_another(asid.0, root) {
+            let finding = format!(
+                "cpu{} loads the address space of root {root}, and has cached under its tag {what} of another",
+                world.current.get()
+            );
+            world.findings.borrow_mut().push(finding);
+        }
     }
 
     unsafe fn load_kernel_root() {
         Self::hardware_point();
-        world().core().mmu.borrow_mut().load(None, TAGGED);
+        world().core().mmu.borrow_mut().load(None, Self::tagged());
     }
 
     fn invalidate_local(asid: Asid, what: &Invalidation) -> u32 {
         Self::hardware_point();
         let world = world();
         world.note(what.start);
-        world.core().mmu.borrow_mut().invalidate(asid.0, what, world.hardware.all_levels);
+        world.core().mmu.borrow_mut().invalidate(asid.0, what, &world.hardware);
         1
     }
 
     fn invalidate_broadcast(asid: Asid, what: &Invalidation) -> u32 {
-        Self::hardware_point();
-        let world = world();
-        world.note(what.start);
-        for (i, core) in world.cores.iter().enumerate() {
-            if world.hardware.shareable || i == world.current.get() {
-                core.mmu.borrow_mut().arriving.push((asid.0, *what));
-            }
-        }
-        if world.direction.is_some() {
-            // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
-            world.fill();
-            for core in world.cores.iter().filter(|_| world.hardware.completion) {
-                let mut mmu = core.mmu.borrow_mut();
-                for (asid, what) in std::mem::take(&mut mmu.arriving) {
-                    mmu.invalidate(asid, &what, world.hardware.all_levels);
-                }
-            }
-            return 1;
-        }
-        while world.hardware.completion && world.cores.iter().any(|core| !core.mmu.borrow().arriving.is_empty()) {
-            Self::relax();
+        let hardware = world().hardware;
+        Self::broadcast(asid, what, hardware.completion && hardware.in_time);
+        if hardware.repeated {
+            // The second wait is for both, and does not end early.
+            Self::broadcast(asid, what, hardware.completion);
         }
         1
     }
 
     fn read_user(va: VirtAddr) -> Result<u64, UserFault> {
-        Self::point(Access::Pause);
+        Self::translation_point(va, false);
         let pa = Self::translate(va, false)?;
         Ok(Self::word(pa).load(Ordering::Relaxed))
     }
 
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault> {
-        Self::point(Access::Pause);
+        Self::translation_point(va, true);
         let pa = Self::translate(va, true)?;
         Self::word(pa).store(value, Ordering::Relaxed);
         Ok(())
@@ -340,6 +342,12 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         }
         Self::irq_save();
         event
+    }
+
+    fn probe_entry(at: VirtAddr) -> u64 {
+        Self::translation_point(at, false);
+        // The exception table: where there is no translation an absent entry is read.
+        Self::translate(at, false).map_or(0, |pa| Self::word(pa).load(Ordering::Acquire))
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {}

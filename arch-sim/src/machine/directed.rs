@@ -6,16 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::CoroutineResult;
 use corosensei::stack::DefaultStack;
-use kernel::addr::{CpuId, Pfn, PhysAddr, VirtAddr};
+use kernel::addr::{CpuId, Level, Pfn, PhysAddr, VirtAddr};
 use kernel::arch::Arch;
 use kernel::atomic::observe;
 use kernel::boot::{BootInfo, ExitCode};
 use kernel::ledger::events::EventRing;
 use kernel::machine::Machine;
-use kernel::mm::address_space::Mm;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
-use kernel::mm::{page, rcu_walk};
+use kernel::mm::self_map::entry_address;
+use kernel::record::cell::{Violation, ViolationKind};
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
@@ -23,42 +23,45 @@ use kernel::smp::cpu::Cpu;
 use kernel::smp::rcu;
 use kernel::sync;
 use kernel::tlb::switch;
-use kernel::workload::{Scene, Target, scene};
+use kernel::workload::{Scene, scene};
 
+use super::act::{Plot, act, walk_in_nmi};
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
-use super::world::{RAM, World, enter, leave, world};
-use crate::explore::hub::{Access, Command, Hub};
+use super::staging::Stage;
+use super::world::{RAM, TRANSLATIONS, World, enter, leave};
+use crate::explore::hub::{Command, Hub, Kind};
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
 const FRAMES: usize = 6 << 10;
 /// Events that a CPU keeps when the execution is told.
-const EVENTS: usize = 4096;
+pub(super) const EVENTS: usize = 4096;
+
+/// See [`set_up`].
+type SetUp<const TAGGED: bool> = (Box<dyn Scene<Sim<TAGGED>>>, Box<Plot<TAGGED>>, Option<Pfn>);
 
 /// One execution. There is one at a time on a host thread.
 pub struct Directed<const TAGGED: bool> {
-    world: Box<World>,
+    pub(super) world: Box<World>,
     strands: Vec<Option<Strand>>,
     /// The strands refer to it.
-    _plot: Box<Plot<TAGGED>>,
+    pub(super) plot: Box<Plot<TAGGED>>,
+    /// The table that changes hands, where the scope has a staging.
+    pub(super) table: Option<Pfn>,
     scene: *mut Box<dyn Scene<Sim<TAGGED>>>,
     machine: &'static Machine<Sim<TAGGED>>,
-    cpus: &'static [&'static Cpu<Sim<TAGGED>>],
+    pub(super) cpus: &'static [&'static Cpu<Sim<TAGGED>>],
     frames: &'static [Frame<Sim<TAGGED>>],
     statuses: &'static [CpuStatus],
     shared: &'static Shared,
-    rings: Vec<&'static RingHeader>,
-    slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
+    pub(super) rings: Vec<&'static RingHeader>,
+    pub(super) slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
     broken: bool,
-}
-
-/// What all CPUs know.
-struct Plot<const TAGGED: bool> {
-    target: Target<Sim<TAGGED>>,
-    va: VirtAddr,
+    /// What was taken from the kernel's oracle.
+    first_violation: Cell<Option<Violation>>,
 }
 
 thread_local! {
@@ -67,16 +70,23 @@ thread_local! {
 }
 
 impl<const TAGGED: bool> Directed<TAGGED> {
-    /// Sets everything up and lets each CPU come to its first access. `told`: events are kept.
-    pub fn new(scope: &Scope, told: bool) -> Directed<TAGGED> {
-        let count = scope.roles.len() + 1;
+    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
+    /// are kept.
+    pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
+        let count = scope.cpus();
         let freezes = match scope.transport {
             kernel::tlb::transport::TransportId::Paravirt => 1,
             _ => 0,
         };
-        let hub = Hub::new(count, scope.buffers, |i| if i == 0 { 0 } else { freezes });
+        let staging = scope.staging.as_ref();
+        let freezes = |i: usize| staging.map_or(if i == 0 { 0 } else { freezes }, |staging| staging.freezes[i]);
+        let mut hub = Hub::new(count, scope.buffers, freezes);
+        for (cpu, nmis) in staging.iter().flat_map(|staging| staging.nmis.iter().enumerate()) {
+            hub.expect_nmis(cpu, nmis.len() as u32);
+        }
         let direction = Direction { hub: RefCell::new(hub), live: Cell::new(false) };
-        let world = Box::new(World::new(arena(), count, 0, scope.hardware, Some(direction)));
+        let world = Box::new(World::new(arena(), count, 0, scope.hardware, !TAGGED, Some(direction)));
+        world.ways.set(ways);
         enter(&world);
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
@@ -125,19 +135,21 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rcu::leave_idle(*cpu);
         }
 
-        let mut staged = scene(scope.workload, cpus[0]).expect("there is memory for the scene");
-        staged.prepare(cpus[0], 0).expect("there is memory for the operation");
-        let target = staged.target();
-        let va = target.range.start;
-        let plot = Box::new(Plot { target, va });
-        for (i, role) in scope.roles.iter().enumerate() {
-            world.current.set(i + 1);
-            if matches!(role, Role::Walk | Role::Read | Role::TwoWord) {
-                switch::load(cpus[i + 1], &plot.target.mm);
-            }
+        let (staged, plot, table) = set_up::<TAGGED>(cpus[0], scope);
+        kernel::guard::remove(scope.guards);
+        let va = plot.va;
+        load_first(&world, cpus, &plot);
+        if scope.staging.as_ref().is_some_and(|staging| staging.nmis.iter().any(|walks| !walks.is_empty())) {
+            world.also_in_nmi.set(Some((walk_in_nmi::<TAGGED>, (&raw const *plot).cast())));
         }
         world.lately.borrow_mut().clear();
         world.note(va);
+        let recursive = machine.policy.strategy().self_map;
+        if recursive {
+            let entries = [Level::Pte, Level::Pmd].map(|level| entry_address(Sim::<TAGGED>::SELF_MAP, level, va));
+            entries.into_iter().for_each(|at| world.note(at));
+        }
+        world.translates.set(recursive || scope.roles.contains(&Role::Write));
         world.findings.borrow_mut().clear();
 
         let scene = Box::into_raw(Box::new(staged));
@@ -146,17 +158,17 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         for index in 0..count {
             let stack = STACKS.with_borrow_mut(Vec::pop);
             let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).expect("the host has memory for a stack"));
-            let role = index.checked_sub(1).map(|i| scope.roles[i]);
             strands.push(Some(strand_on(stack, index, move || {
                 // SAFETY: both are kept until this strand has been reset.
                 let (scene, plot) = unsafe { (&mut *scene, &*known) };
-                act(role, scene.as_mut(), plot)
+                act(index, scene.as_mut(), plot)
             })));
         }
         let mut directed = Directed {
             world,
             strands,
-            _plot: plot,
+            plot,
+            table,
             scene,
             machine,
             cpus,
@@ -166,13 +178,14 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             rings,
             slots,
             broken: false,
+            first_violation: Cell::new(None),
         };
         directed.direction().live.set(true);
         (0..count).for_each(|cpu| directed.resume(cpu));
         directed
     }
 
-    fn direction(&self) -> &Direction {
+    pub(super) fn direction(&self) -> &Direction {
         self.world.direction.as_ref().expect("the execution is directed")
     }
 
@@ -198,8 +211,9 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     /// What is wrong with the execution, which is over: what the kernel's oracle found, what the machine found.
     pub fn findings(&self) -> Vec<String> {
         let mut findings = self.world.findings.borrow().clone();
-        let first = self.machine.first_violation.take();
-        if let Some(kind) = kernel::record::cell::ViolationKind::from_number(first.kind) {
+        if let Some(first) = self.violation()
+            && let Some(kind) = ViolationKind::from_number(first.kind)
+        {
             findings
                 .insert(0, format!("{}: the walk of cpu{} of frame {:#x}", kind.in_words(), first.walker, first.pfn));
         }
@@ -209,88 +223,85 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         findings
     }
 
+    /// What the kernel's oracle found first.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        let first = self.first_violation.get().unwrap_or_else(|| self.machine.first_violation.take());
+        self.first_violation.set(Some(first));
+        (first.kind != 0).then_some(first)
+    }
+
     /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not complete.
     pub fn waited_blindly(&self) -> bool {
         self.direction().hub.borrow().blind_waits > 0
     }
 
+    /// How many translations of one CPU could go more than one way, and how many at most.
+    pub fn ambiguous(&self) -> (u32, usize) {
+        let most = self.world.cores.iter().map(|core| core.ambiguous.get()).max();
+        (most.unwrap_or(0), self.world.most_ways.get())
+    }
+
+    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries, and hardware may note in the last that it has written by it.
+    fn add_translation(&self, process: Process, footprint: &mut Footprint) {
+        let (cpu, kind) = Kind::of(process);
+        let (world, core) = (&self.world, &self.world.cores[cpu]);
+        let Some((va, write)) = core.probing.get().filter(|_| kind == Kind::Program) else { return };
+        let mmu = core.mmu.borrow();
+        let read = |pa| world.read_if_ram(pa);
+        let words = mmu.could_read(va, read).into_iter().filter(|pa| world.is_ram(*pa));
+        footprint.reads.extend(words.map(|pa| world.host(pa) as usize).chain([TRANSLATIONS]));
+        if write && !world.hardware.preset {
+            footprint.touches = mmu.leaf_slot(va, read).map(|pa| (world.host(pa) as usize, true));
+        }
+    }
+
     /// The kernel's events in the order of their steps, if they were kept.
     pub fn events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (header, slots) in self.rings.iter().zip(&self.slots) {
-            let count = header.written.load(std::sync::atomic::Ordering::Relaxed) as usize / EVENT_BYTES;
-            for i in count.saturating_sub(EVENTS)..count {
-                let word = |n: usize| slots[i % EVENTS][n].load(std::sync::atomic::Ordering::Relaxed);
-                events.push(Event {
-                    time: word(0),
-                    kind: word(1) as u16,
-                    cpu: (word(1) >> 16) as u16,
-                    mm: (word(1) >> 32) as u32,
-                    a: word(2),
-                    b: word(3),
-                });
-            }
-        }
+        let mut events: Vec<Event> = (0..self.cpus.len()).flat_map(|cpu| self.events_since(cpu, 0)).collect();
         events.sort_by_key(|event| event.time);
         events
     }
 }
 
-fn direction() -> &'static Direction {
-    world().direction.as_ref().expect("the execution is directed")
+/// What there is before the operation: how it is done, what all CPUs know, and the table that changes hands, where that is known.
+fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> SetUp<TAGGED> {
+    const MEMORY: &str = "there is memory for the scene";
+    if let Some(staging) = &scope.staging {
+        let stage = Stage::new(cpu, scope.workload, staging).expect(MEMORY);
+        let (mms, va, table) = (stage.mms.clone(), stage.va(), stage.table());
+        return (Box::new(stage), Plot::new(scope, mms, va), Some(table));
+    }
+    let staged = match scope.deed {
+        Some(deed) => deed.scene(cpu),
+        None => scene(scope.workload, cpu),
+    };
+    let mut staged = staged.expect(MEMORY);
+    staged.prepare(cpu, 0).expect("there is memory for the operation");
+    let target = staged.target();
+    (staged, Plot::new(scope, vec![target.mm], target.range.start), None)
 }
 
-/// A CPU, from the end of the set-up on.
-fn act<const TAGGED: bool>(role: Option<Role>, scene: &mut dyn Scene<Sim<TAGGED>>, plot: &Plot<TAGGED>) {
-    world().core().masked.set(false);
-    let cpu = Sim::<TAGGED>::this_cpu();
-    match role {
-        None => operate(cpu, scene),
-        Some(role) => disturb(cpu, &plot.target.mm, plot.va, role),
-    }
-    rcu::enter_idle(cpu);
-    loop {
-        direction().stop_before::<TAGGED>(Access::Over);
-    }
-}
-
-/// The first CPU: the operation, after which no cache may have what memory no longer says.
-fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn Scene<Sim<TAGGED>>) {
-    if let Err(error) = scene.operate(cpu, 0) {
-        world().findings.borrow_mut().push(format!("the operation failed: {error}"));
-    }
-    let world = world();
-    world.fill();
-    for (i, core) in world.cores.iter().enumerate() {
-        let other = Sim::<TAGGED>::machine().cpus[i];
-        // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
-        let (frozen, lazy) = direction::unseen(|| (other.vcpu.owes_a_flush(), other.loaded.is_lazy()));
-        if frozen {
-            continue;
-        }
-        let stale = core.mmu.borrow().stale(!lazy, |pa| world.read_if_ram(pa));
-        if let Some(what) = stale {
-            world.findings.borrow_mut().push(format!("when the operation is over, cpu{i} still has cached {what}"));
+/// What each CPU has loaded, and has had.
+fn load_first<const TAGGED: bool>(world: &World, cpus: &[&'static Cpu<Sim<TAGGED>>], plot: &Plot<TAGGED>) {
+    if let Some(staging) = &plot.scope.staging {
+        for (i, mm) in staging.loaded.iter().enumerate().filter(|(_, mm)| **mm != 0) {
+            world.current.set(i);
+            switch::load(cpus[i], plot.mm(*mm));
         }
     }
-}
-
-/// Another CPU.
-fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, va: VirtAddr, role: Role) {
-    if role == Role::LoadAndWalk {
-        switch::load(cpu, mm);
-    }
-    if role == Role::Read {
-        rcu_walk::count_leaves(cpu, mm, va, 1);
-    } else {
-        let mut pages = [Pfn(0)];
-        let strategy = Sim::<TAGGED>::machine().policy.strategy();
-        let walk = if role == Role::TwoWord { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
-        let got = walk(cpu, mm, va, false, &mut pages);
-        pages[..got].iter().for_each(|page| page::put_walked(cpu, *page));
-    }
-    if role == Role::LoadAndWalk {
-        switch::unload(cpu);
+    for (i, role) in plot.scope.roles.iter().enumerate() {
+        world.current.set(i + 1);
+        if *role != Role::LoadAndWalk && *role != Role::Foreign {
+            switch::load(cpus[i + 1], plot.mm(1));
+        }
+        if *role == Role::Left {
+            world.note(plot.va);
+            world.fill();
+            switch::unload(cpus[i + 1]);
+        }
+        if *role == Role::Lazy {
+            switch::become_lazy(cpus[i + 1]);
+        }
     }
 }
 
@@ -300,7 +311,12 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
     }
 
     fn next(&self, process: Process) -> Option<Footprint> {
-        if self.broken { None } else { self.direction().hub.borrow().next(process) }
+        if self.broken {
+            return None;
+        }
+        let mut footprint = self.direction().hub.borrow().next(process)?;
+        self.add_translation(process, &mut footprint);
+        Some(footprint)
     }
 
     fn enabled(&self, process: Process) -> bool {
@@ -309,7 +325,11 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
 
     fn step(&mut self, process: Process, number: StepNumber) -> Step {
         self.world.steps.set(number.into());
-        let (step, command) = self.direction().hub.borrow_mut().step(process, number);
+        let mut translation = Footprint::default();
+        self.add_translation(process, &mut translation);
+        let (mut step, command) = self.direction().hub.borrow_mut().step(process, number);
+        step.footprint.reads.append(&mut translation.reads);
+        step.footprint.touches = step.footprint.touches.or(translation.touches);
         match command {
             Command::Run(cpu) => self.resume(cpu),
             Command::Deliver(cpu, kind) => {
@@ -318,6 +338,7 @@ impl<const TAGGED: bool> Execution for Directed<TAGGED> {
             }
             Command::Write(_, word, value) => direction::write(word, value),
         }
+        self.direction().judge_conflicts::<TAGGED>();
         step
     }
 }

@@ -13,6 +13,7 @@ use kernel::tlb::transport::paravirt;
 use kernel::upcall;
 
 use super::arch::Sim;
+use super::hardware::Conflict;
 use super::world::{RAM_BYTES, world};
 use crate::explore::Object;
 use crate::explore::hub::{Access, Hub, Kind};
@@ -92,6 +93,12 @@ pub(super) fn store<const TAGGED: bool>(word: Word<'_>, value: u64) {
     let buffered =
         direction.live.get() && direction.hub.borrow_mut().store(world().current.get(), object(word), kept, value);
     if !buffered {
+        if let Word::U64(slot) = word
+            && !world().hardware.preset
+            && direction.live.get()
+        {
+            world().judge_plain_store(slot, 0, value);
+        }
         write(word, value);
     }
 }
@@ -118,6 +125,10 @@ pub(super) fn write(word: Word<'_>, value: u64) {
 impl Direction {
     /// The CPU that runs stops, says what it is about to do, and runs handlers until it may do that.
     pub(super) fn stop_before<const TAGGED: bool>(&self, next: Access) {
+        if self.live.get() && !kernel::atomic::observed::is_observed() {
+            // An oracle looks: no access of the machine.
+            return;
+        }
         if !self.live.get() {
             assert!(next != Access::Wait, "nobody can be waited for while everything is being set up");
             return;
@@ -138,13 +149,37 @@ impl Direction {
     }
 }
 
+impl Direction {
+    /// Whether two translations of an address are cached on a CPU that is neither lazy nor frozen: both catch up before they translate.
+    pub(super) fn judge_conflicts<const TAGGED: bool>(&self) {
+        let world = world();
+        if world.hardware.conflict != Conflict::Any || !world.findings.borrow().is_empty() {
+            return;
+        }
+        for i in 0..world.cores.len() {
+            let Some((va, one, other)) = world.conflict(i) else { continue };
+            let cpu = Sim::<TAGGED>::cpu_number(i);
+            if !unseen(|| cpu.vcpu.owes_a_flush() || cpu.loaded.is_lazy()) {
+                world.findings.borrow_mut().push(format!(
+                    "cpu{i} has two translations of {va}, to {one} and {other}: an entry was made before the old one was broken"
+                ));
+            }
+        }
+    }
+}
+
 /// What an interruption makes the CPU run.
 fn handle<const TAGGED: bool>(kind: Kind) {
     let core = world().core();
     let masked = core.masked.replace(true);
     match kind {
         Kind::Interrupt => upcall::call::<Sim<TAGGED>>(),
-        Kind::Nmi => upcall::nmi::<Sim<TAGGED>>(),
+        Kind::Nmi => {
+            upcall::nmi::<Sim<TAGGED>>();
+            if let Some((also, with)) = world().also_in_nmi.get() {
+                also(with);
+            }
+        }
         Kind::Freeze => {
             let cpu = Sim::<TAGGED>::this_cpu();
             paravirt::freeze(cpu);

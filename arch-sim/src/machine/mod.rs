@@ -10,21 +10,28 @@
 //! It boots by [`kernel::boot::run`] and runs the kernel's own suite, so the verdicts are those of the kernel's own oracle. One check is the machine's own: when a frame is cleared for its
 //! next use, no TLB and no paging-structure cache may lead to it.
 
+mod act;
 mod arch;
 mod codec;
+mod deed;
 mod directed;
 mod direction;
+mod driving;
+mod hardware;
 mod mmu;
 mod programs;
 pub mod prove;
 pub mod recording;
 mod run;
 pub mod scope;
+pub mod staging;
+mod translate;
 mod world;
 
 pub use arch::Sim;
 pub use codec::Codec;
+pub use deed::Deed;
 pub use directed::Directed;
+pub use hardware::{Conflict, Hardware};
 pub use programs::{Programs, run_programs};
 pub use run::{Execution, RunError, run};
-pub use world::Hardware;

@@ -11,8 +11,8 @@ use kernel::task::turn::turn;
 use kernel::tlb::switch;
 
 use super::arch::Sim;
+use super::hardware::Hardware;
 use super::run::{Execution, RunError, run};
-use super::world::Hardware;
 
 /// What the CPUs do when the suite has run: programs that take turns until they are done.
 pub trait Programs<const TAGGED: bool> {

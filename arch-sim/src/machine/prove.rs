@@ -1,10 +1,15 @@
 //! A scope of the core, explored: every class of interleavings, or some by seeds, and the shortest one that is wrong.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
+
+use kernel::record::cell::Violation;
 
 use super::directed::Directed;
 use super::run::ONE;
 use super::scope::{Profile, Scope};
+use super::world::CHOSEN;
 use crate::explore::dpor::{self, Ending, Explored};
 use crate::explore::schedule::Schedule;
 use crate::explore::{Execution, StepNumber, pct};
@@ -25,6 +30,8 @@ pub enum Search {
 pub struct Wrong {
     /// Who takes which step.
     pub schedule: Schedule,
+    /// Which way translations go that could go more than one: see [`Directed::ambiguous`].
+    pub ways: u64,
     /// What is wrong in the end.
     pub findings: Vec<String>,
 }
@@ -46,11 +53,53 @@ pub struct Proof {
 pub fn prove(scope: &Scope, search: Search, limits: Limits, progress: &mut dyn FnMut(u64)) -> Proof {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let proof = match scope.profile {
-        Profile::X86 => search_in::<false>(scope, search, limits, progress),
+        Profile::X86 | Profile::Weakest => search_in::<false>(scope, search, limits, progress),
         Profile::Arm => search_in::<true>(scope, search, limits, progress),
     };
     kernel::guard::remove(0);
     proof
+}
+
+/// How many translations of a CPU could go more than one way, and how many at most; what was tried of them.
+#[derive(Default)]
+struct Ambiguous {
+    translations: u32,
+    ways: u64,
+    tried: HashSet<u64>,
+}
+
+impl Ambiguous {
+    fn learn(&mut self, (translations, ways): (u32, usize)) {
+        self.translations = self.translations.max(translations.min(CHOSEN));
+        self.ways = self.ways.max(ways as u64);
+    }
+
+    /// All that has to be tried, as far as is known by now: each translation of each of `walkers` CPUs, each way.
+    fn all(&self, walkers: usize) -> impl Iterator<Item = u64> + use<> {
+        let (translations, base) = (self.translations, self.ways.max(1));
+        let count = base.pow(translations * walkers as u32);
+        (0..count).map(move |mut number| {
+            let mut ways = 0;
+            for digit in 0..translations * walkers as u32 {
+                let at = (1 + digit / translations) * CHOSEN + digit % translations;
+                ways |= (number % base) << (2 * at);
+                number /= base;
+            }
+            ways
+        })
+    }
+
+    /// Something that was not tried yet.
+    fn next(&mut self, walkers: usize) -> Option<u64> {
+        let found = self.all(walkers).find(|ways| !self.tried.contains(ways))?;
+        self.tried.insert(found);
+        Some(found)
+    }
+
+    /// Whether more could go several ways than are chosen for, or more ways than there is a number for.
+    fn too_many(&self) -> bool {
+        self.translations >= CHOSEN || self.ways > 4
+    }
 }
 
 fn search_in<const TAGGED: bool>(
@@ -62,9 +111,11 @@ fn search_in<const TAGGED: bool>(
     let began = Instant::now();
     let mut proof = Proof { explored: Explored::default(), wrong: 0, shortest: None, time: Duration::ZERO };
     let (mut runs, mut blind) = (0, false);
-    let mut look = |execution: &Directed<TAGGED>, schedule: &[usize]| {
+    let ambiguous = RefCell::new(Ambiguous::default());
+    let mut look = |execution: &Directed<TAGGED>, ways: u64, schedule: &[usize]| {
         runs += 1;
         progress(runs);
+        ambiguous.borrow_mut().learn(execution.ambiguous());
         blind |= execution.waited_blindly();
         let findings = execution.findings();
         if findings.is_empty() {
@@ -74,28 +125,49 @@ fn search_in<const TAGGED: bool>(
         let schedule = Schedule(schedule.to_vec());
         let length = |s: &Schedule| (s.switches(), s.0.len());
         if proof.shortest.as_ref().is_none_or(|best| length(&schedule) < length(&best.schedule)) {
-            proof.shortest = Some(Wrong { schedule, findings });
+            proof.shortest = Some(Wrong { schedule, ways, findings });
         }
     };
-    let explored = match search {
-        Search::Exhaustive => dpor::explore(
-            || Directed::<TAGGED>::new(scope, false),
-            limits,
-            |execution, ending, schedule| {
-                if ending == Ending::Complete {
-                    look(execution, schedule);
+    let mut explored = Explored::default();
+    match search {
+        Search::Exhaustive => {
+            explored.exhausted = true;
+            while let Some(ways) = { ambiguous.borrow_mut().next(scope.roles.len()) } {
+                let left = Limits {
+                    executions: limits.executions.saturating_sub(explored.executions + explored.asleep),
+                    time: limits.time.saturating_sub(began.elapsed()),
+                };
+                let some = dpor::explore(
+                    || Directed::<TAGGED>::new(scope, ways, false),
+                    left,
+                    |execution, ending, schedule| {
+                        if ending == Ending::Complete {
+                            look(execution, ways, schedule);
+                        }
+                        true
+                    },
+                );
+                explored = Explored {
+                    executions: explored.executions + some.executions,
+                    asleep: explored.asleep + some.asleep,
+                    steps: explored.steps + some.steps,
+                    longest: explored.longest.max(some.longest),
+                    exhausted: explored.exhausted && some.exhausted,
+                };
+                if !explored.exhausted {
+                    break;
                 }
-                true
-            },
-        ),
+            }
+        }
         Search::Seeded(first) => {
-            let mut explored = Explored::default();
             let mut steps = 1000;
             for seed in first..first.saturating_add(limits.executions) {
-                let mut execution = Directed::<TAGGED>::new(scope, false);
+                // Any number will do, as long as the seed says which.
+                let ways = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let mut execution = Directed::<TAGGED>::new(scope, ways, false);
                 let schedule = pct::run(&mut execution, seed, steps, (seed % 4) as usize);
                 steps = schedule.len() as u64;
-                look(&execution, &schedule);
+                look(&execution, ways, &schedule);
                 explored.executions += 1;
                 explored.steps += steps;
                 explored.longest = explored.longest.max(steps as u32);
@@ -103,20 +175,28 @@ fn search_in<const TAGGED: bool>(
                     break;
                 }
             }
-            explored
         }
-    };
-    proof.explored = Explored { exhausted: explored.exhausted && !blind, ..explored };
+    }
+    let all = !blind && !ambiguous.borrow().too_many();
+    proof.explored = Explored { exhausted: explored.exhausted && all, ..explored };
     proof.time = began.elapsed();
     proof
 }
 
-/// One run again, by its schedule: what is wrong in it, and the kernel's events. `None` if the schedule does not fit the scope.
-pub fn replay(scope: &Scope, schedule: &Schedule) -> Option<Replayed> {
+/// Runs `what`, which makes executions, and holds off every other execution of the process.
+pub(crate) fn exclusively<R>(what: impl FnOnce() -> R) -> R {
+    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let result = what();
+    kernel::guard::remove(0);
+    result
+}
+
+/// One run again, by its schedule and the ways of its translations: what is wrong in it, and the kernel's events. `None` if the schedule does not fit the scope.
+pub fn replay(scope: &Scope, ways: u64, schedule: &Schedule) -> Option<Replayed> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let replayed = match scope.profile {
-        Profile::X86 => replay_in::<false>(scope, schedule),
-        Profile::Arm => replay_in::<true>(scope, schedule),
+        Profile::X86 | Profile::Weakest => replay_in::<false>(scope, ways, schedule),
+        Profile::Arm => replay_in::<true>(scope, ways, schedule),
     };
     kernel::guard::remove(0);
     replayed
@@ -129,21 +209,31 @@ pub struct Replayed {
     pub findings: Vec<String>,
     /// The kernel's events; their times are numbers of steps.
     pub events: Vec<kernel::record::event::Event>,
-    /// A hash of all steps and what they touched, less where that lay.
+    /// By CPU: how many of its events were overwritten.
+    pub overwritten: Vec<u64>,
+    /// By CPU: how many were never written, since they came in the middle of another.
+    pub dropped: Vec<u64>,
+    /// What the kernel's oracle found first.
+    pub violation: Option<Violation>,
+    /// How many steps it took.
     pub steps: usize,
 }
 
-fn replay_in<const TAGGED: bool>(scope: &Scope, schedule: &Schedule) -> Option<Replayed> {
-    let mut execution = Directed::<TAGGED>::new(scope, true);
+fn replay_in<const TAGGED: bool>(scope: &Scope, ways: u64, schedule: &Schedule) -> Option<Replayed> {
+    let mut execution = Directed::<TAGGED>::new(scope, ways, true);
     for (number, process) in schedule.0.iter().enumerate() {
         if *process >= execution.processes() || !execution.enabled(*process) {
             return None;
         }
         execution.step(*process, number as StepNumber);
     }
+    let (overwritten, dropped) = execution.lost_events();
     (execution.all_enabled() == 0).then(|| Replayed {
+        violation: execution.violation(),
         findings: execution.findings(),
         events: execution.events(),
+        overwritten,
+        dropped,
         steps: schedule.0.len(),
     })
 }

@@ -2,14 +2,15 @@
 //! says so.
 
 use kernel::record::event::{Event, EventKind};
+use kernel::suite::Named;
 use kernel::sync;
 use kernel::tlb::transport::{self, TransportId};
 use kernel::workload::{self, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use super::Hardware;
 use super::prove::{Replayed, Wrong, replay};
 use super::scope::{Profile, Role, Scope};
+use super::staging::Staging;
 use crate::explore::schedule::BadSchedule;
 
 /// Version of the format.
@@ -27,7 +28,12 @@ struct File {
     others: Vec<String>,
     buffers: bool,
     findings: Vec<String>,
+    /// Which way translations go that could go more than one.
+    #[serde(default)]
+    ways: u64,
     steps: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    staging: Option<Staging>,
 }
 
 /// A file that cannot be replayed.
@@ -55,9 +61,15 @@ pub enum BadRecording {
     Stale,
 }
 
-fn position(kind: &'static str, names: &[kernel::suite::Named], name: &str) -> Result<usize, BadRecording> {
+fn position(kind: &'static str, names: &[Named], name: &str) -> Result<usize, BadRecording> {
     let found = names.iter().position(|(known, _)| *known == name);
     found.ok_or_else(|| BadRecording::Unknown { kind, name: name.into() })
+}
+
+fn operation(name: &str) -> Result<WorkloadId, BadRecording> {
+    let names: Vec<Named> = workload::NAMES.iter().chain(workload::STAGED).copied().collect();
+    let at = position("workload", &names, name)?;
+    Ok(WorkloadId::ALL.into_iter().chain(WorkloadId::STAGED).nth(at).expect("both lists are of one order"))
 }
 
 /// The text of a recording.
@@ -71,7 +83,9 @@ pub fn record(scope: &Scope, wrong: &Wrong) -> String {
         others: scope.roles.iter().map(|role| role.name().into()).collect(),
         buffers: scope.buffers,
         findings: wrong.findings.clone(),
+        ways: wrong.ways,
         steps: wrong.schedule.to_string(),
+        staging: scope.staging.clone(),
     };
     toml::to_string(&file).expect("plain strings and numbers")
 }
@@ -87,22 +101,28 @@ pub fn read(text: &str) -> Result<(Scope, Wrong), BadRecording> {
         let found = Role::NAMES.into_iter().find(|(known, _)| known == name).map(|(_, role)| role);
         found.ok_or_else(|| BadRecording::Unknown { kind: "role", name: name.clone() })
     };
+    if file.staging.as_ref().is_some_and(|staging| !staging.is_sound()) {
+        return Err(BadRecording::Format("its staging does not fit together".into()));
+    }
+    let profile = profile.ok_or(BadRecording::Unknown { kind: "profile", name: file.profile })?;
     let scope = Scope {
-        profile: profile.ok_or(BadRecording::Unknown { kind: "profile", name: file.profile })?,
+        profile,
         strategy: position("strategy", sync::NAMES, &file.strategy)?,
         transport: TransportId::ALL[position("transport", transport::NAMES, &file.transport)?],
-        workload: WorkloadId::ALL[position("workload", workload::NAMES, &file.workload)?],
+        workload: operation(&file.workload)?,
+        deed: None,
         roles: file.others.iter().map(role).collect::<Result<_, _>>()?,
+        staging: file.staging,
         buffers: file.buffers,
-        hardware: Hardware::default(),
+        hardware: profile.hardware(),
         guards: 0,
     };
-    Ok((scope, Wrong { schedule: file.steps.parse()?, findings: file.findings }))
+    Ok((scope, Wrong { schedule: file.steps.parse()?, ways: file.ways, findings: file.findings }))
 }
 
 /// Runs a recording again; what is wrong must be what was wrong.
 pub fn again(scope: &Scope, wrong: &Wrong) -> Result<Replayed, BadRecording> {
-    let replayed = replay(scope, &wrong.schedule).ok_or(BadRecording::Stale)?;
+    let replayed = replay(scope, wrong.ways, &wrong.schedule).ok_or(BadRecording::Stale)?;
     if replayed.findings == wrong.findings { Ok(replayed) } else { Err(BadRecording::Stale) }
 }
 

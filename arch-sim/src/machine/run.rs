@@ -14,8 +14,9 @@ use kernel::record::shared::Shared;
 use kernel::smp::cpu::Cpu;
 
 use super::arch::Sim;
+use super::hardware::Hardware;
 use super::programs;
-use super::world::{Hardware, RAM, RAM_BYTES, World, enter, leave, world};
+use super::world::{RAM, RAM_BYTES, World, enter, leave, world};
 
 /// Bytes of a coroutine's stack.
 pub(super) const STACK: usize = 1 << 20;
@@ -61,7 +62,7 @@ pub fn run<const TAGGED: bool>(
 ) -> Result<Execution, RunError> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let shared: &'static Shared = Box::leak(Box::new(Shared::new()));
-    let world = World::new(arena(), cpus, seed, hardware, None);
+    let world = World::new(arena(), cpus, seed, hardware, !TAGGED, None);
     enter(&world);
     let result = schedule::<TAGGED>(&world, cpus, command_line, shared);
     leave();

@@ -5,7 +5,8 @@ use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 use kernel::workload::walker::WalkerClass;
 
-use super::{Hardware, Sim};
+use super::staging::Staging;
+use super::{Conflict, Deed, Hardware, Sim};
 
 /// What the machine is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,11 +15,32 @@ pub enum Profile {
     X86,
     /// Translations are tagged and outlive a switch; an invalidation is broadcast; total store order, which is stronger than the architecture.
     Arm,
+    /// What either allows: few tags, which outlive a switch; a broadcast that is late; a 2 MiB leaf that can be read as a table; an invalidation by address that leaves what is not on the way
+    /// to it; two entries for one address with any outcome. With a store buffer, if the scope asks for it.
+    Weakest,
 }
 
 impl Profile {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Profile); 2] = [("x86_64", Profile::X86), ("aarch64", Profile::Arm)];
+    pub const NAMES: [(&'static str, Profile); 3] =
+        [("x86_64", Profile::X86), ("aarch64", Profile::Arm), ("weakest", Profile::Weakest)];
+
+    /// Its hardware, with nothing taken away.
+    pub fn hardware(self) -> Hardware {
+        match self {
+            Profile::X86 => Hardware { on_the_way: false, conflict: Conflict::Either, ..Hardware::SOUND },
+            Profile::Arm => Hardware::SOUND,
+            Profile::Weakest => Hardware { asids: Some(8), broadcast: Some(true), ..Hardware::SOUND },
+        }
+    }
+
+    /// How its usual kernels flush.
+    pub fn transport(self) -> TransportId {
+        match self {
+            Profile::X86 => TransportId::Ipi,
+            Profile::Arm | Profile::Weakest => TransportId::Broadcast,
+        }
+    }
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -37,17 +59,26 @@ pub enum Role {
     Read,
     /// It has not loaded the mm, and walks it.
     Foreign,
+    /// It has the mm loaded, lazily, and does nothing.
+    Lazy,
+    /// It has had the mm loaded, and loads nothing now.
+    Left,
+    /// It has the mm loaded and writes to one page of it, as a program does.
+    Write,
     /// It has the mm loaded and walks one page of it, reading each entry as two words.
     TwoWord,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 5] = [
+    pub const NAMES: [(&'static str, Role); 8] = [
         ("walk", Role::Walk),
         ("load", Role::LoadAndWalk),
         ("read", Role::Read),
         ("foreign", Role::Foreign),
+        ("lazy", Role::Lazy),
+        ("left", Role::Left),
+        ("write", Role::Write),
         ("two-word", Role::TwoWord),
     ];
 
@@ -58,7 +89,7 @@ impl Role {
 
     fn class(self) -> WalkerClass {
         match self {
-            Role::Walk | Role::LoadAndWalk => WalkerClass::Gup,
+            Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write => WalkerClass::Gup,
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
             Role::TwoWord => WalkerClass::TwoWord,
@@ -77,8 +108,12 @@ pub struct Scope {
     pub transport: TransportId,
     /// The operation of the first CPU.
     pub workload: WorkloadId,
-    /// What each of the other CPUs does.
+    /// An operation of the machine's own instead.
+    pub deed: Option<Deed>,
+    /// What each of the other CPUs does; nothing where there is a staging.
     pub roles: Vec<Role>,
+    /// What each CPU does and has in the beginning, thing by thing.
+    pub staging: Option<Staging>,
     /// Stores wait in buffers before others see them.
     pub buffers: bool,
     /// What the hardware does as it should.
@@ -88,9 +123,15 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// How many CPUs.
+    pub fn cpus(&self) -> usize {
+        self.staging.as_ref().map_or(self.roles.len() + 1, Staging::cpus)
+    }
+
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
-        let walker = self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8);
+        let staged = self.staging.as_ref().and_then(Staging::class);
+        let walker = staged.or(self.roles.iter().map(|role| role.class()).max_by_key(|class| *class as u8));
         Setting {
             transport: self.transport,
             hook: self.transport.flush_implies_interrupt(),
@@ -106,13 +147,15 @@ impl Scope {
 
     /// In one line.
     pub fn in_words(&self) -> String {
-        let roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        let mut roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        roles.extend(self.staging.as_ref().map(|staging| &*staging.walker));
+        let workload = WorkloadId::name_of(self.workload as u16).unwrap_or("?");
         format!(
             "{} on {}, {}, {} against {}{}",
             self.strategy_name(),
             self.transport.name(),
             self.profile.name(),
-            WorkloadId::name_of(self.workload as u16).unwrap_or("?"),
+            self.deed.map_or(workload, Deed::name),
             roles.join(" and "),
             if self.buffers { ", with store buffers" } else { "" },
         )

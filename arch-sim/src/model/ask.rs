@@ -29,13 +29,20 @@ pub(crate) enum Answer {
     Decided(Decision),
 }
 
-#[derive(Clone, Copy)]
-enum Question {
+/// What a strategy reads next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Question {
+    /// What a CPU has published.
     Slot(CpuId),
+    /// What it has loaded.
     Loaded(CpuId),
+    /// Whether it is lazy.
     Lazy(CpuId),
+    /// What it has acknowledged.
     Generation(CpuId),
+    /// Nothing: a full barrier.
     Fence,
+    /// Nothing: a barrier between loads.
     ReadFence,
 }
 
@@ -137,12 +144,15 @@ fn ask(scenario: &Scenario, state: &State) -> (Answer, Option<Question>) {
     (answer, replay.open.get())
 }
 
+/// What is read next, if anything is.
+pub(crate) fn question(scenario: &Scenario, state: &State) -> Option<Question> {
+    ask(scenario, state).1
+}
+
 /// One more thing is read, if the code wants to read more; else its answer stands.
 pub(crate) fn go_on(scenario: &Scenario, state: &mut State) -> Answer {
-    let question = match ask(scenario, state) {
-        (answer, None) => return answer,
-        (_, Some(question)) => question,
-    };
+    let (answer, question) = ask(scenario, state);
+    let Some(question) = question else { return answer };
     let cpu_of = |cpu: CpuId| state.cpus[cpu.index()];
     let answer = match question {
         Question::Slot(cpu) => cpu_of(cpu).slot(),

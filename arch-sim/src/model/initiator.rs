@@ -13,9 +13,9 @@ use super::step::{Step, present};
 use super::symmetry;
 
 /// By interrupt.
-const BY_INTERRUPT: u8 = 1;
+pub(crate) const BY_INTERRUPT: u8 = 1;
 /// By broadcast.
-const BY_BROADCAST: u8 = 2;
+pub(crate) const BY_BROADCAST: u8 = 2;
 
 /// How a flush may go after one that went `before` (0 for none). Where the transport leaves it open, an mm is promoted: from interrupts to both, and from
 /// there to broadcast.

@@ -11,10 +11,10 @@
 //! Violated is what the oracle of the kernel also calls violated: the table is used again, or freed, while a walk of an mm that unlinked it holds it, or while
 //! a cache leads through it for such an mm.
 
-mod ask;
+pub(crate) mod ask;
 pub mod check;
 mod fields;
-mod initiator;
+pub(crate) mod initiator;
 mod mmu;
 pub(crate) mod nowhere;
 pub mod scenario;

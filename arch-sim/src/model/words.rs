@@ -14,7 +14,7 @@ fn mm(number: MmNumber) -> char {
 }
 
 /// What happens in `step`, from `before` to `after`.
-fn step(scenario: &Scenario, before: &State, step: Step, after: &State) -> String {
+pub(crate) fn step(scenario: &Scenario, before: &State, step: Step, after: &State) -> String {
     let cpu = |i: u8| before.cpus[i as usize];
     match step {
         Step::Operate | Step::Flush(_) | Step::Ask(_) => format!("cpu0 {}", operation(scenario, before, after)),

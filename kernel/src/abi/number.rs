@@ -65,6 +65,7 @@ numbers! {
     Plan = 37, 1: "`meter` -> operations, seed, CPUs, workload, mode.";
     Begin = 38, 1: "`meter`: an operation begins, whose interrupts and invalidations are counted.";
     Finish = 39, 2: "`meter`, `latency`: it is over; the longest that is told is kept -> instructions that it took.";
+    Progress = 40, 2: "`meter`, `syncs`: the run goes on; so many tables were about to be used again because of this program, that it knows of, since it last said so.";
 }
 
 impl Number {

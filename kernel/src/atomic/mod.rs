@@ -17,6 +17,15 @@ pub mod observed;
 #[cfg(all(feature = "observed", not(loom)))]
 pub use observed::*;
 
+/// The oracle reads words of the protocols: no access of the machine.
+#[inline(always)]
+pub fn unseen<R>(look: impl FnOnce() -> R) -> R {
+    #[cfg(all(feature = "observed", not(loom)))]
+    return observed::unobserved(look);
+    #[cfg(not(all(feature = "observed", not(loom))))]
+    look()
+}
+
 /// The oracle looks at notes of its own, or changes them. They are no part of a protocol, and what writes them orders nothing; but a machine that tries all orders of accesses has to try
 /// both orders of these.
 #[inline(always)]

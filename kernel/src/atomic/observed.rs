@@ -87,6 +87,19 @@ pub fn observe(observer: Option<&'static dyn Observer>) {
     OBSERVER.set(observer);
 }
 
+/// Whether somebody makes the accesses of this host thread.
+pub fn is_observed() -> bool {
+    observer().is_some()
+}
+
+/// Does `look` without anybody who makes its accesses.
+pub(super) fn unobserved<R>(look: impl FnOnce() -> R) -> R {
+    let observer = OBSERVER.replace(None);
+    let result = look();
+    OBSERVER.set(observer);
+    result
+}
+
 fn observer() -> Option<&'static dyn Observer> {
     OBSERVER.get()
 }

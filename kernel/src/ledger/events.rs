@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use crate::addr::CpuId;
 use crate::arch::Arch;
+use crate::ledger::profile::CpuProfile;
 use crate::record::event::{EVENT_BYTES, Event, EventKind};
 use crate::record::ring::RingHeader;
 
@@ -25,6 +26,7 @@ struct Memory {
     header: &'static RingHeader,
     slots: &'static [Slot],
     machine: Machine,
+    profile: Option<&'static CpuProfile>,
 }
 
 /// The writer's end of one CPU's ring; without memory it writes nothing.
@@ -45,14 +47,35 @@ impl EventRing {
     pub fn new<A: Arch>(cpu: CpuId, header: &'static RingHeader, slots: &'static [Slot]) -> EventRing {
         assert!(slots.len().is_power_of_two());
         let machine = Machine { now: A::instructions, irq_save: A::irq_save, irq_restore: A::irq_restore };
-        EventRing { memory: Some(Memory { header, slots, machine }), cpu, writing: AtomicBool::new(false) }
+        EventRing {
+            memory: Some(Memory { header, slots, machine, profile: None }),
+            cpu,
+            writing: AtomicBool::new(false),
+        }
     }
 
     /// The same on a machine where nothing comes between two accesses that others can notice: there, masking interrupts would be such an access of its own.
     pub fn undisturbed(cpu: CpuId, header: &'static RingHeader, slots: &'static [Slot], now: fn() -> u64) -> EventRing {
         assert!(slots.len().is_power_of_two());
         let machine = Machine { now, irq_save: || false, irq_restore: |_| () };
-        EventRing { memory: Some(Memory { header, slots, machine }), cpu, writing: AtomicBool::new(false) }
+        EventRing {
+            memory: Some(Memory { header, slots, machine, profile: None }),
+            cpu,
+            writing: AtomicBool::new(false),
+        }
+    }
+
+    /// The same ring, whose events `profile` takes notice of.
+    pub fn profiled(mut self, profile: &'static CpuProfile) -> EventRing {
+        if let Some(memory) = &mut self.memory {
+            memory.profile = Some(profile);
+        }
+        self
+    }
+
+    /// What takes notice of the events.
+    pub fn profile(&self) -> Option<&'static CpuProfile> {
+        self.memory.as_ref().and_then(|memory| memory.profile)
     }
 
     /// Writes one event. In a build without `checking` this is nothing.
@@ -64,7 +87,7 @@ impl EventRing {
     }
 
     fn put(&self, kind: EventKind, mm: u32, a: u64, b: u64) {
-        let Some(Memory { header, slots, machine }) = &self.memory else { return };
+        let Some(Memory { header, slots, machine, profile }) = &self.memory else { return };
         let enabled = (machine.irq_save)();
         if self.writing.load(Ordering::Relaxed) {
             header.dropped.store(header.dropped.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -73,6 +96,9 @@ impl EventRing {
             compiler_fence(Ordering::SeqCst);
             let event = Event { time: (machine.now)(), kind: kind as u16, cpu: self.cpu.0, mm, a, b };
             append(header, slots, &event);
+            if let Some(profile) = profile {
+                profile.note(kind, &event);
+            }
             compiler_fence(Ordering::SeqCst);
             self.writing.store(false, Ordering::Relaxed);
         }

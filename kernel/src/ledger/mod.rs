@@ -5,6 +5,7 @@
 //! target; syncs left out are counted in rounds.
 
 pub mod events;
+pub mod profile;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::ledger::Cause;
 use crate::mm::address_space::{Mm, Region};
 use crate::mm::gather::Gather;
@@ -27,13 +28,24 @@ pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
     }
     let everything = VirtAddr(0)..A::USER_END;
     unmap::free_tables(cpu, &mm, mm.root(), Level::Pgd, &everything, &everything, &mut gather);
+    forget_recursion(&mm);
     gather.whole_mm();
     gather.finish();
     drop(map);
     // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to.
     let lazy = A::machine().online().filter(|other| other.loaded.mm() == mm.id).map(|other| other.id).collect();
-    call_many(cpu, &lazy, Cause::Wake, |cpu, _| switch::unload(cpu), 0);
+    if guard!(ExitUnloads) {
+        call_many(cpu, &lazy, Cause::Wake, |cpu, _| switch::unload(cpu), 0);
+    }
     // The root goes last, and after a grace period: a walk may have begun before.
     rcu::retire(cpu, mm.root().pfn());
     mm.release_asid();
+}
+
+/// The root points at itself no more, from the last flush on. A CPU that still has the root loaded, lazily or because it is just switching away, could else cache that entry again under the mm's
+/// tag after the flush; and whoever gets the tag next would read the old tables through it.
+fn forget_recursion<A: Arch>(mm: &Mm<A>) {
+    if A::SELF_MAP != VirtAddr(0) && guard!(SelfMapExit) {
+        A::store_entry(mm.root().slot(A::SELF_MAP.index(Level::Pgd)), 0);
+    }
 }

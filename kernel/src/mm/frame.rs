@@ -45,7 +45,7 @@ pub struct Frame<A: Arch> {
     /// The mm (tables, anonymous pages) or file that it belongs to.
     owner: AtomicU32,
     /// How often the frame was allocated.
-    generation: AtomicU32,
+    generation: atomic::AtomicU32,
     /// First address it maps (tables), its address (anonymous pages), its offset (files).
     address: AtomicU64,
     /// The next frame of whatever list it is in.
@@ -77,7 +77,7 @@ impl<A: Arch> Frame<A> {
             refs: atomic::AtomicU32::new(0),
             pins: atomic::AtomicU32::new(0),
             owner: AtomicU32::new(0),
-            generation: AtomicU32::new(0),
+            generation: atomic::AtomicU32::new(0),
             address: AtomicU64::new(0),
             next: AtomicU32::new(NO_FRAME),
             population: AtomicU16::new(0),

@@ -49,6 +49,8 @@ pub struct Metered {
     pub bystander: Taken,
     /// The longest latency that was told.
     pub latency: u64,
+    /// How many tables programs know to have been about to be used again, if any of them has said so.
+    pub syncs: Option<u64>,
 }
 
 /// What was counted, and of the operation under way what there was when it began.
@@ -105,6 +107,14 @@ impl<A: Arch> Meter<A> {
         metered.latency = metered.latency.max(latency);
         A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
         Ok(now.2 - began)
+    }
+
+    /// The run goes on; `syncs` more tables were about to be used again.
+    pub fn progress(&self, syncs: u64) {
+        let mut state = self.state.lock();
+        // Whatever a program says here, it says of itself only.
+        state.metered.syncs = Some(state.metered.syncs.unwrap_or(0).saturating_add(syncs));
+        A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was counted so far.

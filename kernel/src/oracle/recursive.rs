@@ -10,6 +10,7 @@
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::atomic;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::table::Table;
@@ -64,9 +65,16 @@ pub(crate) fn probe<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at:
 }
 
 fn judged<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at: VirtAddr, found: Found) -> u64 {
-    let before = Live::look(mm, va, found.table);
+    // What the first look finds depends on who was here before: on who has changed the PMD entry, and on who has used the table again.
+    if let Some(pmd) = atomic::unseen(|| mm.table_at(Level::Pmd, va)) {
+        atomic::mark(pmd.slot(va.index(Level::Pmd)), false);
+    }
+    if let Some(descriptor) = A::machine().frames.lookup(found.table) {
+        descriptor.generation_now();
+    }
+    let before = atomic::unseen(|| Live::look(mm, va, found.table));
     let raw = A::probe_entry(at);
-    let after = Live::look(mm, va, found.table);
+    let after = atomic::unseen(|| Live::look(mm, va, found.table));
     if raw == 0 || before != after {
         return raw;
     }

@@ -6,6 +6,7 @@
 
 pub mod cell;
 pub mod event;
+pub mod profile;
 pub mod ring;
 pub mod shared;
 pub mod step;

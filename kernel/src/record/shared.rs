@@ -7,7 +7,7 @@ use crate::record::ring::RingHeader;
 /// First word of [`Shared`] once the guest has filled it in.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TLBSYNC\x01");
 /// Version of everything under `record`; the runner refuses another one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How the run stands; the value of [`Shared::state`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +60,8 @@ pub struct Shared {
     pub progress: AtomicU64,
     /// An array of [`crate::record::cell::CellRow`], `cells_planned` long.
     pub cells_at: AtomicU64,
+    /// An array of [`crate::record::profile::Profile`], `cells_planned` long, if the run wants any.
+    pub profiles_at: AtomicU64,
     /// An array of `cpus` [`CpuStatus`].
     pub status_at: AtomicU64,
     /// An array of `cpus` [`RingHeader`], the event rings.
@@ -158,6 +160,7 @@ impl Shared {
             panic_cpu: AtomicU32::new(0),
             progress: AtomicU64::new(0),
             cells_at: AtomicU64::new(0),
+            profiles_at: AtomicU64::new(0),
             status_at: AtomicU64::new(0),
             rings_at: AtomicU64::new(0),
             message_len: AtomicU32::new(0),

@@ -278,6 +278,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Clock => return Ok(done(&[A::instructions(), sched::woke(cpu)])),
         Request::Plan { meter } => return Ok(done(&caller.meter(meter, Rights::READ)?.plan.words())),
         Request::Begin { meter } => caller.meter(meter, Rights::WRITE)?.begin(cpu),
+        Request::Progress { meter, syncs } => caller.meter(meter, Rights::WRITE)?.progress(syncs),
         Request::Finish { meter, latency } => {
             return Ok(done(&[caller.meter(meter, Rights::WRITE)?.finish(cpu, latency)?]));
         }

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use super::balance::Balance;
 use super::crowd::Crowd;
 use super::predict::{self, Prediction};
+use super::profiling::Profiling;
 use super::programs;
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
@@ -16,6 +17,7 @@ use crate::mm::exit;
 use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
+use crate::record::profile::Profile;
 use crate::scenario::play;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
@@ -52,8 +54,13 @@ pub enum CellError {
     Leak(Balance),
 }
 
-/// Runs one cell on the calling CPU and the others.
-pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<CellRow, CellError> {
+/// Runs one cell on the calling CPU and the others, and records `profile` of it.
+pub fn run<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
@@ -81,17 +88,19 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell) -> Result<C
 
     let (counted, program_status) = if cell.workload.runs_programs() {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
+        let asked = ran.metered.syncs;
         let whole = Counted {
             counts: totals::<A>().since(&start),
             instructions: ran.instructions,
             ops: suite.ops,
+            asked,
             ..Counted::default()
         };
         // Programs that say when their operations are have those counted, and nothing else.
         let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
         (Ok(counted), ran.status)
     } else {
-        (staged(cpu, suite, cell, setting)?, 0)
+        (staged(cpu, suite, cell, setting, profile)?, 0)
     };
     machine.policy.tick_ns.store(0, Ordering::Relaxed);
     machine.policy.set_schedule_points(false);
@@ -121,6 +130,7 @@ fn staged<A: Arch>(
     suite: &Suite,
     cell: Cell,
     setting: Setting,
+    profile: Option<&'static Profile>,
 ) -> Result<Result<Counted, CellError>, CellError> {
     let machine = A::machine();
     let contends = cell.mode == Mode::Contend;
@@ -132,15 +142,17 @@ fn staged<A: Arch>(
         false => None,
     };
     let target: Target<A> = scene.target();
+    let mut profiling = Profiling::new(suite, profile);
     let (counted, gap) = {
         let crowd = Crowd::new(cell.mode, setting.walker, &target, other.as_deref());
         crowd.gather(cpu);
         if contends {
             crate::upcall::start_ticks(cpu);
         }
-        let counted = operate(cpu, suite, scene.as_mut(), &crowd);
+        let counted = operate(cpu, suite, scene.as_mut(), &crowd, &mut profiling);
         machine.policy.tick_ns.store(0, Ordering::Relaxed);
         crowd.disperse(cpu);
+        profiling.end();
         (counted, crowd.longest_gap())
     };
     switch::unload(cpu);
@@ -213,12 +225,14 @@ pub(crate) struct Counted {
     pub(crate) gap: u64,
     /// Operations that were done.
     pub(crate) ops: u64,
+    /// How often programs know to have had a strategy asked.
+    pub(crate) asked: Option<u64>,
 }
 
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops }
+        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops, asked }
     }
 }
 
@@ -228,6 +242,7 @@ fn operate<A: Arch>(
     suite: &Suite,
     scene: &mut dyn Scene<A>,
     crowd: &Crowd<'_, A>,
+    profiling: &mut Profiling<A>,
 ) -> Result<Counted, CellError> {
     let machine = A::machine();
     let mut counted = Counted::default();
@@ -238,6 +253,7 @@ fn operate<A: Arch>(
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
         crowd.next_round(cpu);
+        profiling.open(op);
         crowd.open();
         if machine.policy.schedule_points() {
             // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
@@ -253,6 +269,7 @@ fn operate<A: Arch>(
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
+        profiling.close(op);
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
@@ -286,10 +303,13 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap, ops } = counted;
+    let Counted { counts: counted, instructions, bystander, gap, ops, asked } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = match suite.inject.of(Fault::Batch) {
+        0 if cell.workload.is_unscheduled() => {
+            predict::programs::predict(cell.workload, strategy, setting, cpus.into(), suite.ops, *asked)
+        }
         0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
         _ => Prediction::NONE,
@@ -358,10 +378,11 @@ pub(crate) fn row<A: Arch>(
     }
 }
 
-/// Runs all cells of `suite`, leaving each row where the runner finds it as soon as it is complete.
+/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
+    profiles: &'static [Profile],
     mut done: impl FnMut(usize, CellRow),
 ) -> Result<(), CellError> {
     for (index, cell) in suite.cells().enumerate() {
@@ -369,7 +390,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run(cpu, suite, cell)?,
+            None => run(cpu, suite, cell, profiles.get(index))?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);

@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod file;
 pub mod fork;
 pub mod predict;
+mod profiling;
 pub mod programs;
 pub mod shared;
 pub mod store_buffer;
@@ -60,9 +61,9 @@ pub const PROGRAMS: &[Named] = &[
     ("null_call", "a system call that does nothing"),
     ("call_reply", "a short message and its answer, between two threads on one CPU"),
     ("call_reply_far", "a short message and its answer, between two CPUs"),
-    ("fork_exec", "processes are made, run and end, one after the other, on every CPU"),
+    ("fork_exec", "processes are made, get their memory from a pager, run and end, on every CPU"),
     ("db_exit", "a dozen processes use one shared table and exit at once"),
-    ("ipc_storm", "pairs of processes send long messages while their memory is collapsed and dropped"),
+    ("ipc_storm", "pairs of processes send long messages while servers collapse, unshare and drop their memory"),
     ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
     ("syscall_fuzz", "random system calls with random arguments, 1024 for each operation, on every CPU"),
     (
@@ -143,6 +144,11 @@ impl WorkloadId {
     /// Whether it is one of programs.
     pub const fn runs_programs(self) -> bool {
         self as u8 >= WorkloadId::UserFaults as u8
+    }
+
+    /// Whether it is one of programs whose threads wait and move, so that which CPUs an mm is on is a matter of the schedule.
+    pub const fn is_unscheduled(self) -> bool {
+        self.runs_programs() && !self.has_bystander()
     }
 
     /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.

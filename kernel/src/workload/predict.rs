@@ -161,10 +161,8 @@ pub fn predict<A: Arch>(
 ) -> Prediction {
     // Of programs, whoever else is there stays with the mm all the time, but for the bystander.
     let mode = if workload.has_bystander() { Mode::Isolated } else { mode };
-    if workload.runs_programs() && !workload.has_bystander() {
-        return programs::predict(workload, strategy, setting, cpus, ops);
-    }
-    let Some(crowd) = Crowd::of(mode, cpus) else { return Prediction::NONE };
+    let crowd = if workload.is_unscheduled() { None } else { Crowd::of(mode, cpus) };
+    let Some(crowd) = crowd else { return Prediction::NONE };
     let rounds = rounds(workload, ops);
     let syncs_per_op = rounds.sync / ops.max(1);
     // Lazy CPUs are told by the first flush of an operation only: it makes them unload the mm.

@@ -5,7 +5,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use runtime::abi::Rights;
-use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::first::{FREE, METER, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
 use runtime::{call, check, check_telling, exit, program};
@@ -40,6 +40,7 @@ fn start(argument: u64) -> u64 {
     check!(kernel::map(PROCESS, TABLE, SHARED, 0, GIB, all).is_ok());
     check!(kernel::populate(PROCESS, SHARED, HUGE).is_ok());
     for op in 0..told.ops {
+        check!(kernel::begin(METER).is_ok());
         for n in 0..MANY {
             let (process, thread) = (CHILDREN + n * STEP, CHILDREN + n * STEP + 1);
             check!(image.process(process, LIMITS, PRIORITY) == Ok(()));
@@ -63,6 +64,7 @@ fn start(argument: u64) -> u64 {
             check!(kernel::delete(CHILDREN + n * STEP + 1).is_ok());
             check!(kernel::delete(CHILDREN + n * STEP).is_ok());
         }
+        check!(kernel::finish(METER, 0).is_ok());
     }
     exit::DONE
 }

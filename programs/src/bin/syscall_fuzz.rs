@@ -4,8 +4,8 @@
 //! next child when it has ended the last.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use runtime::abi::{Number, Rights};
-use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::abi::{Number, Rights, name_words};
+use runtime::first::{FREE, METER, MODULE, PRIORITY, PROCESS, Told};
 use runtime::image::Image;
 use runtime::kernel::{self, Limits};
 use runtime::random::Random;
@@ -21,7 +21,10 @@ const SLOTS: u64 = 16;
 const LIMITS: Limits = Limits { slots: SLOTS, frames: 2048, bytes: 256 << 10, spaces: 2 };
 /// Calls of each child.
 const CALLS: u64 = 1024;
+/// In each child's table: itself, the module of programs, the meter.
 const SELF: u64 = 0;
+const THEIR_MODULE: u64 = 1;
+const THEIR_METER: u64 = 2;
 
 fn start(argument: u64) -> u64 {
     let told = Told::by(argument);
@@ -32,6 +35,8 @@ fn start(argument: u64) -> u64 {
             let (process, thread) = (CHILDREN + n * STEP, CHILDREN + n * STEP + 1);
             check!(image.process(process, LIMITS, PRIORITY) == Ok(()));
             check!(kernel::grant(process, SELF, process, Rights::all(), 0).is_ok());
+            check!(kernel::grant(process, THEIR_MODULE, MODULE, Rights::all(), 0).is_ok());
+            check!(kernel::grant(process, THEIR_METER, METER, Rights::READ, 0).is_ok());
             check!(image.start(process, thread, child, told.seed << 32 | op << 8 | n, PRIORITY, n).is_ok());
         }
         // They may wait for ever, for each other or for nobody: some time is theirs, then they end.
@@ -42,6 +47,7 @@ fn start(argument: u64) -> u64 {
             check!(kernel::delete(CHILDREN + n * STEP + 1).is_ok());
             check!(kernel::delete(CHILDREN + n * STEP).is_ok());
         }
+        check!(kernel::progress(METER, 0).is_ok());
     }
     exit::DONE
 }
@@ -75,6 +81,11 @@ extern "C" fn child(argument: u64) -> ! {
         let _ = kernel::set_patience(1 + random.below(2));
         let mut arguments = [0; 7];
         arguments.iter_mut().for_each(|argument| *argument = word(&mut random));
+        if number == Number::Load as u64 && random.below(2) == 0 {
+            // A name that is one; mostly there is room for it once.
+            arguments[1] = THEIR_MODULE;
+            arguments[2..5].copy_from_slice(&name_words("null_call"));
+        }
         call::raw(number, arguments);
     }
     call::exit(exit::DONE)

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runtime::abi::Rights;
-use runtime::first::{FREE, PRIORITY, PROCESS, Told};
+use runtime::first::{FREE, METER, PRIORITY, PROCESS, Told};
 use runtime::kernel::{self, Begin};
 use runtime::random::Random;
 use runtime::{call, check, exit, program, vectors};
@@ -112,7 +112,7 @@ fn work(n: u64) -> u64 {
         if let Some(line) = own(n, op) {
             return exit::CHECK | u64::from(line);
         }
-        if !vectors::hold(random.next()) {
+        if kernel::progress(METER, 0).is_err() || !vectors::hold(random.next()) {
             return exit::CHECK | u64::from(line!());
         }
     }

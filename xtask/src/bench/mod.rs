@@ -204,6 +204,7 @@ impl Bench {
             ops,
             seed: 1,
             hook: Hook::Auto,
+            profile: false,
             engine: Engine::Icount,
             inject: Vec::new(),
             without: Vec::new(),

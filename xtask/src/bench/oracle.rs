@@ -81,6 +81,7 @@ fn probe(arch: Arch, kind: Kind, more: &'static str, ops: u64) -> Probe {
         inject: Vec::new(),
         without: Vec::new(),
         log: Some("error".into()),
+        profile: false,
     };
     Probe { arch, cpus: CPUS, kind, suite, more: Some(more) }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Experiment {
     pub(crate) ops: u64,
     /// Whether instructions of operations are counted too, in the plain image.
     pub(crate) instructions: bool,
+    /// Whether durations, interrupts and waiting memory are recorded.
+    pub(crate) profile: bool,
     /// Guards that are taken away, from [`Guard::NAMES`].
     pub(crate) without: Vec<&'static str>,
     /// Faults that are injected, `name:n`.
@@ -54,7 +56,7 @@ pub(crate) struct Experiment {
     pub(crate) expected: Vec<Condition>,
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "claim",
     "architectures",
     "cpus",
@@ -69,6 +71,7 @@ const KEYS: [&str; 17] = [
     "repetitions",
     "ops",
     "instructions",
+    "profile",
     "without",
     "inject",
     "expected",
@@ -137,6 +140,7 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
         repetitions: number("repetitions", 1) as u32,
         ops: number("ops", 64),
         instructions: root.get("instructions").and_then(|value| value.truth()).unwrap_or(false),
+        profile: root.get("profile").and_then(|value| value.truth()).unwrap_or(false),
         without: names("without", "guard", Guard::NAMES, &[]),
         inject: root.get("inject").map_or(Vec::new(), faults),
         expected,

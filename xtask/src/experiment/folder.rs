@@ -215,10 +215,10 @@ fn json_lines(objects: &[impl Serialize]) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The rows as CSV: one column for each key that any of them has.
+/// The rows as CSV: one column for each key that any of them has, but for profiles, which are no single value.
 fn csv(rows: &[Record]) -> anyhow::Result<Vec<u8>> {
     let mut keys: Vec<&str> = Vec::new();
-    for key in rows.iter().flat_map(|row| row.keys()) {
+    for key in rows.iter().flat_map(|row| row.keys()).filter(|key| *key != records::PROFILE) {
         if !keys.contains(&key.as_str()) {
             keys.push(key);
         }

@@ -59,6 +59,7 @@ pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
             engine,
             inject: e.inject.clone(),
             without: e.without.clone(),
+            profile: e.profile,
             log: None,
         };
         // Instructions depend neither on walkers nor on seeds: the first of them counts.

@@ -84,8 +84,8 @@ impl<'f> Runner<'f> {
         for &kind in unit.kinds() {
             let mut cells = Vec::new();
             let guest = Guest::start(unit.launch(kind, qemu.path.clone()))?;
-            let result = guest.supervise(Some(self.patience), stop, &mut |cell| {
-                cells.push(cell);
+            let result = guest.supervise(Some(self.patience), stop, &mut |cell, profile| {
+                cells.push((cell, profile));
                 if kind == Kind::Checking {
                     progress.cell(unit);
                 }
@@ -99,8 +99,8 @@ impl<'f> Runner<'f> {
                     return Ok(Some(format!("{}: {}", unit.name, fault.sentence())));
                 }
             }
-            for cell in cells {
-                let row = Row::resolve(unit.arch, cell)?;
+            for (cell, profile) in cells {
+                let row = Row { profile, ..Row::resolve(unit.arch, cell)? };
                 match kind {
                     Kind::Checking => rows.push(row),
                     Kind::Plain if row.has_bystander() => drop(gaps.insert(row.workload, row.cell.bystander_gap)),

@@ -168,6 +168,7 @@ impl Mutate {
             ops: self.ops,
             seed,
             hook: Hook::Auto,
+            profile: false,
             engine: Engine::Icount,
             inject: Vec::new(),
             without,

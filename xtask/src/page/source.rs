@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde::Deserialize;
 
 use crate::error::bad_input;
 use crate::experiment::{self, Manifest};
-use crate::records::{self, Record, number, text};
+use crate::profile::Profile;
+use crate::records::{self, PROFILE, Record, number, text};
 
 /// One experiment's folder.
 pub(crate) struct Source {
@@ -72,6 +74,11 @@ pub(crate) fn is_plain(row: &Record) -> bool {
         && text(row, "inject").is_empty()
         && text(row, "walker") == "gup"
         && number(row, "ops") > Some(0.0)
+}
+
+/// What was recorded of a row beside its counts.
+pub(crate) fn profile(row: &Record) -> Option<Profile> {
+    row.get(PROFILE).and_then(|value| Profile::deserialize(value).ok())
 }
 
 /// Whether flushes travel as the architecture's usual kernels send them.

@@ -13,6 +13,7 @@ use kernel::suite::Mode;
 use serde_json::{Map, Value};
 
 use crate::arch::Arch;
+use crate::profile::Profile;
 use crate::rows::{Row, Setting};
 
 /// A row's JSON object.
@@ -39,6 +40,9 @@ pub(crate) const IDENTITY: [&str; 15] = [
 
 /// Of [`IDENTITY`], what is the same for all rows of a cell.
 pub(crate) const CELL: &[&str] = IDENTITY.split_at(13).0;
+
+/// The key of a row's profile, which is no single result: [`crate::profile::Summary`] says it in numbers.
+pub(crate) const PROFILE: &str = "profile";
 
 /// The rows of a file of JSON lines; summaries are left out.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
@@ -99,15 +103,21 @@ pub(crate) fn heading(record: &Record) -> String {
     }
 }
 
+/// One in which something of everything was recorded.
+fn profile() -> Profile {
+    let one = || vec![(1, 1)];
+    Profile { initiator: one(), responder: one(), walker: one(), waiting: vec![1], ..Profile::default() }
+}
+
 /// The keys of a row that are not its identity, with a value of their kind.
 pub(crate) fn results() -> anyhow::Result<Record> {
     // The mode in which every count is made.
     let row =
         Row::resolve(Arch::X86_64, CellRow { ops: 1, cpus: 2, mode: Mode::Isolated as u16, ..CellRow::default() })?;
-    let row = Row { instructions_per_op: Some(0.0), longest_gap: Some(0), ..row };
+    let row = Row { instructions_per_op: Some(0.0), longest_gap: Some(0), profile: Some(profile()), ..row };
     let setting = Setting { cpus: 1, ops: 1, seed: 1, engine: "icount", qemu: String::new() };
     let mut record: Record = serde_json::from_str(&row.json(&setting)?)?;
-    record.retain(|key, _| !IDENTITY.contains(&key.as_str()) && !["schema", "qemu"].contains(&key.as_str()));
+    record.retain(|key, _| !IDENTITY.contains(&key.as_str()) && !["schema", "qemu", PROFILE].contains(&key.as_str()));
     Ok(record)
 }
 

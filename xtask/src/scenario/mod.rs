@@ -191,7 +191,7 @@ impl Scenario {
             eprintln!("$ {}", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
         }
         let mut rows = Vec::new();
-        let on_row = &mut |row| {
+        let on_row = &mut |row, _| {
             rows.push(row);
             bar.one_more(script.name.clone());
         };

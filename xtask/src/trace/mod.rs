@@ -3,6 +3,7 @@
 mod csv;
 mod lives;
 mod perfetto;
+mod simulated;
 mod spans;
 mod text;
 pub(crate) mod timeline;

@@ -7,9 +7,11 @@ use crate::arch::Arch;
 use crate::sync::{self, Predicted, Round, Setting};
 use crate::tlb::transport::TransportId;
 
-/// How often a strategy is asked, over all operations; `None` where that depends on the schedule.
-const fn asked(workload: WorkloadId, ops: u64) -> Option<u64> {
+/// How often a strategy is asked, over all operations; `told` is what the programs say. `None` where nobody knows.
+const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64> {
     match workload {
+        // Every collapse that found all pages, whether or not it then gave up; and every shared table that the first of two left. The programs have counted them.
+        WorkloadId::IpcStorm => told,
         // Of those who share the table with the one that stays, one is the last to leave, in whatever order they exit.
         WorkloadId::DbExit => Some(ops),
         // Nothing is used again: tables go with their processes, after a grace period.
@@ -40,14 +42,15 @@ fn always<A: Arch>(strategy: &sync::Entry<A>, setting: Setting, cpus: u64) -> Op
 }
 
 /// The counts of one cell.
-pub(super) fn predict<A: Arch>(
+pub fn predict<A: Arch>(
     workload: WorkloadId,
     strategy: &sync::Entry<A>,
     setting: Setting,
     cpus: u64,
     ops: u64,
+    told: Option<u64>,
 ) -> Prediction {
-    let Some(asked) = asked(workload, ops) else { return Prediction::NONE };
+    let Some(asked) = asked(workload, ops, told) else { return Prediction::NONE };
     let (sync_ipis, elided) = match always(strategy, setting, cpus) {
         _ if asked == 0 => (Some(0), Some(0)),
         Some(Predicted::Interrupts(targets)) => (Some(asked * targets), Some(0)),

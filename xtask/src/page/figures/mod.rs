@@ -1,11 +1,14 @@
 //! The figures, one file each; one that the rows say nothing of is left out.
 
 mod bystander;
+mod durations;
 mod front;
 mod interrupts;
+mod map;
 mod scale;
 mod scaling;
 mod syncs;
+mod waiting;
 
 use std::path::Path;
 
@@ -20,6 +23,9 @@ pub(crate) fn all(sources: &[Source], folder: &Path) -> anyhow::Result<Vec<Figur
         scaling::figure(sources)?,
         front::figure(sources)?,
         bystander::figure(sources)?,
+        map::figure(sources)?,
+        durations::figure(sources)?,
+        waiting::figure(sources)?,
         scale::figure(folder)?,
     ];
     Ok(made.into_iter().flatten().collect())

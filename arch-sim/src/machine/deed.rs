@@ -1,0 +1,121 @@
+//! Operations of this machine's own, for what no workload of the kernel's does: each is done by the kernel's functions, and prepared so that a few steps are all there is.
+
+use std::sync::Arc;
+
+use kernel::addr::{PAGE_SIZE, PMD_SIZE, VirtAddr};
+use kernel::mm::address_space::{Backing, Mm};
+use kernel::mm::entry::Perm;
+use kernel::mm::unmap::dontneed;
+use kernel::mm::{collapse, exit, fault};
+use kernel::smp::cpu::Cpu;
+use kernel::smp::rcu;
+use kernel::tlb::switch;
+use kernel::workload::{HERE, OpError, Scene, Target};
+
+use super::arch::Sim;
+use super::direction;
+use super::world::world;
+
+/// An operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// An address space ends, and the next one gets its tag.
+    ReuseTag,
+    /// A 2 MiB page is dropped by `MADV_DONTNEED`, and a fault puts a PTE table in its place.
+    DropHuge,
+}
+
+impl Deed {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Deed::ReuseTag => "reuse-tag",
+            Deed::DropHuge => "drop-huge",
+        }
+    }
+
+    /// Sets it up.
+    pub(super) fn scene<const TAGGED: bool>(
+        self,
+        cpu: &'static Cpu<Sim<TAGGED>>,
+    ) -> Result<Box<dyn Scene<Sim<TAGGED>>>, OpError> {
+        let bytes = if self == Deed::ReuseTag { PAGE_SIZE } else { PMD_SIZE };
+        let mm = with_pages(cpu, bytes)?;
+        if self == Deed::DropHuge {
+            switch::load(cpu, &mm);
+            collapse::collapse_anon(cpu, &mm, HERE)?;
+        }
+        Ok(Box::new(Staged { deed: self, mm, bytes, next: None }))
+    }
+}
+
+/// An address space with so many bytes of pages.
+fn with_pages<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, bytes: u64) -> Result<Arc<Mm<Sim<TAGGED>>>, OpError> {
+    let mm = Mm::new(cpu, 0)?;
+    mm.map(HERE..HERE.add(bytes), Perm::WRITE, Backing::Anon)?;
+    fault::populate(cpu, &mm, HERE..HERE.add(bytes))?;
+    Ok(mm)
+}
+
+struct Staged<const TAGGED: bool> {
+    deed: Deed,
+    mm: Arc<Mm<Sim<TAGGED>>>,
+    bytes: u64,
+    next: Option<Arc<Mm<Sim<TAGGED>>>>,
+}
+
+impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
+    fn target(&self) -> Target<Sim<TAGGED>> {
+        let range: std::ops::Range<VirtAddr> = HERE..HERE.add(self.bytes);
+        Target { mm: self.mm.clone(), range, step: 0, anon: true, drops: false }
+    }
+
+    fn prepare(&mut self, _cpu: &'static Cpu<Sim<TAGGED>>, _op: u64) -> Result<(), OpError> {
+        Ok(())
+    }
+
+    fn operate(&mut self, cpu: &'static Cpu<Sim<TAGGED>>, _op: u64) -> Result<(), OpError> {
+        match self.deed {
+            Deed::ReuseTag => {
+                let tag = self.mm.asid();
+                exit::exit(cpu, self.mm.clone());
+                let next = with_pages(cpu, self.bytes)?;
+                judge_tag(tag == next.asid(), &next);
+                // What was retired, and is freed by whoever comes by after its grace period, the old root the last of it, is used again.
+                for _ in 0..3 {
+                    rcu::synchronize(cpu);
+                    rcu::poll(cpu);
+                }
+                exit::exit(cpu, with_pages(cpu, self.bytes)?);
+                self.next = Some(next);
+            }
+            Deed::DropHuge => {
+                dontneed(cpu, &self.mm, HERE..HERE.add(self.bytes))?;
+                fault::handle(cpu, &self.mm, HERE, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, cpu: &'static Cpu<Sim<TAGGED>>) {
+        let last = self.next.unwrap_or(self.mm);
+        exit::exit(cpu, last);
+    }
+}
+
+/// `next` has the tag of an address space that has ended: no CPU may have anything cached under it, whoever had it loaded, since who loads `next` for the first time invalidates nothing.
+fn judge_tag<const TAGGED: bool>(same: bool, next: &Mm<Sim<TAGGED>>) {
+    let world = world();
+    if !same {
+        world.findings.borrow_mut().push("the tag was not used again: this run shows nothing".into());
+    }
+    world.fill();
+    for (i, core) in world.cores.iter().enumerate() {
+        let frozen = direction::unseen(|| Sim::<TAGGED>::cpu_number(i).vcpu.owes_a_flush());
+        let cached = core.mmu.borrow().of_another(next.asid().0, next.root.addr());
+        if let Some(what) = cached.filter(|_| !frozen) {
+            let finding = format!("a tag is used again while cpu{i} has cached under it {what}");
+            world.findings.borrow_mut().push(finding);
+        }
+    }
+}

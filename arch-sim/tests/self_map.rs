@@ -1,0 +1,117 @@
+//! Strategy `self-map` is decided: the kernel's own walk through the recursive mapping, over an MMU that caches whatever it may and uses any of what it has cached, against the kernel's
+//! operations, in every interleaving of one operation and one walk. With each thing that it rests on no run is wrong; without it some is.
+
+use std::time::Duration;
+
+use arch_sim::machine::prove::{Limits, Proof, Search, prove};
+use arch_sim::machine::scope::{Profile, Role, Scope};
+use arch_sim::machine::{Deed, Hardware};
+use kernel::guard::Guard;
+use kernel::tlb::transport::TransportId;
+use kernel::workload::WorkloadId;
+
+const LIMITS: Limits = Limits { executions: 50_000, time: Duration::from_secs(120) };
+
+fn scope(profile: Profile, transport: TransportId, workload: WorkloadId, deed: Option<Deed>) -> Scope {
+    let strategy = kernel::sync::NAMES.iter().position(|(name, _)| *name == "self-map").expect("the kernel has it");
+    Scope {
+        profile,
+        strategy,
+        transport,
+        workload,
+        deed,
+        staging: None,
+        roles: vec![Role::Walk],
+        buffers: false,
+        hardware: profile.hardware(),
+        guards: 0,
+    }
+}
+
+fn all(scope: &Scope) -> Proof {
+    let proof = prove(scope, Search::Exhaustive, LIMITS, &mut |_| {});
+    println!(
+        "{} without {:#x}: {} runs, {} asleep, {} wrong, {:.1?}",
+        scope.in_words(),
+        scope.guards,
+        proof.explored.executions,
+        proof.explored.asleep,
+        proof.wrong,
+        proof.time
+    );
+    if let Some(shortest) = &proof.shortest {
+        println!("  {:?}", shortest.findings);
+    }
+    assert!(proof.explored.exhausted, "{}: {:?}", scope.in_words(), proof.explored);
+    proof
+}
+
+fn without(scope: &Scope, guard: Guard) -> Scope {
+    Scope { guards: 1 << guard as u64, ..scope.clone() }
+}
+
+const OPERATIONS: [(WorkloadId, Option<Deed>); 4] = [
+    (WorkloadId::UnshareMunmapLast, None),
+    (WorkloadId::Munmap4k, None),
+    (WorkloadId::CollapseAnon, None),
+    (WorkloadId::CollapseAnon, Some(Deed::DropHuge)),
+];
+
+/// On the way that each profile usually flushes.
+#[test]
+fn the_flush_is_the_sync() {
+    for (profile, transport) in [
+        (Profile::Arm, TransportId::Broadcast),
+        (Profile::Weakest, TransportId::Broadcast),
+        (Profile::X86, TransportId::Ipi),
+    ] {
+        for (workload, deed) in OPERATIONS {
+            // An interrupt may come at each of the thousands of steps of these: `cargo xtask sim --core`.
+            let long = transport == TransportId::Ipi && workload == WorkloadId::CollapseAnon;
+            if !long {
+                assert_eq!(all(&scope(profile, transport, workload, deed)).wrong, 0);
+            }
+        }
+    }
+}
+
+/// The recursive address of a table that was unlinked is flushed.
+#[test]
+fn the_flush_covers_the_recursive_addresses_of_tables() {
+    for profile in [Profile::Arm, Profile::Weakest] {
+        for (workload, deed) in OPERATIONS.into_iter().filter(|(_, deed)| deed.is_none()) {
+            let scope = scope(profile, TransportId::Broadcast, workload, deed);
+            assert!(all(&without(&scope, Guard::SelfMapFlush)).wrong > 0, "{}", scope.in_words());
+        }
+    }
+}
+
+/// Where a 2 MiB leaf reads as a table, its recursive address is flushed before a table takes its place; elsewhere it need not be.
+#[test]
+fn the_flush_covers_the_recursive_addresses_of_leaves() {
+    let drop = |profile| scope(profile, TransportId::Broadcast, WorkloadId::CollapseAnon, Some(Deed::DropHuge));
+    assert!(all(&without(&drop(Profile::Weakest), Guard::SelfMapLeaf)).wrong > 0);
+    assert_eq!(all(&without(&drop(Profile::Arm), Guard::SelfMapLeaf)).wrong, 0);
+}
+
+/// The flush is complete when whoever asked for it goes on.
+#[test]
+fn the_flush_is_complete() {
+    let good = scope(Profile::Arm, TransportId::Broadcast, WorkloadId::UnshareMunmapLast, None);
+    let late = Hardware { completion: false, ..good.hardware };
+    assert!(all(&Scope { hardware: late, ..good }).wrong > 0);
+}
+
+/// An address space ends, and its tag is used again: nothing of the old recursive mapping is left under it, though CPUs that had it loaded could cache that until they unloaded it.
+#[test]
+fn a_tag_takes_no_recursive_mapping_along() {
+    for role in [Role::Lazy, Role::Left] {
+        let base = scope(Profile::Arm, TransportId::Broadcast, WorkloadId::Munmap4k, Some(Deed::ReuseTag));
+        let good = Scope { roles: vec![role], ..base };
+        assert_eq!(all(&good).wrong, 0, "{role:?}");
+        if role == Role::Lazy {
+            // It could cache the root's own entry once more, between the last flush and the load of another root.
+            assert!(all(&without(&good, Guard::SelfMapExit)).wrong > 0);
+        }
+    }
+}
