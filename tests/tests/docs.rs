@@ -131,6 +131,22 @@ fn every_command_is_one_that_the_runner_takes() {
     }
 }
 
+/// Every job of the workflow runs commands that the runner takes.
+#[test]
+fn every_command_of_the_workflow_is_one_that_the_runner_takes() {
+    let workflow = read(".github/workflows/ci.yml");
+    let commands: Vec<&str> =
+        workflow.lines().filter_map(|line| line.trim().strip_prefix("- run: cargo xtask ")).collect();
+    assert!(commands.len() > 5, "the workflow runs the runner");
+    for arch in ["x86_64", "aarch64"] {
+        for command in commands.iter().map(|words| words.replace("${{ matrix.arch }}", arch)) {
+            let words: Vec<String> = command.split_whitespace().chain(["--help"]).map(str::to_owned).collect();
+            let output = xtask(&words);
+            assert!(output.status.success(), "cargo xtask {command}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
 #[test]
 fn every_block_of_shell_is_tested() {
     for document in documents() {

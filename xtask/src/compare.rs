@@ -1,14 +1,27 @@
 //! Two architectures side by side: where they agree, and where they must differ.
 
+use anstream::adapter::strip_str;
 use kernel::record::cell::Verdict;
 
+use crate::output;
 use crate::rows::Row;
 use crate::table::{COUNT_HEADINGS, Cell, JUDGED, Line, count_cells, distinct, layout, paragraph, verdict_cell};
 
+/// Counts of each side that there is room for on a narrow terminal: the first of [`COUNT_HEADINGS`]. The others are in each architecture's own table.
+const NARROW: usize = 2;
+
 /// The comparison of `left` and `right`, which ran the same suite.
 pub(crate) fn side_by_side(left: &[Row], right: &[Row]) -> String {
-    let (Some(first_left), Some(first_right)) = (left.first(), right.first()) else { return String::new() };
     let mode = compared_mode(left);
+    let whole = table(left, right, mode, COUNT_HEADINGS.len());
+    let fits = |text: &str| strip_str(text).to_string().lines().all(|line| line.chars().count() <= output::width());
+    let table = if fits(&whole) { whole } else { table(left, right, mode, NARROW) };
+    format!("{table}{}", conclusions(left, right, mode).iter().map(|s| paragraph(0, s)).collect::<String>())
+}
+
+/// The table, with so many counts of each side.
+fn table(left: &[Row], right: &[Row], mode: &str, counts: usize) -> String {
+    let (Some(first_left), Some(first_right)) = (left.first(), right.first()) else { return String::new() };
     let mut lines = Vec::new();
     for workload in distinct(left, |r| r.workload) {
         lines.push(Line::Section(workload.to_owned()));
@@ -17,7 +30,7 @@ pub(crate) fn side_by_side(left: &[Row], right: &[Row]) -> String {
             for rows in [left, right] {
                 let pair: Vec<&Row> =
                     rows.iter().filter(|r| r.workload == workload && r.strategy == strategy).collect();
-                cells.extend(count_cells(pair.iter().find(|r| r.mode == mode).copied()));
+                cells.extend(count_cells(pair.iter().find(|r| r.mode == mode).copied()).into_iter().take(counts));
                 cells.push(verdict_cell(&pair));
             }
             lines.push(Line::Cells(cells));
@@ -25,14 +38,13 @@ pub(crate) fn side_by_side(left: &[Row], right: &[Row]) -> String {
     }
     let title = |row: &Row| format!("{} ({})", row.arch.name(), row.transport);
     let (title_left, title_right) = (title(first_left), title(first_right));
-    let columns = COUNT_HEADINGS.len() + 1;
+    let columns = counts + 1;
     let mut headings = vec![""];
     for _ in 0..2 {
-        headings.extend(COUNT_HEADINGS);
+        headings.extend(&COUNT_HEADINGS[..counts]);
         headings.push("verdict");
     }
-    let table = layout(&[(&title_left, columns), (&title_right, columns)], &headings, &lines);
-    format!("{table}{}", conclusions(left, right, mode).iter().map(|s| paragraph(0, s)).collect::<String>())
+    layout(&[(&title_left, columns), (&title_right, columns)], &headings, &lines)
 }
 
 fn compared_mode(rows: &[Row]) -> &'static str {
@@ -132,6 +144,17 @@ mod tests {
         );
         assert!(text.contains("Flush interrupts (mode same) agree in 0 of 2 cells and differ for sync-all in 1, static-hook in 1, each as predicted."), "{text}");
         assert!(text.contains("Sync interrupts (mode same) agree in 2 of 2 cells, each as predicted."), "{text}");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_there_are_fewer_columns() {
+        let (mut left, mut right) = (rows(Arch::X86_64), rows(Arch::Aarch64));
+        for row in left.iter_mut().chain(&mut right) {
+            row.strategy = "acked-generation";
+        }
+        let narrow = bare(&table(&left, &right, "same", NARROW));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 72), "{narrow}");
+        assert!(narrow.contains("flush") && narrow.contains("verdict") && !narrow.contains("TLBI"), "{narrow}");
     }
 
     #[test]

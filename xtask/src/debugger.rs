@@ -1,7 +1,8 @@
 //! `run --gdb`: a debugger on the guest, stopped where a person asked for it. Each CPU is one of its threads.
 //!
 //! QEMU waits at the first instruction until the debugger has connected, over a socket in `target/guest`. Pause points need no code of their own
-//! in the kernel: they are the lines of its source that pass the point, so the image is the one that is run without a debugger.
+//! in the kernel: they are the lines of its source that pass the point, so the image is the one that is run without a debugger. The same seed is the same run with one.
+//! How gdb shows tables, frames, address spaces and type states is in `xtask/gdb/kernel.py`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use kernel::scenario::Point;
 
+use crate::build::repository;
 use crate::child;
 use crate::error::{Interrupted, Outcome};
 use crate::guest::Guest;
@@ -19,6 +21,8 @@ use crate::names;
 use crate::qemu::{self, Launch};
 use crate::setup;
 
+/// How gdb shows what is in the kernel.
+const SHOWING: &str = "xtask/gdb/kernel.py";
 /// QEMU makes its socket before anything else.
 const SOCKET_LIMIT: Duration = Duration::from_secs(30);
 
@@ -29,6 +33,8 @@ pub(crate) enum Stop {
     Start,
     /// When a CPU passes a pause point.
     At(Point),
+    /// When the oracle finds a violation.
+    Violation,
 }
 
 impl std::str::FromStr for Stop {
@@ -37,10 +43,11 @@ impl std::str::FromStr for Stop {
     fn from_str(word: &str) -> Result<Stop, String> {
         match word {
             "start" => Ok(Stop::Start),
+            "violation" => Ok(Stop::Violation),
             _ => Point::named(word).map(Stop::At).ok_or_else(|| {
                 let points = Point::NAMES.iter().map(|(name, _)| *name);
-                let hint = names::nearest(word, ["start"].into_iter().chain(points));
-                format!("it is start or a pause point; did you mean \"{hint}\"?")
+                let hint = names::nearest(word, ["start", "violation"].into_iter().chain(points));
+                format!("it is start, violation or a pause point; did you mean \"{hint}\"?")
             }),
         }
     }
@@ -52,6 +59,7 @@ impl Stop {
         let places = match self {
             Stop::Start => return Ok(Vec::new()),
             Stop::At(point) => emitters::pauses(point),
+            Stop::Violation => emitters::violations(),
         };
         if places.is_empty() {
             bail!("the kernel's source is not at hand, so the line to stop at is not known");
@@ -66,6 +74,7 @@ fn arguments(image: &str, socket: &str, places: &[String], commands: &[String]) 
     let mut run = |command: String| all.extend(["-ex".into(), command]);
     run("set pagination off".into());
     run("set confirm off".into());
+    run(format!("source {}", repository().join(SHOWING).display()));
     run(format!("target remote {socket}"));
     for place in places {
         run(format!("break {place}"));
@@ -135,6 +144,7 @@ mod tests {
     fn a_place_to_stop_is_the_start_or_a_pause_point() {
         assert_eq!("start".parse(), Ok(Stop::Start));
         assert_eq!("after_unlink".parse(), Ok(Stop::At(Point::AfterUnlink)));
+        assert_eq!("violation".parse(), Ok(Stop::Violation));
         assert!("after_unlnk".parse::<Stop>().unwrap_err().contains("after_unlink"));
     }
 
@@ -144,6 +154,7 @@ mod tests {
             let places = Stop::At(*point).places().unwrap();
             assert!(!places.is_empty() && places.iter().all(|p| p.starts_with("kernel/src/")), "{places:?}");
         }
+        assert_eq!(Stop::Violation.places().unwrap().len(), 1);
         assert!(Stop::Start.places().unwrap().is_empty());
     }
 
@@ -152,7 +163,7 @@ mod tests {
         let words = arguments("k.elf", "s", &["a.rs:1".into()], &["info threads".into()]);
         assert_eq!(words[0], "-batch");
         let commands: Vec<&str> = words.windows(2).filter(|w| w[0] == "-ex").map(|w| w[1].as_str()).collect();
-        assert_eq!(commands[2..], ["target remote s", "break a.rs:1", "continue", "info threads"]);
+        assert_eq!(commands[3..], ["target remote s", "break a.rs:1", "continue", "info threads"]);
         let waiting = arguments("k.elf", "s", &[], &[]);
         assert!(!waiting.contains(&"-batch".into()) && !waiting.contains(&"continue".into()));
         assert_eq!(waiting.last().map(String::as_str), Some("k.elf"));

@@ -8,6 +8,7 @@ use kernel::workload::walker::WalkerClass;
 use serde::Serialize;
 
 use crate::arch::Arch;
+use crate::engines;
 use crate::profile::{Profile, Summary as InNumbers};
 
 /// Version of the JSON objects.
@@ -96,6 +97,7 @@ impl Row {
     /// The JSON object, on one line.
     pub(crate) fn json(&self, setting: &Setting) -> anyhow::Result<String> {
         let cell = &self.cell;
+        let beside = engines::beside(self);
         let object = JsonRow {
             schema: SCHEMA,
             arch: self.arch.name(),
@@ -136,6 +138,8 @@ impl Row {
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
             bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
+            sim_verdict: beside.map(|(verdict, _)| verdict.name()),
+            sim_differs: beside.and_then(|(_, why)| why),
             program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
             in_numbers: self.profile.as_ref().map(Profile::summary),
@@ -211,6 +215,11 @@ struct JsonRow<'a> {
     predicted_bystander_sync_ipis_per_op: Option<f64>,
     bystander_longest_gap: Option<u64>,
     miscounted: bool,
+    /// The simulated machine's verdict for the same cell, and what the one engine has and the other has not, where they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sim_verdict: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sim_differs: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     program_status: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

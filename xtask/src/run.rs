@@ -81,7 +81,7 @@ pub(crate) struct Run {
     profile: bool,
     #[command(flatten)]
     trace: TraceOption,
-    /// Debugs it by gdb-multiarch, stopped at the start or where a pause point is passed (checking image, one architecture)
+    /// Debugs it by gdb-multiarch, stopped at the start, where a pause point is passed, or at a violation (checking image, one architecture)
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "start")]
     gdb: Option<Stop>,
     /// Gives the debugger a command; after the last one it ends by itself

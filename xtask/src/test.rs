@@ -16,7 +16,7 @@ use crate::soak::Soak;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 15] = [
+const GUEST_TESTS: [&str; 17] = [
     "test",
     "--package",
     "tests",
@@ -32,6 +32,8 @@ const GUEST_TESTS: [&str; 15] = [
     "experiment",
     "--test",
     "qemu_trace",
+    "--test",
+    "qemu_debugger",
 ];
 const LIMIT: Duration = Duration::from_secs(3600);
 

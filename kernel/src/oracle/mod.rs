@@ -57,12 +57,10 @@ pub(crate) fn poison<A: Arch>(pfn: Pfn, bytes: u64) {
     }
 }
 
-/// Writes a violation down: the first of a cell in full, all of them in the counts.
-#[inline]
+/// Writes a violation down: the first of a cell in full, all of them in the counts. Not inlined: a debugger stops here.
+#[cold]
+#[inline(never)]
 pub(crate) fn report<A: Arch>(cpu: &Cpu<A>, violation: Violation) {
-    if !is_on() {
-        return;
-    }
     let by_state = ViolationKind::from_number(violation.kind).is_some_and(ViolationKind::by_state);
     if by_state {
         cpu.ledger.violations_ghost.add(1);

@@ -264,7 +264,7 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             let written = A::write_user(word, mark).is_ok();
             pause!(cpu, AfterTouch);
             let dropped = dontneed(cpu, cast.mm, va..va.add(PAGE_SIZE)).is_ok();
-            if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
+            if oracle::is_on() && written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
                 let stale = ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va);
                 oracle::report(cpu, stale);
             }

@@ -17,6 +17,11 @@ pub(crate) fn pauses(point: Point) -> Vec<String> {
     everywhere(|line| line.contains("pause!(") && line.contains(&format!(", {point:?});")))
 }
 
+/// `file:line` of where the oracle writes a violation down.
+pub(crate) fn violations() -> Vec<String> {
+    everywhere(|line| line.contains("fn report<A: Arch>(cpu: &Cpu<A>, violation: Violation)"))
+}
+
 /// `file:line` of every line under the kernel's source that is `wanted`.
 fn everywhere(wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let root = repository().join("kernel/src");

@@ -97,19 +97,21 @@ fn kept(release: &str) -> Option<Kernel> {
     image.is_file().then(|| Kernel { image, release: release.to_owned(), origin: origin.trim().to_owned() })
 }
 
-/// The numbers at the beginning of a release, for comparison.
+/// The numbers at the beginning of a release, for comparison; with that of its interface, where it has one.
 fn numbers(release: &str) -> Vec<u64> {
-    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
-    release[..end].split('.').map_while(|part| part.parse().ok()).collect()
+    let end = release.find(|c: char| !c.is_ascii_digit() && !['.', '-'].contains(&c)).unwrap_or(release.len());
+    release[..end].split(['.', '-']).map_while(|part| part.parse().ok()).collect()
 }
 
 fn is_of(release: &str, version: &str) -> bool {
     numbers(release).starts_with(&numbers(version))
 }
 
-/// Whether a release is the plain kernel for an architecture: nothing between its version and the architecture's name.
+/// Whether a release is the plain kernel for an architecture: between its version and the architecture's name there is nothing, or, up to 6.1, the number of its interface.
 fn is_stock(release: &str, arch: Arch) -> bool {
-    release.strip_suffix(debian_name(arch)).and_then(|r| r.strip_suffix('-')).is_some_and(|r| !r.contains('-'))
+    let version = release.strip_suffix(debian_name(arch)).and_then(|r| r.strip_suffix('-'));
+    let plain = |version: &str| version.split_once('-').is_none_or(|(_, rest)| rest.parse::<u32>().is_ok());
+    version.is_some_and(plain)
 }
 
 /// A package, where it is, and what it weighs.
@@ -277,7 +279,15 @@ mod tests {
     #[test]
     fn only_stock_kernels_of_the_version_count() {
         assert!(is_stock("6.12.117+deb12-amd64", Arch::X86_64) && is_of("6.12.117+deb12-amd64", "6.12"));
-        for other in ["6.12.117+deb12-rt-amd64", "6.12.117+deb12-amd64-unsigned", "6.12.117+deb12-arm64", "amd64"] {
+        assert!(is_stock("6.1.0-42-amd64", Arch::X86_64) && is_of("6.1.0-42-amd64", "6.1"));
+        assert!(numbers("6.1.0-42-amd64") > numbers("6.1.0-9-amd64"));
+        for other in [
+            "6.1.0-42-cloud-amd64",
+            "6.12.117+deb12-rt-amd64",
+            "6.12.117+deb12-amd64-unsigned",
+            "6.12.117+deb12-arm64",
+            "amd64",
+        ] {
             assert!(!is_stock(other, Arch::X86_64), "{other}");
         }
         assert!(!is_stock("6.12.117+deb12-arm64-16k", Arch::Aarch64));

@@ -1,6 +1,7 @@
 //! Verdict matrices: what each strategy was found to be, in each place where it was put to the test.
 
 use super::source::{Source, distinct};
+use crate::engines;
 use crate::records::{Record, identity, number, text};
 
 /// What was found in one place, of all workloads and seeds together.
@@ -75,27 +76,39 @@ pub(crate) struct Matrix {
 
 /// All matrices that there are rows for. Verdicts come from mode `contend`: in others nobody walks what is changed.
 pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
+    let simulated = engines::records();
     let judged = |row: &Record| text(row, "mode") == "contend" && number(row, "cpus") > Some(1.0);
     let whole = |row: &Record| judged(row) && text(row, "without").is_empty() && text(row, "inject").is_empty();
     let one = |kind, shows, keys: &[&str], line, wanted: &dyn Fn(&Record) -> bool| {
-        let rows: Vec<&Record> = sources.iter().flat_map(|s| &s.rows).filter(|row| wanted(row)).collect();
+        let mut rows: Vec<&Record> = sources.iter().flat_map(|s| &s.rows).filter(|row| wanted(row)).collect();
+        let beside = beside(&rows, &simulated);
+        let too = if beside.is_empty() { "" } else { "; of engine sim: cargo xtask sim" };
+        rows.extend(beside);
         let of = sources.iter().filter(|s| s.rows.iter().any(wanted)).map(|s| s.manifest.experiment.as_str());
-        let command = format!("cargo xtask experiment {}", of.collect::<Vec<_>>().join(" "));
+        let command = format!("cargo xtask experiment {}{too}", of.collect::<Vec<_>>().join(" "));
         matrix(kind, shows, keys, line, &rows).map(|m| Matrix { command, ..m })
     };
+    let by_sim = format!(
+        "Engine sim is the simulated machine's model, in which everything was explored ({}); it flushes by broadcast at any moment, freezes CPUs at any, and completes late.",
+        engines::bounds()
+    );
     let matrices = [
         one(
             ("Verdicts: strategies on transports", "strategy"),
-            "Whether a walk of the loaded mm was ever found to hold a table that was used again or freed, of all workloads and seeds that were run; \
-             unsafe is what a strategy without a sync, or a posted design that is wrong there, must be found to be.",
+            &format!(
+                "Whether a walk of the loaded mm was ever found to hold a table that was used again or freed, of all workloads and seeds that were run; \
+                 unsafe is what a strategy without a sync, or a posted design that is wrong there, must be found to be. {by_sim}"
+            ),
             &["engine", "transport", "arch"],
             "strategy",
             &|row| whole(row) && text(row, "walker") == "gup",
         ),
         one(
             ("Verdicts: strategies and classes of walkers", "strategy"),
-            "The same for walks in NMIs, walks of an mm that is not loaded, and readers under RCU; a strategy that cannot cover a class refuses it, \
-             and n/a (TCG) is what the engine cannot show.",
+            &format!(
+                "The same for walks in NMIs, walks of an mm that is not loaded, and readers under RCU; a strategy that cannot cover a class refuses it, \
+                 and n/a (TCG) is what the engine cannot show. {by_sim}"
+            ),
             &["engine", "walker", "transport", "arch"],
             "strategy",
             &|row| whole(row) && text(row, "walker") != "gup",
@@ -109,6 +122,15 @@ pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
         ),
     ];
     matrices.into_iter().flatten().collect()
+}
+
+/// The rows of the simulated machine for strategies, transports and walkers that `rows` are of: nothing where rows are of guards that are taken away, which it does not take away.
+fn beside<'r>(rows: &[&Record], simulated: &'r [Record]) -> Vec<&'r Record> {
+    let agree = |row: &&Record, sim: &Record| {
+        text(row, "without").is_empty()
+            && ["strategy", "transport", "walker"].iter().all(|key| text(row, key) == text(sim, key))
+    };
+    simulated.iter().filter(|sim| rows.iter().any(|row| agree(row, sim))).collect()
 }
 
 fn matrix(
@@ -145,7 +167,10 @@ fn matrix(
 
 /// Where a word of a heading stands: in the order in which the kernel names transports and walkers, then by the alphabet.
 fn rank(word: &str) -> (usize, String) {
-    let names = [&[("icount", ""), ("mttcg", ""), ("x86_64", ""), ("aarch64", "")][..], kernel::tlb::transport::NAMES];
+    let names = [
+        &[("icount", ""), ("mttcg", ""), ("sim", ""), ("x86_64", ""), ("aarch64", "")][..],
+        kernel::tlb::transport::NAMES,
+    ];
     let place = names.iter().flat_map(|list| list.iter()).position(|(name, _)| *name == word);
     (place.unwrap_or(usize::MAX), word.to_owned())
 }
@@ -158,6 +183,31 @@ mod tests {
         let problem = if problem { r#","problem":"p""# } else { "" };
         serde_json::from_str(&format!(r#"{{"strategy":"{strategy}","arch":"{arch}","verdict":"{verdict}"{problem}}}"#))
             .unwrap()
+    }
+
+    #[test]
+    fn the_simulated_machine_stands_beside_what_was_run() {
+        let row = |strategy, without| {
+            let words = [
+                ("strategy", strategy),
+                ("transport", "broadcast"),
+                ("walker", "gup"),
+                ("engine", "icount"),
+                ("arch", "aarch64"),
+                ("verdict", "safe"),
+                ("without", without),
+            ];
+            words.map(|(key, word): (&str, &str)| (key.to_owned(), word.into())).into_iter().collect::<Record>()
+        };
+        let (simulated, rows) = (engines::records(), [row("none", ""), row("coverage", ""), row("self-map", "")]);
+        let mut all: Vec<&Record> = rows.iter().collect();
+        all.extend(beside(&all, &simulated));
+        let m = matrix(("t", "strategy"), "", &["engine", "transport", "arch"], "strategy", &all).unwrap();
+        assert_eq!(m.columns, [["icount", "broadcast", "aarch64"], ["sim", "broadcast", "model"]]);
+        let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1];
+        assert_eq!((of("none"), of("coverage"), of("self-map")), (Some(Found::Unsafe), Some(Found::Safe), None));
+        let without = [row("none", "FlushBroadcast")];
+        assert!(beside(&without.iter().collect::<Vec<_>>(), &simulated).is_empty());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) fn figure(sources: &[Source]) -> anyhow::Result<Option<Figure>> {
         shows: format!(
             "Which part of all operations (initiator), interrupt handlers (responder) and walks (walker) of {workload} with {cpus} CPUs took at most \
              so many instructions, under each strategy; those of all CPUs are counted, one of which runs at a time, so in mode contend what ran in \
-             between is among them, and in mode same only in what an operation waited for."
+             between is among them, and in mode same only in what an operation waited for. Where curves lie on each other the last is seen."
         ),
         engine: "QEMU, icount; in the checking image, its oracles among the instructions".into(),
         command: command(source),

@@ -15,7 +15,7 @@ use std::path::Path;
 use super::figure::Figure;
 use super::source::Source;
 
-/// All figures that `sources` have rows for, and that of the simulated machine if its numbers are in `folder`.
+/// All figures that `sources` have rows for, and those of the simulated machine if its numbers are in `folder`.
 pub(crate) fn all(sources: &[Source], folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let made = [
         interrupts::figure(sources)?,
@@ -26,9 +26,8 @@ pub(crate) fn all(sources: &[Source], folder: &Path) -> anyhow::Result<Vec<Figur
         map::figure(sources)?,
         durations::figure(sources)?,
         waiting::figure(sources)?,
-        scale::figure(folder)?,
     ];
-    Ok(made.into_iter().flatten().collect())
+    Ok(made.into_iter().chain(scale::all(folder)?).flatten().collect())
 }
 
 /// The command that makes the rows of `source` again.
