@@ -38,7 +38,7 @@ fn strategies() -> impl Iterator<Item = &'static str> {
 #[test]
 fn the_core_comes_to_what_the_model_comes_to() {
     for strategy in strategies() {
-        for profile in [Profile::X86, Profile::Arm] {
+        for profile in [Profile::X86, Profile::Arm, Profile::Weakest] {
             let agreed = decide(cell(profile, strategy, Operation::UnshareLast, WalkerClass::Gup));
             assert!(agreed.agrees(), "{}", agreed.line());
             assert_eq!(agreed.core, agreed.promised, "{}", agreed.line());

@@ -115,3 +115,18 @@ fn a_tag_takes_no_recursive_mapping_along() {
         }
     }
 }
+
+/// Where flushes interrupt, an interrupt may come at each of the thousands of steps of a collapse: minutes.
+#[test]
+#[ignore = "minutes"]
+fn a_collapse_where_flushes_interrupt() {
+    for (workload, deed) in OPERATIONS.into_iter().filter(|(workload, _)| *workload == WorkloadId::CollapseAnon) {
+        for transport in [TransportId::Ipi, TransportId::Paravirt, TransportId::Mixed] {
+            let scope = scope(Profile::X86, transport, workload, deed);
+            let limits = Limits { executions: 2_000_000, time: Duration::from_secs(1200) };
+            let proof = prove(&scope, Search::Exhaustive, limits, &mut |_| {});
+            println!("{}: {:?}, {} wrong, {:.1?}", scope.in_words(), proof.explored, proof.wrong, proof.time);
+            assert_eq!(proof.wrong, 0);
+        }
+    }
+}

@@ -66,6 +66,8 @@ guards! {
     SelfMapLeaf: "self-map, x86_64: a 2 MiB leaf's recursive address is flushed before a table takes its place", Host;
     SelfMapReuse: "self-map, x86_64: the walk sees that the table it found was used again meanwhile", Host;
     SelfMapExit: "self-map: the root of an mm that ends points at itself no more when it is flushed for the last time", Host;
+    TagLook: "a tag is not taken from an mm that is loaded somewhere", Host;
+    TagFlush: "a tag that is taken from an mm is flushed everywhere before another gets it", Host;
     ExitUnloads: "an mm that ends is unloaded where it is still loaded lazily", Host;
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;

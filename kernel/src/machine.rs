@@ -6,7 +6,6 @@ use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::boot::BootInfo;
 use crate::injection::Injection;
-use crate::mm::address_space::Asids;
 use crate::mm::frame::FrameTable;
 use crate::mm::frame_alloc::FrameAllocator;
 use crate::object::Objects;
@@ -18,6 +17,7 @@ use crate::smp::lock::Mutex;
 use crate::smp::mask::CpuMask;
 use crate::smp::rcu::Rcu;
 use crate::sync::{self, Setting};
+use crate::tlb::tag::Tags;
 use crate::tlb::transport::TransportId;
 use crate::tlb::transport::nmi::Board;
 use crate::workload::walker::WalkerClass;
@@ -37,8 +37,8 @@ pub struct Machine<A: Arch> {
     pub tables: AtomicU64,
     /// The number of the next mm or file.
     pub next_mm: AtomicU32,
-    /// The tags that are free.
-    pub asids: Mutex<A, Asids>,
+    /// Who has which tag.
+    pub asids: Mutex<A, Tags<A>>,
     /// Grace periods.
     pub rcu: Rcu,
     /// The broadcast that is played by NMIs.
@@ -75,7 +75,7 @@ impl<A: Arch> Machine<A> {
             allocator,
             tables: AtomicU64::new(0),
             next_mm: AtomicU32::new(1),
-            asids: Mutex::<A, _>::new(Asids::new(A::asids())),
+            asids: Mutex::<A, _>::new(Tags::new(A::asids())),
             rcu: Rcu::default(),
             nmi_board: Board::default(),
             policy: Policy::new(),

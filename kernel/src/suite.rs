@@ -2,7 +2,7 @@
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
 //! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user` (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
@@ -112,6 +112,8 @@ pub struct Suite {
     pub oracle: bool,
     /// Whether durations, interrupts and waiting memory are recorded ([`crate::record::profile`]).
     pub profile: bool,
+    /// A program in user mode does the operations, and others of it are what the other CPUs run.
+    pub user: bool,
     /// What to play in mode `scripted`.
     pub script: Option<Script>,
     /// What is run instead of cells.
@@ -150,6 +152,9 @@ pub enum SuiteError {
         /// What was given.
         value: String,
     },
+    /// A workload that no program can do.
+    #[error("{0} is not done in user mode: no system call takes pages from a file")]
+    NoUserForm(&'static str),
     /// A scenario that makes no sense.
     #[error(transparent)]
     Scenario(#[from] ScriptError),
@@ -183,6 +188,7 @@ impl Suite {
             guards: 0,
             oracle: true,
             profile: false,
+            user: false,
             script: None,
             bench: None,
             cpus: cpus as u64,
@@ -259,6 +265,13 @@ impl Suite {
                         _ => return Err(SuiteError::Name { key: "profile", name: value.to_string() }),
                     }
                 }
+                "user" => {
+                    suite.user = match value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err(SuiteError::Name { key: "user", name: value.to_string() }),
+                    }
+                }
                 "scenario" => {
                     suite.script = Some(Script::parse(value)?);
                     suite.modes = alloc::vec![Mode::Scripted];
@@ -273,11 +286,19 @@ impl Suite {
                 _ => return Err(SuiteError::Word(word.to_string())),
             }
         }
+        if let Some(id) = suite.workloads.iter().find(|id| suite.user && !id.has_user_form()) {
+            return Err(SuiteError::NoUserForm(WorkloadId::name_of(*id as u16).unwrap_or_default()));
+        }
         if let Some(actors) = suite.script.as_ref().map(|s| s.actors.len()).filter(|n| *n as u64 > suite.cpus) {
             return Err(SuiteError::TooFewCpus { actors, cpus: suite.cpus });
         }
         suite.hook = hook.unwrap_or(suite.transport.flush_implies_interrupt());
         Ok(suite)
+    }
+
+    /// Whether the operations of `workload` are done by programs: those of its own, or the one that does the suite's.
+    pub fn by_program(&self, workload: WorkloadId) -> bool {
+        workload.runs_programs() || self.user
     }
 
     /// The cells, in the order in which they run.

@@ -1,6 +1,6 @@
 //! The system calls, each as a function: arguments with names, and an error where the status is not [`Status::Done`].
 
-use crate::abi::{Info, Number, Rights, Status, message, name_words};
+use crate::abi::{Info, NAME_BYTES, Number, Rights, Status, message, name_bytes, name_words};
 use crate::call::{raw, status};
 
 /// Words of a message.
@@ -76,6 +76,11 @@ pub fn make_notification(slot: u64) -> Done {
 /// Memory of so many pages in `slot`.
 pub fn make_frames(slot: u64, pages: u64) -> Done {
     does(Number::MakeFrames, [slot, pages, 0, 0, 0, 0, 0])
+}
+
+/// Memory of so many pages of 2 MiB in `slot`, which is mapped 4 KiB at a time until it is collapsed.
+pub fn make_huge(slot: u64, pages: u64) -> Done {
+    does(Number::MakeHuge, [slot, pages, 0, 0, 0, 0, 0])
 }
 
 /// A shared table of so many 2 MiB pages in `slot`.
@@ -258,16 +263,28 @@ pub struct Plan {
     pub seed: u64,
     /// CPUs of the machine.
     pub cpus: u64,
-    /// Number of the workload.
-    pub workload: u64,
     /// Number of the mode.
     pub mode: u64,
+    /// Name of the workload.
+    pub workload: Name,
+}
+
+/// A name of at most 24 bytes.
+#[derive(Clone, Copy)]
+pub struct Name([u8; NAME_BYTES], usize);
+
+impl Name {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0[..self.1]).unwrap_or_default()
+    }
 }
 
 /// What `meter` says is to be done.
 pub fn plan(meter: u64) -> Result<Plan, Status> {
-    let [_, ops, seed, cpus, workload, mode, ..] = ask(Number::Plan, [meter, 0, 0, 0, 0, 0, 0])?;
-    Ok(Plan { ops, seed, cpus, workload, mode })
+    let [_, ops, seed, cpus, mode, a, b, c] = ask(Number::Plan, [meter, 0, 0, 0, 0, 0, 0])?;
+    let (bytes, length) = name_bytes([a, b, c]);
+    Ok(Plan { ops, seed, cpus, mode, workload: Name(bytes, length) })
 }
 
 /// An operation begins: from here on interrupts and invalidations are counted.

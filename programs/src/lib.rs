@@ -8,6 +8,7 @@
 pub mod abi;
 pub mod call;
 pub mod compactor;
+pub mod crowd;
 mod entry;
 pub mod first;
 pub mod image;

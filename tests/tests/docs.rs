@@ -174,6 +174,16 @@ fn examples_are_the_files_that_are_compiled() {
     assert_eq!(shown.len(), 2);
 }
 
+/// The program in a document is one that is built and run.
+#[test]
+fn the_program_that_is_shown_is_the_one_that_runs() {
+    let document = read("docs/write-a-program.md");
+    let shown: Vec<Block> = blocks(&document).into_iter().filter(|b| b.language == "rust").collect();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].text, read("programs/src/bin/null_call.rs"));
+    assert!(document.contains("--workload null_call"), "nothing runs it");
+}
+
 #[test]
 fn links_lead_somewhere() {
     for document in documents() {

@@ -53,6 +53,26 @@ fn a_periodic_thread_sees_what_interrupts_its_cpu(arch: &str) {
     assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["predicted_sync_ipis_per_op"], 3.0);
 }
 
+/// Programs that do the operations of the suite through system calls cause what the kernel causes that does them itself, flush for flush and sync for sync; and walkers find nothing wrong.
+#[track_caller]
+fn the_suite_in_user_mode_counts_the_same(arch: &str) {
+    let suite = "--workload munmap_4k,dontneed_2m,mprotect_2m,collapse_anon,unshare_munmap_last,unshare_exit \
+                 --strategy sync-all,coverage --mode same,other,lazy,contend --ops 8";
+    let ours = rows(&format!("{arch}-kernel-suite"), &format!("--arch {arch} {suite}"));
+    let theirs = rows(&format!("{arch}-user-suite"), &format!("--arch {arch} --user {suite}"));
+    assert_eq!((ours.len(), theirs.len()), (48, 48));
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!((&theirs["user"], &theirs["program_status"]), (&true.into(), &0.into()), "{theirs}");
+        if ours["mode"] != "contend" {
+            for count in ["flush_ipis_per_op", "sync_ipis_per_op", "syncs_elided_per_op", "tlbi_per_op"] {
+                assert_eq!(ours[count], theirs[count], "{count}\n{ours}\n{theirs}");
+            }
+        } else if ours["workload"] != "unshare_exit" {
+            assert!(theirs["pages"].as_u64().is_some_and(|n| n > 0), "walks found nothing: {theirs}");
+        }
+    }
+}
+
 /// Without the sync of whoever leaves a shared table, there are fewer than the programs of a storm know of.
 #[track_caller]
 fn a_sync_that_is_left_out_is_missed_by_programs(arch: &str) {
@@ -102,6 +122,12 @@ fn lost_vector_registers_are_found(arch: &str) {
 mod x86_64 {
     #[test]
     #[ignore = "boots QEMU"]
+    fn the_suite_in_user_mode_counts_the_same() {
+        super::the_suite_in_user_mode_counts_the_same("x86_64");
+    }
+
+    #[test]
+    #[ignore = "boots QEMU"]
     fn a_sync_that_is_left_out_is_missed_by_programs() {
         super::a_sync_that_is_left_out_is_missed_by_programs("x86_64");
     }
@@ -138,6 +164,12 @@ mod x86_64 {
 }
 
 mod aarch64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn the_suite_in_user_mode_counts_the_same() {
+        super::the_suite_in_user_mode_counts_the_same("aarch64");
+    }
+
     #[test]
     #[ignore = "boots QEMU"]
     fn a_sync_that_is_left_out_is_missed_by_programs() {

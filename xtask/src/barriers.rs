@@ -118,6 +118,7 @@ impl Barriers {
             engine: Engine::Mttcg,
             inject: Vec::new(),
             without: variant.without.into_iter().collect(),
+            user: false,
             log: Some("error".into()),
         };
         let probe = Probe { arch, cpus: 2, kind: Kind::Checking, suite, more: Some("bench=barriers") };

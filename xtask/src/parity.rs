@@ -11,8 +11,10 @@ use crate::linux::{Live, Now, Reference, Rounds};
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench, Probe};
+use crate::programs;
 use crate::progress::Cells;
 use crate::rows::Row;
+use crate::setup;
 use crate::suite::{Engine, Hook, Suite};
 use crate::table::{count, paragraph};
 
@@ -36,6 +38,9 @@ pub(crate) struct Parity {
     /// Sizes of machines
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "2,4,8,16")]
     cpus: Vec<u32>,
+    /// Programs in user mode do the operations
+    #[arg(long)]
+    user: bool,
     /// Boots a stock Linux on the same machines too, and sets what it does now beside the rest
     #[arg(long)]
     live: bool,
@@ -115,7 +120,14 @@ impl Parity {
         let linux = Reference::load();
         let workloads: Vec<&'static str> =
             kernel::workload::NAMES.iter().map(|(name, _)| *name).filter(|w| linux.prediction(w).is_some()).collect();
+        let workloads: Vec<&'static str> =
+            workloads.into_iter().filter(|w| !self.user || crate::suite::has_user_form(w)).collect();
         let bench = Bench::ready(&archs, Kind::Checking)?;
+        let stale = if self.user { programs::stale(&archs) } else { Vec::new() };
+        if !stale.is_empty() {
+            setup::ensure_ready(&stale, true)?;
+            programs::build(&stale, false)?;
+        }
         let probes: Vec<Probe> = archs
             .iter()
             .flat_map(|&arch| self.cpus.iter().map(move |&cpus| (arch, cpus)))
@@ -123,7 +135,7 @@ impl Parity {
                 arch,
                 cpus,
                 kind: Kind::Checking,
-                suite: suite(strategy, &workloads),
+                suite: Suite { user: self.user, ..suite(strategy, &workloads) },
                 more: None,
             })
             .collect();
@@ -172,6 +184,7 @@ fn suite(strategy: &'static str, workloads: &[&'static str]) -> Suite {
         engine: Engine::Icount,
         inject: Vec::new(),
         without: Vec::new(),
+        user: false,
         log: Some("error".into()),
     }
 }

@@ -48,9 +48,14 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
     for &arch in archs {
         let rows = of_arch(arch);
         let transport = rows.first().map_or("-", |r| r.transport);
+        let by_whom = if !rows.is_empty() && rows.iter().all(Row::is_of_programs) {
+            "Programs in user mode did all of it.\n"
+        } else {
+            ""
+        };
         out += &format!(
             "{bold}{}{bold:#}: transport {transport}, {} CPUs, {} operations per cell, seed {}, {}, oracle {VERSION}, QEMU {}\n\
-             Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n\n{}\n",
+             Interrupts in targets, per operation. Verdicts are those of mode {}, where it was run.\n{by_whom}\n{}\n",
             arch.name(),
             setting.cpus,
             setting.ops,

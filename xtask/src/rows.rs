@@ -140,7 +140,8 @@ impl Row {
             miscounted: cell.miscounted != 0,
             sim_verdict: beside.map(|(verdict, _)| verdict.name()),
             sim_differs: beside.and_then(|(_, why)| why),
-            program_status: crate::suite::is_program(self.workload).then_some(cell.program_status),
+            program_status: self.is_of_programs().then_some(cell.program_status),
+            user: self.is_of_programs().then_some(true),
             first_violation: self.violation().map(|_| crate::violation::in_words(self)),
             in_numbers: self.profile.as_ref().map(Profile::summary),
             profile: self.profile.as_ref(),
@@ -156,6 +157,11 @@ impl Row {
     /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
     pub(crate) fn has_bystander(&self) -> bool {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether programs in user mode did it.
+    pub(crate) fn is_of_programs(&self) -> bool {
+        self.cell.user != 0
     }
 
     /// Whether the CPU that stands by runs a periodic thread.
@@ -222,6 +228,8 @@ struct JsonRow<'a> {
     sim_differs: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     program_status: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_violation: Option<String>,
     #[serde(flatten)]

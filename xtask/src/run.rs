@@ -70,6 +70,9 @@ pub(crate) struct Run {
     /// Takes guards of the kernel away: the verdicts must notice
     #[arg(long, value_name = "GUARD,..", value_delimiter = ',')]
     without: Vec<String>,
+    /// Programs in user mode do the operations of the suite, and are what the other CPUs run
+    #[arg(long)]
+    user: bool,
     /// One host thread for each CPU: shows missing barriers, nothing deterministic
     #[arg(long)]
     mttcg: bool,
@@ -171,16 +174,26 @@ impl Run {
         if !self.inject.iter().all(word) {
             return Err(bad_input("--inject takes names separated by commas, without spaces"));
         }
+        let mut workloads =
+            names::choose_more("workload", &self.workload, kernel::workload::NAMES, kernel::workload::PROGRAMS)?;
+        if self.user {
+            if self.workload == ["all"] {
+                workloads.retain(|name| crate::suite::has_user_form(name));
+            }
+            if let Some(name) = workloads.iter().find(|name| !crate::suite::has_user_form(name)) {
+                return Err(bad_input(format!(
+                    "--user: no program does {name}, since no system call takes pages from a file; leave it out"
+                )));
+            }
+            if self.walker != WalkerClass::NAMES[0].0 {
+                return Err(bad_input("--user: programs have the kernel walk as gup does; leave --walker out"));
+            }
+        }
         Ok(Suite {
             strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,
             // Each transport has guests of its own: see `jobs`.
             transport: None,
-            workloads: names::choose_more(
-                "workload",
-                &self.workload,
-                kernel::workload::NAMES,
-                kernel::workload::PROGRAMS,
-            )?,
+            workloads,
             modes: names::choose("mode", &self.mode, Mode::NAMES)?,
             walker: self.walker()?,
             ops: self.ops,
@@ -189,6 +202,7 @@ impl Run {
             engine: if self.mttcg { Engine::Mttcg } else { Engine::Icount },
             inject: self.inject.clone(),
             without: names::choose("guard", &self.without, Guard::NAMES)?,
+            user: self.user,
             profile: self.profile,
             log: names::choose("log level", &log, LEVELS)?.first().map(|l| l.to_string()),
         })

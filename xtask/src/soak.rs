@@ -214,6 +214,7 @@ fn mix(archs: &[Arch], number: u64) -> Probe {
         engine: Engine::Icount,
         inject,
         without: Vec::new(),
+        user: false,
         log: Some("error".into()),
     };
     Probe { arch: archs[below(archs.len())], cpus: 2 + below(5) as u32, kind: Kind::Checking, suite, more: Some(MORE) }

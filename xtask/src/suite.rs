@@ -2,6 +2,7 @@
 
 use kernel::guard::Guard;
 use kernel::suite::Mode;
+use kernel::workload::WorkloadId;
 
 /// The value of the static hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -70,6 +71,8 @@ pub(crate) struct Suite {
     pub(crate) inject: Vec<String>,
     /// Names of guards to take away, from [`Guard::NAMES`].
     pub(crate) without: Vec<&'static str>,
+    /// Programs in user mode do the operations.
+    pub(crate) user: bool,
     /// Whether durations, interrupts and waiting memory are recorded.
     pub(crate) profile: bool,
     /// Level of the kernel's messages; `None` for the kernel's default.
@@ -87,6 +90,12 @@ pub(crate) fn is_program(workload: &str) -> bool {
     kernel::workload::PROGRAMS.iter().any(|(name, _)| *name == workload)
 }
 
+/// Whether programs can do the operations of a workload.
+pub(crate) fn has_user_form(workload: &str) -> bool {
+    let all = WorkloadId::ALL.into_iter().chain(WorkloadId::STAGED).chain(WorkloadId::PROGRAMS);
+    all.into_iter().find(|id| WorkloadId::name_of(*id as u16) == Some(workload)).is_some_and(WorkloadId::has_user_form)
+}
+
 impl Suite {
     /// How many cells that makes: workloads of programs run once, whatever the modes.
     pub(crate) fn cells(&self) -> usize {
@@ -96,7 +105,7 @@ impl Suite {
 
     /// Whether any cell runs programs.
     pub(crate) fn runs_programs(&self) -> bool {
-        self.workloads.iter().any(|name| is_program(name))
+        self.user || self.workloads.iter().any(|name| is_program(name))
     }
 
     /// One suite for each strategy.
@@ -135,6 +144,9 @@ impl Suite {
         if self.profile {
             words.push("profile=true".into());
         }
+        if self.user {
+            words.push("user=true".into());
+        }
         if let Some(level) = &self.log {
             words.push(format!("log={level}"));
         }
@@ -159,6 +171,7 @@ pub(crate) mod tests {
             engine: Engine::Icount,
             inject: vec![],
             without: vec![],
+            user: false,
             profile: false,
             log: None,
         }

@@ -91,6 +91,7 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
 fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGED>, role: Role) {
     let acts: &[Act] = match role {
         Role::LoadAndWalk => &[Act::Load(1), Act::Walk(1), Act::Unload],
+        Role::Load => &[Act::Load(1)],
         Role::Read => &[Act::Read(1)],
         Role::TwoWord => &[Act::WalkTwoWord(1)],
         Role::Walk | Role::Foreign => &[Act::Walk(1)],

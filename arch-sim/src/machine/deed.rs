@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use kernel::addr::{PAGE_SIZE, PMD_SIZE, VirtAddr};
+use kernel::arch::Asid;
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
-use kernel::mm::unmap::dontneed;
+use kernel::mm::unmap::{dontneed, munmap};
 use kernel::mm::{collapse, exit, fault};
 use kernel::smp::cpu::Cpu;
 use kernel::smp::rcu;
 use kernel::tlb::switch;
-use kernel::workload::{HERE, OpError, Scene, Target};
+use kernel::workload::{AWAY, HERE, OpError, Scene, Target};
 
 use super::arch::Sim;
 use super::direction;
@@ -21,6 +22,8 @@ use super::world::world;
 pub enum Deed {
     /// An address space ends, and the next one gets its tag.
     ReuseTag,
+    /// An address space is loaded that has no tag, and none is left: one is taken from another. That one's page is unmapped then.
+    TakeTag,
     /// A 2 MiB page is dropped by `MADV_DONTNEED`, and a fault puts a PTE table in its place.
     DropHuge,
 }
@@ -30,6 +33,7 @@ impl Deed {
     pub fn name(self) -> &'static str {
         match self {
             Deed::ReuseTag => "reuse-tag",
+            Deed::TakeTag => "take-tag",
             Deed::DropHuge => "drop-huge",
         }
     }
@@ -39,13 +43,24 @@ impl Deed {
         self,
         cpu: &'static Cpu<Sim<TAGGED>>,
     ) -> Result<Box<dyn Scene<Sim<TAGGED>>>, OpError> {
-        let bytes = if self == Deed::ReuseTag { PAGE_SIZE } else { PMD_SIZE };
+        let bytes = if self == Deed::DropHuge { PMD_SIZE } else { PAGE_SIZE };
         let mm = with_pages(cpu, bytes)?;
         if self == Deed::DropHuge {
             switch::load(cpu, &mm);
             collapse::collapse_anon(cpu, &mm, HERE)?;
         }
-        Ok(Box::new(Staged { deed: self, mm, bytes, next: None }))
+        let mut others = Vec::new();
+        if self == Deed::TakeTag {
+            others = vec![with_pages(cpu, bytes)?, with_pages(cpu, bytes)?];
+            // This CPU has had both that have tags.
+            for had in [&mm, &others[0]] {
+                switch::load(cpu, had);
+                world().note(HERE);
+                world().fill();
+            }
+            switch::unload(cpu);
+        }
+        Ok(Box::new(Staged { deed: self, mm, bytes, others, next: None }))
     }
 }
 
@@ -61,6 +76,8 @@ struct Staged<const TAGGED: bool> {
     deed: Deed,
     mm: Arc<Mm<Sim<TAGGED>>>,
     bytes: u64,
+    /// For [`Deed::TakeTag`]: one that has the other tag, and one that has none.
+    others: Vec<Arc<Mm<Sim<TAGGED>>>>,
     next: Option<Arc<Mm<Sim<TAGGED>>>>,
 }
 
@@ -89,6 +106,16 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
                 exit::exit(cpu, with_pages(cpu, self.bytes)?);
                 self.next = Some(next);
             }
+            Deed::TakeTag => {
+                let next = &self.others[1];
+                let had_none = next.asid() == Asid(0);
+                switch::load(cpu, next);
+                judge_tag(had_none && next.asid() != Asid(0), next);
+                munmap(cpu, &self.mm, HERE..HERE.add(self.bytes))?;
+                // What it was is used again.
+                next.map(AWAY..AWAY.add(2 * PAGE_SIZE), Perm::WRITE, Backing::Anon)?;
+                fault::populate(cpu, next, AWAY..AWAY.add(2 * PAGE_SIZE))?;
+            }
             Deed::DropHuge => {
                 dontneed(cpu, &self.mm, HERE..HERE.add(self.bytes))?;
                 fault::handle(cpu, &self.mm, HERE, true)?;
@@ -99,20 +126,22 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
 
     fn finish(self: Box<Self>, cpu: &'static Cpu<Sim<TAGGED>>) {
         let last = self.next.unwrap_or(self.mm);
-        exit::exit(cpu, last);
+        self.others.into_iter().chain([last]).for_each(|mm| exit::exit(cpu, mm));
     }
 }
 
-/// `next` has the tag of an address space that has ended: no CPU may have anything cached under it, whoever had it loaded, since who loads `next` for the first time invalidates nothing.
+/// `next` has the tag of an address space that has ended, or that gave it up: no CPU may have anything cached under it, whoever had that one loaded, since who loads `next` for the first time invalidates
+/// nothing.
 fn judge_tag<const TAGGED: bool>(same: bool, next: &Mm<Sim<TAGGED>>) {
     let world = world();
     if !same {
         world.findings.borrow_mut().push("the tag was not used again: this run shows nothing".into());
     }
+    let (tag, root) = (next.asid().0, next.root.addr());
     world.fill();
     for (i, core) in world.cores.iter().enumerate() {
         let frozen = direction::unseen(|| Sim::<TAGGED>::cpu_number(i).vcpu.owes_a_flush());
-        let cached = core.mmu.borrow().of_another(next.asid().0, next.root.addr());
+        let cached = core.mmu.borrow().of_another(tag, root);
         if let Some(what) = cached.filter(|_| !frozen) {
             let finding = format!("a tag is used again while cpu{i} has cached under it {what}");
             world.findings.borrow_mut().push(finding);

@@ -291,7 +291,7 @@ fn load_first<const TAGGED: bool>(world: &World, cpus: &[&'static Cpu<Sim<TAGGED
     }
     for (i, role) in plot.scope.roles.iter().enumerate() {
         world.current.set(i + 1);
-        if *role != Role::LoadAndWalk && *role != Role::Foreign {
+        if !matches!(role, Role::LoadAndWalk | Role::Load | Role::Foreign) {
             switch::load(cpus[i + 1], plot.mm(1));
         }
         if *role == Role::Left {

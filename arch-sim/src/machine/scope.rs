@@ -67,11 +67,13 @@ pub enum Role {
     Write,
     /// It has the mm loaded and walks one page of it, reading each entry as two words.
     TwoWord,
+    /// It loads the mm, and keeps it.
+    Load,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 8] = [
+    pub const NAMES: [(&'static str, Role); 9] = [
         ("walk", Role::Walk),
         ("load", Role::LoadAndWalk),
         ("read", Role::Read),
@@ -80,6 +82,7 @@ impl Role {
         ("left", Role::Left),
         ("write", Role::Write),
         ("two-word", Role::TwoWord),
+        ("load-only", Role::Load),
     ];
 
     /// As on the command line.
@@ -89,7 +92,7 @@ impl Role {
 
     fn class(self) -> WalkerClass {
         match self {
-            Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write => WalkerClass::Gup,
+            Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write | Role::Load => WalkerClass::Gup,
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
             Role::TwoWord => WalkerClass::TwoWord,

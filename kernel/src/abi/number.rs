@@ -62,10 +62,11 @@ numbers! {
     Populate = 34, 3: "`process`, `address`, `bytes` (up to 2 MiB): makes the pages there present now.";
     Ended = 35, 1: "`thread or process` -> 1 if it has ended, `status`.";
     Clock = 36, 0: "-> instructions so far; how many it were when this CPU last woke from idling.";
-    Plan = 37, 1: "`meter` -> operations, seed, CPUs, workload, mode.";
+    Plan = 37, 1: "`meter` -> operations, seed, CPUs, number of the mode, three words of the workload's name.";
     Begin = 38, 1: "`meter`: an operation begins, whose interrupts and invalidations are counted.";
     Finish = 39, 2: "`meter`, `latency`: it is over; the longest that is told is kept -> instructions that it took.";
     Progress = 40, 2: "`meter`, `syncs`: the run goes on; so many tables were about to be used again because of this program, that it knows of, since it last said so.";
+    MakeHuge = 41, 2: "`slot`, `pages`: memory in pages of 2 MiB, zeroed, that is mapped 4 KiB at a time until it is collapsed.";
 }
 
 impl Number {

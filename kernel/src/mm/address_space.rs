@@ -1,6 +1,6 @@
 //! Address spaces: a root table, the regions that say what belongs where, the CPUs that may have it in their TLBs.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -14,6 +14,7 @@ use crate::mm::table::{self, Table};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::RwLock;
 use crate::smp::mask::AtomicCpuMask;
+use crate::tlb::tag::Tag;
 use crate::tlb::transport::mixed::Promotion;
 
 /// What a region shows.
@@ -84,9 +85,6 @@ pub enum MapError {
     /// Memory is short.
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
-    /// All tags are in use.
-    #[error("all {0} address-space identifiers are in use")]
-    OutOfAsids(u32),
 }
 
 /// In the id of an mm or file whose pages programs see: the oracle leaves no tags in them.
@@ -98,7 +96,10 @@ pub struct Mm<A: Arch> {
     pub id: u32,
     /// The frame of its root table.
     pub root: Pfn,
-    asid: Asid,
+    /// What its translations are tagged with: see [`crate::tlb::tag`].
+    pub(crate) tag: Tag,
+    /// Whoever has this mm's tag knows it.
+    pub(crate) itself: Weak<Mm<A>>,
     /// The CPUs that may hold translations of it: see [`crate::tlb::switch`].
     pub mask: AtomicCpuMask,
     flush_generation: AtomicU64,
@@ -136,14 +137,14 @@ impl<A: Arch> Mm<A> {
     fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>, plain: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
         let id = machine.next_mm.fetch_add(1, Ordering::Relaxed) | plain;
-        let asid = machine.asids.lock().take().ok_or(MapError::OutOfAsids(A::asids()))?;
-        let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0)).inspect_err(|_| machine.asids.lock().give(asid))?;
+        let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0))?;
         // SAFETY: the frame is zeroed and nobody else knows it.
         unsafe { A::init_root(root.pfn().addr()) };
-        Ok(Arc::new(Mm {
+        let mm = Arc::new_cyclic(|itself| Mm {
             id,
             root: root.pfn(),
-            asid,
+            tag: Tag::default(),
+            itself: itself.clone(),
             mask: AtomicCpuMask::new(),
             flush_generation: AtomicU64::new(1),
             promotion: Promotion::default(),
@@ -151,7 +152,9 @@ impl<A: Arch> Mm<A> {
             map: RwLock::<A, _>::new(Vec::new()),
             write_protect_seq: AtomicU32::new(0),
             ancestors,
-        }))
+        });
+        machine.asids.lock().give(&mm);
+        Ok(mm)
     }
 
     /// Whether a page that mm number `owner` got first may be this one's: its own, or inherited.
@@ -168,7 +171,7 @@ impl<A: Arch> Mm<A> {
     /// What its translations are tagged with.
     #[inline(always)]
     pub fn asid(&self) -> Asid {
-        self.asid
+        self.tag.asid()
     }
 
     /// How many flushes it has seen.
@@ -218,7 +221,7 @@ impl<A: Arch> Mm<A> {
 
     /// Gives the tag back. The address space is empty and flushed everywhere.
     pub(super) fn release_asid(&self) {
-        A::machine().asids.lock().give(self.asid);
+        A::machine().asids.lock().give_back(self);
     }
 }
 
@@ -264,40 +267,5 @@ pub(super) fn split_at<A: Arch>(map: &mut Vec<Region<A>>, range: &Range<VirtAddr
         upper.range.start = cut;
         map[at].range.end = cut;
         map.insert(at + 1, upper);
-    }
-}
-
-/// The tags that are free. Tag 0 is the kernel's; where there are no tags every mm has it.
-pub struct Asids {
-    next: u32,
-    limit: u32,
-    returned: Vec<Asid>,
-}
-
-impl Asids {
-    /// All of `limit` tags free but the kernel's.
-    pub const fn new(limit: u32) -> Asids {
-        Asids { next: 1, limit, returned: Vec::new() }
-    }
-
-    /// Takes one. A tag that comes back was flushed everywhere first, so it may be used again at once.
-    fn take(&mut self) -> Option<Asid> {
-        if self.limit <= 1 {
-            return Some(Asid(0));
-        }
-        if let Some(asid) = self.returned.pop() {
-            return Some(asid);
-        }
-        if self.next >= self.limit {
-            return None;
-        }
-        self.next += 1;
-        Some(Asid((self.next - 1) as u16))
-    }
-
-    fn give(&mut self, asid: Asid) {
-        if self.limit > 1 {
-            self.returned.push(asid);
-        }
     }
 }

@@ -10,7 +10,7 @@
 //!    high word may be that of the empty entry, or of one in between, and both low words are the same. No look by the reader can tell. So it keeps interrupts masked over all three,
 //!    as over the whole walk, and whoever clears an entry that pointed at a table waits for interrupt level on every CPU that may be reading it before the entry can be filled. A collapse does
 //!    so by its flush and by what its strategy asks for, before it puts the table back or a page in its place. Where a table is given up nobody asks a strategy: there
-//!    [`wait_for_readers`] interrupts every CPU (guard `TwoWordSync`; Linux: `pmdp_get_lockless_sync`), under the lock of the parent where faults may go on meanwhile, as in reclaim and retraction,
+//!    `wait_for_readers` interrupts every CPU (guard `TwoWordSync`; Linux: `pmdp_get_lockless_sync`), under the lock of the parent where faults may go on meanwhile, as in reclaim and retraction,
 //!    else before the map lock is dropped.
 //! 3. **A PTE is cleared and filled again with no wait at all**, by `MADV_DONTNEED` and a fault. A torn PTE names a wrong frame, or none: the reference, and both entries read again after it, are the
 //!    protection, as in the walk.

@@ -39,14 +39,23 @@ impl<A: Arch> Memory<A> {
 
     /// `pages` zeroed pages of 2 MiB, allocated now, since later there may be none in one piece; and the table.
     pub fn shared_table(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
+        Memory::in_huge_pages(payer, pages, true)
+    }
+
+    /// `pages` zeroed pages of 2 MiB, allocated now, that are mapped as 512 of 4 KiB each until somebody collapses them.
+    pub fn huge(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
+        Memory::in_huge_pages(payer, pages, false)
+    }
+
+    fn in_huge_pages(payer: &Arc<Account>, pages: u64, shared: bool) -> Result<Arc<Memory<A>>, ObjectError> {
         if pages == 0 || pages > ENTRIES as u64 {
             return Err(ObjectError::BadArgument(1));
         }
         let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
-        let frames = Price::frames((pages << HUGE_ORDER) + 1);
+        let frames = Price::frames((pages << HUGE_ORDER) + u64::from(shared));
         let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(frames))?;
         let file = File::for_programs(pages * PMD_SIZE);
-        let memory = Arc::new(Memory { file, shared: true, bytes: pages * PMD_SIZE, _paid: paid });
+        let memory = Arc::new(Memory { file, shared, bytes: pages * PMD_SIZE, _paid: paid });
         let mut contents = memory.file.lock();
         for page in 0..pages {
             if let Err(error) = memory.file.huge_page(&mut contents, page * PMD_SIZE) {

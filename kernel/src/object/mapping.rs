@@ -18,12 +18,12 @@ use super::process::Process;
 use crate::abi::Rights;
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, Region};
+use crate::mm::address_space::{Backing, MapError, Mm, Region, region_at};
 use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, page};
+use crate::mm::{collapse, exit, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -260,7 +260,7 @@ impl<A: Arch> Process<A> {
         Ok(())
     }
 
-    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there.
+    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there. Of memory that consists of such a page, which is mapped 4 KiB at a time, it is mapped whole.
     pub fn collapse(&self, cpu: &'static Cpu<A>, payer: &Arc<Account>, at: VirtAddr) -> Result<(), ObjectError> {
         let _both = payer.charge(Price::frames(ENTRIES as u64))?;
         {
@@ -271,7 +271,12 @@ impl<A: Arch> Process<A> {
             if at >= A::USER_END {
                 return Err(ObjectError::BadArgument(1));
             }
-            collapse::collapse_anon(cpu, &self.mm, at)?;
+            let file = region_at(&self.mm.map.read(), at).is_some_and(|r| matches!(r.backing, Backing::File(..)));
+            if file {
+                retract::collapse_pte_mapped(cpu, &self.mm, at)?;
+            } else {
+                collapse::collapse_anon(cpu, &self.mm, at)?;
+            }
         }
         bound_retired(cpu);
         Ok(())

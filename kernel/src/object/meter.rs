@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
+use crate::abi::name_words;
 use crate::arch::Arch;
 use crate::ledger::{Snapshot, Taken};
 use crate::record::event::EventKind;
@@ -23,16 +24,17 @@ pub struct Plan {
     pub seed: u64,
     /// CPUs of the machine.
     pub cpus: u64,
-    /// Number of the workload ([`crate::workload::WorkloadId`]).
-    pub workload: u64,
     /// Number of the mode ([`crate::suite::Mode`]).
     pub mode: u64,
+    /// Name of the workload.
+    pub workload: &'static str,
 }
 
 impl Plan {
     /// As a program is told.
-    pub fn words(&self) -> [u64; 5] {
-        [self.ops, self.seed, self.cpus, self.workload, self.mode]
+    pub fn words(&self) -> [u64; 7] {
+        let [a, b, c] = name_words(self.workload);
+        [self.ops, self.seed, self.cpus, self.mode, a, b, c]
     }
 }
 

@@ -166,7 +166,6 @@ impl ObjectError {
                 MapError::NotMapped(_) => Status::NotMapped,
                 MapError::Forbidden(_) => Status::Forbidden,
                 MapError::OutOfFrames(_) => Status::OutOfMemory,
-                MapError::OutOfAsids(_) => Status::Quota,
             },
             ObjectError::Collapse(CollapseError::NotEligible(_)) => Status::NotMapped,
             ObjectError::Collapse(CollapseError::NotPopulated(_)) => Status::NotPopulated,

@@ -81,6 +81,8 @@ pub struct CellRow {
     pub predicted_bystander: u64,
     /// The exit status of a workload's first program, or the first other one that ended otherwise than well; 0 where all is well or there was none.
     pub program_status: u64,
+    /// 1 where programs in user mode do the operations.
+    pub user: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
     pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.

@@ -53,6 +53,7 @@ pub enum Request {
     Begin { meter: Slot },
     Finish { meter: Slot, latency: u64 },
     Progress { meter: Slot, syncs: u64 },
+    MakeHuge { slot: Slot, pages: u64 },
 }
 
 /// Words that are read one after the other, each as what it must be.
@@ -183,6 +184,7 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
         Number::Clock => Request::Clock,
         Number::Plan => Request::Plan { meter: w.slot(1)? },
         Number::Begin => Request::Begin { meter: w.slot(1)? },
+        Number::MakeHuge => Request::MakeHuge { slot: w.slot(1)?, pages: w.word(2) },
         Number::Progress => Request::Progress { meter: w.slot(1)?, syncs: w.word(2) },
         Number::Finish => Request::Finish { meter: w.slot(1)?, latency: w.word(2) },
     })

@@ -200,6 +200,10 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             process.table.check_free(slot)?;
             caller.install(slot, Object::Memory(Memory::frames(account, pages)?))?;
         }
+        Request::MakeHuge { slot, pages } => {
+            process.table.check_free(slot)?;
+            caller.install(slot, Object::Memory(Memory::huge(account, pages)?))?;
+        }
         Request::MakeShared { slot, pages } => {
             process.table.check_free(slot)?;
             caller.install(slot, Object::Memory(Memory::shared_table(account, pages)?))?;

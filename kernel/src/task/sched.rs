@@ -1,6 +1,6 @@
 //! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
 //!
-//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere ([`wake`]). The highest priority that is ready runs; within a priority each runs for a tick at a time.
+//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority that is ready runs; within a priority each runs for a tick at a time.
 //! A thread changes its home when its home turns to it next: only there are its registers.
 //!
 //! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the CPU says what it runs, then reads its queue. Both
@@ -226,12 +226,17 @@ pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
 ///
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
 pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
+    idle_unless(cpu, || false);
+}
+
+/// The same, but not if `over`, which is asked with interrupts masked: whoever makes it true interrupts the CPU afterwards, and if that comes before this it ends no sleep.
+pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl FnOnce() -> bool) {
     switch::become_lazy(cpu);
     if !cpu.tasks.timed.lock().is_empty() {
         arm(cpu);
     }
     let enabled = A::irq_save();
-    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() {
+    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() && !over() {
         rcu::enter_idle(cpu);
         A::wait_for_interrupt();
         cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);

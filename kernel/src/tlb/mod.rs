@@ -7,4 +7,5 @@
 pub mod coverage;
 pub mod invalidation;
 pub mod switch;
+pub mod tag;
 pub mod transport;

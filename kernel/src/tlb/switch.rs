@@ -19,6 +19,7 @@ use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::irq;
+use crate::tlb::tag;
 
 /// Shown while a CPU changes over: it may hold translations of the old mm and of the new one.
 pub const SWITCHING: u32 = u32::MAX;
@@ -34,6 +35,8 @@ pub struct Loaded {
     lazy: AtomicBool,
     /// The flush generation of the mm when it was loaded, or that the last flush here brought it to.
     generation: AtomicU64,
+    /// The id of the mm that is being loaded, until it is unloaded.
+    loading: AtomicU32,
     /// The mm itself; valid while `mm` names it. Only its own CPU follows it.
     pointer: AtomicUsize,
 }
@@ -57,6 +60,14 @@ impl Loaded {
         self.generation.load(Ordering::Relaxed)
     }
 
+    /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked behind a full fence that follows the mark in [`super::tag`].
+    pub(super) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
+        // In this order, which is that of a switch: who leaves an mm loads another root first.
+        self.loading.load(Ordering::Relaxed) == mm.id
+            || self.mm() == mm.id
+            || self.pointer.load(Ordering::Relaxed) == mm as *const Mm<A> as usize
+    }
+
     /// This CPU has caught up with `generation`.
     pub(super) fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
@@ -65,6 +76,7 @@ impl Loaded {
 
 /// Loads `mm` on this CPU, which may walk it from then on. The caller keeps the mm alive until it is unloaded.
 pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
+    tag::ensure(cpu, mm);
     let enabled = irq::mask(cpu);
     let loaded = &cpu.loaded;
     if loaded.mm.load(Ordering::Relaxed) == mm.id {
@@ -89,12 +101,21 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
         return;
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
+    loaded.loading.store(mm.id, Ordering::Relaxed);
     loaded.mm.store(SWITCHING, Ordering::Release);
     pause!(cpu, Switching);
     let was_in = mm.mask.insert(cpu.id, Ordering::AcqRel);
     pause!(cpu, AfterMaskInsert);
-    // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`.
+    // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`. Said what is loaded, then look at its tag: pairs with
+    // the fence in `tag::take`.
     A::fence();
+    if A::tagged() && !mm.tag.is_usable() {
+        // Somebody takes its tag away just now.
+        loaded.loading.store(NO_MM, Ordering::Relaxed);
+        loaded.mm.store(previous, Ordering::Release);
+        irq::unmask(cpu, enabled);
+        return load(cpu, mm);
+    }
     catch_up(cpu);
     let generation = mm.flush_generation();
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
@@ -136,6 +157,7 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
         cpu.loaded.lazy.store(false, Ordering::Relaxed);
         cpu.loaded.mm.store(NO_MM, Ordering::Release);
         cpu.loaded.pointer.store(0, Ordering::Relaxed);
+        cpu.loaded.loading.store(NO_MM, Ordering::Relaxed);
     }
     irq::unmask(cpu, enabled);
 }

@@ -86,7 +86,7 @@ pub fn run<A: Arch>(
     machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
     let start = totals::<A>();
 
-    let (counted, program_status) = if cell.workload.runs_programs() {
+    let (counted, program_status) = if suite.by_program(cell.workload) {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
         let asked = ran.metered.syncs;
         let whole = Counted {
@@ -97,7 +97,12 @@ pub fn run<A: Arch>(
             ..Counted::default()
         };
         // Programs that say when their operations are have those counted, and nothing else.
-        let counted = if ran.metered.ops == 0 { whole } else { Counted::from(ran.metered) };
+        let operates = ran.metered.ops != 0 || !cell.workload.runs_programs();
+        let mut counted = if operates { Counted::from(ran.metered) } else { whole };
+        if cell.mode != Mode::Isolated && !cell.workload.has_bystander() {
+            // The last CPU is one of the others.
+            counted.bystander = Taken::default();
+        }
         (Ok(counted), ran.status)
     } else {
         (staged(cpu, suite, cell, setting, profile)?, 0)
@@ -317,7 +322,7 @@ pub(crate) fn row<A: Arch>(
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject.of(Fault::Batch) != 0 && (strategy.frees_without_grace)(setting.hook);
-    let by_chance = cell.workload.runs_programs() || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    let by_chance = suite.by_program(cell.workload) || (frees_at_once && !cell.workload.reuses_a_walked_table());
     // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
     let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
@@ -373,6 +378,7 @@ pub(crate) fn row<A: Arch>(
         bystander_gap: *gap,
         predicted_bystander: form.bystander.unwrap_or(u64::MAX),
         program_status: 0,
+        user: suite.by_program(cell.workload).into(),
         steps: Default::default(),
         first: machine.first_violation.take(),
     }

@@ -151,6 +151,11 @@ impl WorkloadId {
         self.runs_programs() && !self.has_bystander()
     }
 
+    /// Whether programs can do its operations.
+    pub const fn has_user_form(self) -> bool {
+        !matches!(self, WorkloadId::RetractTruncate | WorkloadId::Fork | WorkloadId::MunmapMany)
+    }
+
     /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.
     pub const fn has_bystander(self) -> bool {
         matches!(self, WorkloadId::RtBystander)
@@ -232,8 +237,7 @@ pub fn scene<A: Arch>(id: WorkloadId, cpu: &'static Cpu<A>) -> Result<Box<dyn Sc
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain | MunmapMany => {
             Box::new(shared::Shared::new(cpu, id)?)
         }
-        UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz
-        | RtBystander => return Err(OpError::NoScene),
+        _ => return Err(OpError::NoScene),
     })
 }
 

@@ -69,15 +69,14 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMunmap3way => Rounds { flush: ops + ops / BATCH, flush_of_tables: ops + ops / BATCH, sync: 0 },
         // Linux makes one round more here, by a nested gather that ours does not need.
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
-        // For scenarios, and of programs, where nothing is predicted.
-        Fork | MunmapMany | UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm
-        | TakeTurns | SyscallFuzz => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
         // A collapse; a shared table that is left, and its PUD table, which held nothing else; the reclaim of a PTE table.
         RtBystander => Rounds { flush: 4 * ops, flush_of_tables: 4 * ops, sync: 2 * ops },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
         // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
         UnshareChain => Rounds { flush: 2 * ops, flush_of_tables: 2 * ops, sync: ops },
+        // For scenarios, and of programs, where nothing is predicted.
+        _ => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
     }
 }
 

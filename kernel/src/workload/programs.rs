@@ -74,15 +74,18 @@ pub(super) struct Ran {
     pub(super) metered: Metered,
 }
 
-/// The program that workload `id` begins with.
+/// The program that does the operations of the suite in user mode.
+const SUITE: &str = "suite";
+
+/// The program that workload `id` begins with: of the same name, if it is one of programs.
 fn program<A: Arch>(id: WorkloadId) -> Result<Program<'static>, StartError> {
-    let name = WorkloadId::name_of(id as u16).unwrap_or_default();
+    let name = WorkloadId::name_of(id as u16).filter(|_| id.runs_programs()).unwrap_or(SUITE);
     Ok(Program::parse::<A>(module::find(A::machine().firmware.module, name)?)?)
 }
 
 /// Whether the programs that `suite` begins with are there: a run that lacks one is refused before it begins.
 pub fn check<A: Arch>(suite: &Suite) -> Result<(), StartError> {
-    suite.workloads.iter().filter(|id| id.runs_programs()).try_for_each(|id| program::<A>(*id).map(|_| ()))
+    suite.workloads.iter().filter(|id| suite.by_program(**id)).try_for_each(|id| program::<A>(*id).map(|_| ()))
 }
 
 /// Runs workload `id`.
@@ -95,7 +98,8 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
     let first = Process::new(cpu, &account, SLOTS, limit, PRIORITY * 2 - 1)?;
     capability::install(cpu, &first.table, FIRST_PROCESS, Object::Process(first.clone()))?;
     let cpus = machine.cpus.len() as u64;
-    let plan = Plan { ops: suite.ops, seed: suite.seed, cpus, workload: id as u64, mode: mode as u64 };
+    let workload = WorkloadId::name_of(id as u16).unwrap_or_default();
+    let plan = Plan { ops: suite.ops, seed: suite.seed, cpus, mode: mode as u64, workload };
     let meter = Meter::new(&first.account, plan)?;
     capability::install(
         cpu,
@@ -154,9 +158,10 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, over: usize) {
     // SAFETY: the first CPU keeps it until this job has ended.
     let over = unsafe { &*(over as *const AtomicBool) };
     // Acquire: pairs with the release in `run`.
-    while !over.load(Ordering::Acquire) {
+    let is_over = || over.load(Ordering::Acquire);
+    while !is_over() {
         if !turn::turn(cpu) {
-            sched::idle(cpu);
+            sched::idle_unless(cpu, is_over);
         }
     }
     rest(cpu);

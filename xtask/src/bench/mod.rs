@@ -208,6 +208,7 @@ impl Bench {
             engine: Engine::Icount,
             inject: Vec::new(),
             without: Vec::new(),
+            user: false,
             log: Some("error".into()),
         };
         let more = (self.what == What::Walk).then_some("bench=walk");

@@ -82,6 +82,7 @@ fn probe(arch: Arch, kind: Kind, more: &'static str, ops: u64) -> Probe {
         without: Vec::new(),
         log: Some("error".into()),
         profile: false,
+        user: false,
     };
     Probe { arch, cpus: CPUS, kind, suite, more: Some(more) }
 }

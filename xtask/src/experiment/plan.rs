@@ -59,6 +59,7 @@ pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
             engine,
             inject: e.inject.clone(),
             without: e.without.clone(),
+            user: false,
             profile: e.profile,
             log: None,
         };

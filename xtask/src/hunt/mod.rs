@@ -180,6 +180,7 @@ impl Hunt {
             engine: Engine::Icount,
             inject: self.inject.clone(),
             without: names::choose("guard", &self.guard, Guard::NAMES)?,
+            user: false,
             profile: false,
             log: None,
         })

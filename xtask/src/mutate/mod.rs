@@ -172,6 +172,7 @@ impl Mutate {
             engine: Engine::Icount,
             inject: Vec::new(),
             without,
+            user: false,
             log: Some("error".into()),
         };
         Probe { arch, cpus: self.smp, kind: Kind::Checking, suite, more: None }

@@ -66,14 +66,12 @@ const fn range(workload: WorkloadId) -> (u64, Option<Level>) {
     match workload {
         Dontneed4k | Mprotect4k => (1, None),
         Mprotect2m => (ENTRIES as u64, None),
-        // What the PTE table could map, however much it did.
-        Munmap2m | Munmap4k | Dontneed2m | CollapseAnon | CollapseShmem | RetractTruncate | Fork | MunmapMany
-        | UserFaults | NullCall | CallReply | CallReplyFar | ForkExec | DbExit | IpcStorm | TakeTurns | SyscallFuzz
-        | RtBystander => (ENTRIES as u64, Some(Level::Pte)),
         // By 2 MiB entries; and where the PUD table goes, by 1 GiB entries, as many.
         UnshareMunmapLast | UnshareMunmap3way | UnshareMprotectLast | UnshareExit | UnshareChain => {
             (ENTRIES as u64, Some(Level::Pmd))
         }
+        // What the PTE table could map, however much it did.
+        _ => (ENTRIES as u64, Some(Level::Pte)),
     }
 }
 
