@@ -1,5 +1,6 @@
 //! [`Aarch64`] as the core sees it: each function is a line or two over the modules beside this one.
 
+use core::ptr::NonNull;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -246,8 +247,9 @@ impl Arch for Aarch64 {
     }
 
     #[inline]
-    fn enter_user(context: &mut user_mode::Context) -> UserEvent {
-        context.enter()
+    unsafe fn enter_user(context: NonNull<user_mode::Context>) -> UserEvent {
+        // SAFETY: passed on.
+        unsafe { user_mode::Context::enter(context) }
     }
 
     #[inline(always)]

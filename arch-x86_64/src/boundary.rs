@@ -1,5 +1,6 @@
 //! The [`Arch`] of this architecture: each function in terms of the modules next to this one.
 
+use core::ptr::NonNull;
 use core::arch::{asm, naked_asm};
 
 use kernel::addr::{PhysAddr, VirtAddr};
@@ -191,8 +192,9 @@ impl Arch for X86 {
     }
 
     #[inline]
-    fn enter_user(context: &mut X86Context) -> UserEvent {
-        context.enter()
+    unsafe fn enter_user(context: NonNull<X86Context>) -> UserEvent {
+        // SAFETY: passed on.
+        unsafe { X86Context::enter(context) }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 //!
 //! The calls in the other direction are in [`crate::upcall`].
 
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{Level, PhysAddr, VirtAddr};
@@ -212,7 +213,13 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
 
     /// Runs `context` in user mode, on the mm that is loaded, until something stops it. Called with interrupts masked, and returns with interrupts masked; in
     /// between they are not. An interrupt that stopped it was taken: its upcall has run. An NMI does not stop it.
-    fn enter_user(context: &mut Self::UserContext) -> UserEvent;
+    ///
+    /// A system call is first shown to [`crate::task::fast::system_call`], and what comes of that is gone on with, which may be another context. So what stopped may be
+    /// another one than what began: this CPU's current thread says which.
+    ///
+    /// # Safety
+    /// They are the registers of this CPU's current thread, and nobody else refers to them.
+    unsafe fn enter_user(context: NonNull<Self::UserContext>) -> UserEvent;
 
     /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is what an absent entry reads,
     /// where there is no translation: the exception table continues behind the load, no general fault path is entered. One instruction when it succeeds.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::abi::{Info, Rights};
+use crate::abi::{Info, Number, Rights, Status};
 use crate::first::{FREE, PRIORITY, PROCESS, Told};
 use crate::kernel::{self, Begin};
 use crate::{call, exit};
@@ -11,6 +11,9 @@ const ENDPOINT: u64 = FREE;
 const SERVER: u64 = FREE + 1;
 const STACK: u64 = 0x30_0000_0000;
 const STACK_BYTES: u64 = 16384;
+/// Where the client has a long message, and where the server takes it.
+const OUT: u64 = 0x20_0000_0000;
+const IN: u64 = 0x21_0000_0000;
 /// What the client says last.
 const LAST: u64 = u64::MAX;
 
@@ -30,8 +33,9 @@ pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
     let begin = Begin { entry, stack: STACK + STACK_BYTES, argument: 0, priority: PRIORITY, cpu };
     kernel::make_thread(PROCESS, SERVER, begin).map_err(|_| line!())?;
     for n in 0..told.ops {
-        let answer = kernel::call(ENDPOINT, Info::empty(), [n, 1, 2, 3, 4, 5]).map_err(|_| line!())?;
-        if answer.words != [5, 4, 3, 2, 1, n] {
+        // As it is, since what the program does is counted too.
+        let [status, _, a, b, c, d, e, f] = call::raw(Number::Call as u64, [ENDPOINT, n, 1, 2, 3, 4, 5]);
+        if status | a ^ 5 | b ^ 4 | c ^ 3 | d ^ 2 | e ^ 1 | f ^ n != Status::Done as u64 {
             return Err(line!());
         }
     }
@@ -43,14 +47,66 @@ pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
     kernel::end(PROCESS, exit::DONE).map_err(|_| line!())
 }
 
-extern "C" fn serve(_argument: u64) -> ! {
-    let mut received = kernel::wait(ENDPOINT, Info::empty());
+/// Makes as many calls with a message of `bytes` bytes, whose first and last word the server looks at, and has a short answer to each. The line of what was not as it must be.
+pub fn long(argument: u64, bytes: u64) -> Result<(), u32> {
+    let told = Told::by(argument);
+    let all = Rights::READ | Rights::WRITE;
+    kernel::map_anonymous(PROCESS, STACK, STACK_BYTES, all).map_err(|_| line!())?;
+    kernel::map_anonymous(PROCESS, OUT, bytes, all).map_err(|_| line!())?;
+    kernel::map_anonymous(PROCESS, IN, bytes, all).map_err(|_| line!())?;
+    kernel::make_endpoint(ENDPOINT).map_err(|_| line!())?;
+    for at in (0..bytes).step_by(8) {
+        write(OUT + at, at);
+    }
+    let entry = serve_long as extern "C" fn(u64) -> ! as usize as u64;
+    let begin = Begin { entry, stack: STACK + STACK_BYTES, argument: bytes, priority: PRIORITY, cpu: 0 };
+    kernel::make_thread(PROCESS, SERVER, begin).map_err(|_| line!())?;
+    for n in 0..told.ops {
+        write(OUT, n);
+        write(OUT + bytes - 8, !n);
+        let answer = kernel::call(ENDPOINT, Info::LONG, [n, 0, 0, 0, OUT, bytes]).map_err(|_| line!())?;
+        if answer.words[0] != n {
+            return Err(line!());
+        }
+    }
+    kernel::end(PROCESS, exit::DONE).map_err(|_| line!())
+}
+
+fn write(at: u64, value: u64) {
+    // SAFETY: mapped by `long`, before; the kernel copies it when this thread waits.
+    unsafe { (at as *mut u64).write_volatile(value) }
+}
+
+fn read(at: u64) -> u64 {
+    // SAFETY: mapped by `long`, before; the kernel writes there when this thread waits.
+    unsafe { (at as *const u64).read_volatile() }
+}
+
+extern "C" fn serve_long(bytes: u64) -> ! {
+    if kernel::set_buffer(IN, bytes, u64::MAX).is_err() {
+        call::exit(exit::CHECK | u64::from(line!()))
+    }
+    let mut received = kernel::wait(ENDPOINT, Info::EXPECT_LONG);
     loop {
         let Ok(message) = received else { call::exit(exit::CHECK | u64::from(line!())) };
-        let [a, b, c, d, e, f] = message.words;
-        if a != LAST {
-            ANSWERED.fetch_add(1, Ordering::Release);
+        let n = message.words[0];
+        let good = message.words[5] == bytes && read(IN) == n && read(IN + bytes - 8) == !n;
+        received = kernel::reply_wait(ENDPOINT, Info::EXPECT_LONG, [if good { n } else { LAST }, 0, 0, 0, 0, 0]);
+    }
+}
+
+extern "C" fn serve(_argument: u64) -> ! {
+    let mut answered = 0;
+    let mut received = call::raw(Number::Wait as u64, [ENDPOINT, 0, 0, 0, 0, 0, 0]);
+    loop {
+        let [status, _, a, b, c, d, e, f] = received;
+        if status != Status::Done as u64 {
+            call::exit(exit::CHECK | u64::from(line!()))
         }
-        received = kernel::reply_wait(ENDPOINT, Info::empty(), [f, e, d, c, b, a]);
+        if a != LAST {
+            answered += 1;
+            ANSWERED.store(answered, Ordering::Release);
+        }
+        received = call::raw(Number::ReplyWait as u64, [ENDPOINT, f, e, d, c, b, a]);
     }
 }

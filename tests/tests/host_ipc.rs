@@ -294,6 +294,64 @@ fn a_pager_is_called_for_faults_and_may_refuse() {
     talk.finish();
 }
 
+/// A system call whose buffer the pager has to fill waits for it: what is sent is whole. A pager that refuses, or brings nothing however often it is asked, ends the call and not the thread.
+#[test]
+fn a_pager_fills_the_buffer_of_a_system_call() {
+    const PAGED: u64 = 0x5000_0000;
+    const WINDOW: u64 = 0x6000_0000;
+    const BYTES: u64 = 3 * PAGE_SIZE;
+    let talk = Talk::<Untagged>::new();
+    let log = Log::<(Status, Vec<u64>)>::default();
+    let (at_client, at_server) = (log.clone(), log.clone());
+    talk.kernel.give(&talk.server, 5, FREE + 1, Rights::all(), 0);
+    talk.server(1, move |user| {
+        assert_eq!(status(user.ask(Number::SetPager, &[5, ENDPOINT])), Status::Done);
+        assert_eq!(status(user.ask(Number::MakeFrames, &[6, 3])), Status::Done);
+        assert_eq!(status(user.ask(Number::Map, &[0, 6, WINDOW, 0, BYTES, 3])), Status::Done);
+        (0..3).for_each(|page| user.write(VirtAddr(WINDOW + page * PAGE_SIZE), 100 + page));
+        open_buffer(user, MOST_BYTES, u64::MAX);
+        let mut heard = receive(user, Info::EXPECT_LONG);
+        let mut asked = 0;
+        loop {
+            let [first, at, ..] = heard.words;
+            let answer = match (heard.status, first) {
+                (Status::Done, FAULT) if at < PAGED + BYTES => {
+                    asked += 1;
+                    let mapped = user.ask(Number::Map, &[5, 6, at, at - PAGED, PAGE_SIZE, 3]);
+                    assert_eq!(status(mapped), Status::Done);
+                    0
+                }
+                // One page is refused. All others are promised and not brought.
+                (Status::Done, FAULT) => u64::from(at == PAGED + BYTES),
+                (status, _) => {
+                    let words = (0..3).map(|page| user.read(IN.add(page * PAGE_SIZE)));
+                    at_server.borrow_mut().push((status, words.chain([asked]).collect()));
+                    7
+                }
+            };
+            heard = send(user, Number::ReplyWait, ENDPOINT, Info::EXPECT_LONG, [answer, 0, 0, 0, 0, 0]);
+        }
+    });
+    talk.run_cpu(1);
+    let thread = talk.client(move |user| {
+        for at in [PAGED, PAGED + BYTES, PAGED + BYTES + PAGE_SIZE] {
+            let answer = send(user, Number::Call, ENDPOINT, Info::LONG, long(VirtAddr(at), BYTES));
+            at_client.borrow_mut().push((answer.status, vec![answer.words[0]]));
+        }
+    });
+    talk.kernel.run_in_turn();
+    let expected = [
+        (Status::Done, vec![100, 101, 102, 3]),
+        (Status::Done, vec![7]),
+        (Status::BufferGone, vec![0]),
+        (Status::BufferGone, vec![0]),
+    ];
+    assert_eq!(nothing_left_over(&log, 4), expected);
+    assert_eq!(thread.status(), 0, "the thread itself goes on");
+    drop(thread);
+    talk.finish();
+}
+
 #[test]
 fn threads_run_by_priority_and_move_when_asked_to() {
     let talk = Talk::<Untagged>::new();

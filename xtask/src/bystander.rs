@@ -13,6 +13,9 @@ pub(crate) fn of(rows: &[Row]) -> String {
         out += "It spins outside every mm while others operate and walk (mode isolated). Interrupts taken, per\n\
                 operation, and the longest that it was kept from its loop, in its own instructions (plain image).\n";
     }
+    if rows.iter().any(|r| r.is_of_programs() && !r.has_periodic_thread()) {
+        out += "Where programs operate it idles instead, and has no loop to be kept from.\n";
+    }
     if rows.iter().any(Row::has_periodic_thread) {
         out += "In rt_bystander a periodic thread of the highest priority has it, in a process of its own. Interrupts\n\
                 taken, per operation, and the longest from when the CPU woke for it to its first instruction, in its\n\

@@ -1,5 +1,6 @@
 //! The boundary of the kernel core, over the simulated machine.
 
+use core::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use kernel::addr::{Level, PAGE_SIZE, PhysAddr, VirtAddr};
@@ -8,6 +9,7 @@ use kernel::atomic::Word;
 use kernel::machine::Machine;
 use kernel::mm::entry::EntryCodec;
 use kernel::smp::cpu::Cpu;
+use kernel::task::fast;
 use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
@@ -332,16 +334,25 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         Ok(())
     }
 
-    fn enter_user(context: &mut Scripted) -> UserEvent {
-        let pending = world().core().call.get();
-        Self::irq_restore(true);
-        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
-        if event == UserEvent::Interrupt {
-            // A program that pauses waits for another: let that come first.
-            Self::relax();
+    unsafe fn enter_user(context: NonNull<Scripted>) -> UserEvent {
+        let mut context = context;
+        loop {
+            let pending = world().core().call.get();
+            Self::irq_restore(true);
+            // SAFETY: the caller's promise, and then that of the short way.
+            let event = if pending { UserEvent::Interrupt } else { unsafe { context.as_mut() }.enter::<Self>() };
+            if event == UserEvent::Interrupt {
+                // A program that pauses waits for another: let that come first.
+                Self::relax();
+            }
+            Self::irq_save();
+            if event != UserEvent::Call {
+                return event;
+            }
+            // SAFETY: the registers of the current thread, which has just called.
+            let Some(next) = (unsafe { fast::system_call::<Self>(context).with_words() }) else { return event };
+            context = next;
         }
-        Self::irq_save();
-        event
     }
 
     fn probe_entry(at: VirtAddr) -> u64 {

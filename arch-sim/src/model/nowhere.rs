@@ -1,6 +1,7 @@
 //! A machine without a machine: the kernel's list of strategies is made ready for some architecture, and the model, which calls nothing of them but
 //! their decision, has none.
 
+use core::ptr::NonNull;
 use kernel::addr::{Level, PhysAddr, VirtAddr};
 use kernel::arch::{Arch, Asid, Doorbell, NativeTransport, UserFault};
 use kernel::machine::Machine;
@@ -114,7 +115,7 @@ impl Arch for Nowhere {
         unreachable!("{NOT_HERE}")
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+    unsafe fn enter_user(_context: NonNull<NoUserMode>) -> UserEvent {
         NoUserMode::REFUSED
     }
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

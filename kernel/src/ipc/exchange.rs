@@ -1,13 +1,16 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
-use super::pin::Pinned;
-use super::wait::{self, Caller, Delivery, Incoming, Outgoing, Phase, just, message, take_awaiting, tell};
+use super::pin::{PinError, Pinned};
+use super::reply::Caller;
+use super::wait::{self, Delivery, Incoming, Outgoing, Phase, Sender, just, message, take_awaiting, tell};
 use crate::abi::message::{ADDRESS_WORD, BYTES_WORD, CAPABILITY_WORD, Info};
-use crate::abi::{FAULT, FAULT_HANDLED, MESSAGE_WORDS, Rights, Status, WORDS};
-use crate::addr::VirtAddr;
+use crate::abi::{Access, FAULT, FAULT_HANDLED, MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
+use crate::mm::address_space::MapError;
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
@@ -30,14 +33,55 @@ impl From<Status> for Outcome {
     }
 }
 
+/// Why a message is not made, or not waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// The answer to the system call.
+    With(Status),
+    /// A page of the buffer is the pager's to bring: the thread waits for it, and then does its system call again.
+    Paged,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Refused {
+        Refused::With(status)
+    }
+}
+
+/// Pins a buffer of `thread`, whose mm is loaded. Its pager is called for a page that is not there, as for an instruction that touches it.
+fn pin<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    at: VirtAddr,
+    bytes: u64,
+    write: bool,
+) -> Result<Pinned<A>, Refused> {
+    let process = &thread.process;
+    Pinned::new(cpu, &process.mm, &process.account, at, bytes, write).map_err(|error| {
+        let page = match error {
+            PinError::Fault { at, error: MapError::NotMapped(_) | MapError::Forbidden(_) } => at,
+            other => return Refused::With(other.status()),
+        };
+        // Each page of two buffers once, and some again: a pager that brings nothing is not asked for ever.
+        let asked = thread.paged.fetch_add(1, Ordering::Relaxed);
+        let access = if write { Access::Write } else { Access::Read };
+        let may = u64::from(asked) < 4 * MOST_BYTES / PAGE_SIZE;
+        if may && call_pager(cpu, thread, page, access as u64, true) {
+            Refused::Paged
+        } else {
+            Refused::With(Status::BufferGone)
+        }
+    })
+}
+
 /// Makes a message of the words that `thread` gave, pinning what it points at. The thread's mm is loaded.
 pub(crate) fn prepare<A: Arch>(
     cpu: &'static Cpu<A>,
-    thread: &Thread<A>,
+    thread: &Arc<Thread<A>>,
     info: Info,
     words: [u64; MESSAGE_WORDS],
     badge: u32,
-) -> Result<Outgoing<A>, Status> {
+) -> Result<Outgoing<A>, Refused> {
     let process = &thread.process;
     let capability = if info.contains(Info::CAPABILITY) {
         let word = words[CAPABILITY_WORD];
@@ -49,9 +93,7 @@ pub(crate) fn prepare<A: Arch>(
         None
     };
     let long = if info.contains(Info::LONG) {
-        let (at, bytes) = (VirtAddr(words[ADDRESS_WORD]), words[BYTES_WORD]);
-        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, false);
-        Some(pinned.map_err(|error| error.status())?)
+        Some(pin(cpu, thread, VirtAddr(words[ADDRESS_WORD]), words[BYTES_WORD], false)?)
     } else {
         None
     };
@@ -59,16 +101,18 @@ pub(crate) fn prepare<A: Arch>(
 }
 
 /// Makes ready to receive: pins the thread's buffer if it takes long messages. The thread's mm is loaded.
-pub(crate) fn expect<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, info: Info) -> Result<Incoming<A>, Status> {
+pub(crate) fn expect<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    info: Info,
+) -> Result<Incoming<A>, Refused> {
     let (buffer, slot) = {
         let state = thread.state.lock();
         (state.buffer, state.slot)
     };
-    let process = &thread.process;
     let long = if info.contains(Info::EXPECT_LONG) {
         let (at, bytes) = buffer.ok_or(Status::BufferGone)?;
-        let pinned = Pinned::new(cpu, &process.mm, &process.account, at, bytes, true);
-        Some(pinned.map_err(|error| error.status())?)
+        Some(pin(cpu, thread, at, bytes, true)?)
     } else {
         None
     };
@@ -87,8 +131,7 @@ fn hand_over<A: Arch>(
     cpu: &'static Cpu<A>,
     outgoing: Outgoing<A>,
     incoming: Incoming<A>,
-    sender: Option<Caller<A>>,
-    confirm: bool,
+    sender: Option<Sender<A>>,
 ) -> Delivery<A> {
     let mut words = outgoing.words;
     let mut info = Info::empty();
@@ -107,12 +150,12 @@ fn hand_over<A: Arch>(
         words[CAPABILITY_WORD] = slot.into();
         (node, rights, slot)
     });
-    Delivery { words: message(outgoing.badge, info, words), long, capability, sender, confirm }
+    Delivery { words: message(outgoing.badge, info, words), long, capability, sender }
 }
 
 /// The receiver, with its mm loaded, looks at what was delivered: the answer to its system call. The sender is told.
 pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, delivery: Delivery<A>) -> [u64; WORDS] {
-    let Delivery { words, long, capability, sender, confirm } = delivery;
+    let Delivery { words, long, capability, sender } = delivery;
     let mut result = Ok(());
     if long.as_ref().is_some_and(|long| crate::guard!(IpcPinAgain) && !long.is_still_there(cpu)) {
         result = Err((Status::Undelivered, Status::BufferGone));
@@ -126,13 +169,13 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
     drop(long);
     let told = result.map_or_else(|(sender, _)| sender, |()| Status::Done);
     if let Some(sender) = &sender {
-        tell(cpu, sender, confirm, told);
+        tell(cpu, sender, told);
     }
     match result {
         Ok(()) => words,
         Err((_, status)) => {
-            if !confirm {
-                thread.state.lock().caller = None;
+            if let Some(Sender::Awaits(_)) = sender {
+                let _told = thread.state.lock().caller.take();
             }
             just(status)
         }
@@ -144,8 +187,8 @@ fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Deli
     {
         let mut state = receiver.state.lock();
         state.phase = Phase::Runs;
-        if caller.is_some() {
-            state.caller = caller;
+        if let Some(caller) = caller {
+            state.caller.set(caller);
         }
         if delivery.long.is_none() && delivery.capability.is_none() {
             state.answer = Some(delivery.words);
@@ -170,41 +213,45 @@ pub(crate) fn call<A: Arch>(
     }
     let Some(receiver) = meeting.receivers.first() else {
         sched::may_time_out(cpu, thread);
-        thread.state.lock().begin(Phase::Calling { endpoint: endpoint.clone(), outgoing, incoming });
+        thread.state.lock().begin_at(endpoint, Phase::Calling { outgoing, incoming });
         meeting.callers.push(thread.clone());
         return Ok(());
     };
-    let ready = {
-        let mut state = receiver.state.lock();
-        match core::mem::replace(&mut state.phase, Phase::Taken) {
-            Phase::Receiving { incoming, .. } if fits(&outgoing, &incoming) => Some(incoming),
-            other => {
-                state.phase = other;
-                None
-            }
-        }
-    };
+    let ready = receiver.state.lock().take_receiving(|incoming| fits(&outgoing, incoming));
     let Some(ready) = ready else { return Err(Status::TooLong) };
     let Some(receiver) = meeting.receivers.pop() else { return Err(Status::Gone) };
     drop(meeting);
     sched::may_time_out(cpu, thread);
-    let caller = || Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().wait + 1 };
-    let delivery = hand_over(cpu, outgoing, ready, Some(caller()), false);
-    let caller = caller();
-    thread.state.lock().begin(Phase::Awaiting { incoming });
+    let caller = {
+        let mut state = thread.state.lock();
+        let caller = Caller::begin(thread);
+        state.phase = Phase::Awaiting { incoming };
+        caller
+    };
+    let delivery = hand_over(cpu, outgoing, ready, Some(Sender::Awaits(caller.clone())));
     give(cpu, &receiver, delivery, Some(caller));
     Ok(())
 }
 
-/// Calls the pager of `thread`'s process for a fault. False if it has none, or it is gone.
-pub(crate) fn call_pager<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, at: VirtAddr, access: u64) -> bool {
+/// Calls the pager of `thread`'s process for a fault, or, with `again`, for a page that its system call needs, which is then to be done again. False if it has none, or it is gone.
+pub(crate) fn call_pager<A: Arch>(
+    cpu: &'static Cpu<A>,
+    thread: &Arc<Thread<A>>,
+    at: VirtAddr,
+    access: u64,
+    again: bool,
+) -> bool {
     let Some((endpoint, badge)) = thread.process.pager() else { return false };
     let words = [FAULT, at.0, access, thread.id.into(), 0, 0];
     let outgoing = Outgoing { words, badge, long: None, capability: None };
-    thread.state.lock().fault = true;
+    {
+        let mut state = thread.state.lock();
+        (state.fault, state.retry) = (true, again);
+    }
     let called = call(cpu, thread, &endpoint, outgoing, Incoming { long: None, slot: None });
     if called.is_err() {
-        thread.state.lock().fault = false;
+        let mut state = thread.state.lock();
+        (state.fault, state.retry) = (false, false);
     }
     called.is_ok()
 }
@@ -220,7 +267,7 @@ pub(crate) fn reply<A: Arch>(
     let (client, incoming) = take_awaiting(&caller).ok_or(Status::NobodyWaits)?;
     let fault = core::mem::take(&mut client.state.lock().fault);
     if fault {
-        if outgoing.words[0] != FAULT_HANDLED {
+        if outgoing.words[0] != FAULT_HANDLED && !wait::give_up_again(&client, Status::BufferGone) {
             client.end(cpu, Status::NotMapped as u64);
         }
         client.state.lock().phase = Phase::Runs;
@@ -234,9 +281,10 @@ pub(crate) fn reply<A: Arch>(
     let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
     let sender = waits.then(|| {
         sched::may_time_out(cpu, thread);
-        Caller { thread: Arc::downgrade(thread), wait: thread.state.lock().begin(Phase::Confirming) }
+        let wait = thread.state.lock().begin_confirming();
+        Sender::Confirms { thread: Arc::downgrade(thread), wait }
     });
-    let delivery = hand_over(cpu, outgoing, incoming, sender, true);
+    let delivery = hand_over(cpu, outgoing, incoming, sender);
     give(cpu, &client, delivery, None);
     Ok(waits)
 }
@@ -247,41 +295,50 @@ pub(crate) fn wait_for_call<A: Arch>(
     thread: &Arc<Thread<A>>,
     endpoint: &Arc<Endpoint<A>>,
     info: Info,
-) -> Result<Outcome, Status> {
+) -> Result<Outcome, Refused> {
     let unanswered = thread.state.lock().caller.take();
     if let Some(caller) = unanswered {
-        tell(cpu, &caller, false, Status::Unanswered);
+        tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
     }
     let incoming = expect(cpu, thread, info)?;
     loop {
         let mut meeting = endpoint.meeting.lock();
         if meeting.ended {
-            return Err(Status::Gone);
+            return Err(Status::Gone.into());
         }
-        let Some(caller) = meeting.callers.pop() else {
+        let Some(first) = meeting.callers.first() else {
             sched::may_time_out(cpu, thread);
-            thread.state.lock().begin(Phase::Receiving { endpoint: endpoint.clone(), incoming });
+            thread.state.lock().receive_at(endpoint, incoming.long);
             meeting.receivers.push(thread.clone());
             return Ok(Outcome::Waits);
         };
-        drop(meeting);
-        let mut state = caller.state.lock();
-        let Phase::Calling { outgoing, incoming: theirs, .. } = core::mem::replace(&mut state.phase, Phase::Taken)
-        else {
-            unreachable!("a thread in a queue of callers calls")
+        // What it waits for changes while the queue is locked, so that who finds it gone from there finds it in its reply.
+        let (taken, who) = {
+            let mut state = first.state.lock();
+            let Phase::Calling { outgoing, incoming: theirs } = core::mem::replace(&mut state.phase, Phase::Taken)
+            else {
+                unreachable!("a thread in a queue of callers calls")
+            };
+            if fits(&outgoing, &incoming) {
+                let who = Caller::begin(first);
+                state.phase = Phase::Awaiting { incoming: theirs };
+                (Ok(outgoing), Some(who))
+            } else {
+                (Err((outgoing, theirs)), None)
+            }
         };
-        let wait = state.wait;
-        if !fits(&outgoing, &incoming) {
-            drop(state);
-            drop((outgoing, theirs));
-            wait::wake_with(cpu, &caller, Status::TooLong);
-            continue;
-        }
-        state.phase = Phase::Awaiting { incoming: theirs };
-        drop(state);
-        let who = || Caller { thread: Arc::downgrade(&caller), wait };
-        thread.state.lock().caller = Some(who());
-        let delivery = hand_over(cpu, outgoing, incoming, Some(who()), false);
+        let caller = meeting.callers.pop();
+        drop(meeting);
+        let (outgoing, who) = match (taken, who, caller) {
+            (Ok(outgoing), Some(who), _) => (outgoing, who),
+            (too_long, _, caller) => {
+                drop(too_long);
+                caller.inspect(|caller| wait::wake_with(cpu, caller, Status::TooLong));
+                continue;
+            }
+        };
+        thread.state.lock().caller.set(who.clone());
+        let delivery = hand_over(cpu, outgoing, incoming, Some(Sender::Awaits(who)));
         return Ok(Outcome::Answer(receive(cpu, thread, delivery)));
     }
 }
@@ -301,7 +358,7 @@ pub(crate) fn wait_for_bits<A: Arch>(
         return Ok(Outcome::Answer([Status::Done as u64, taken, 0, 0, 0, 0, 0, 0]));
     }
     sched::may_time_out(cpu, thread);
-    thread.state.lock().begin(Phase::Listening { notification: notification.clone() });
+    thread.state.lock().phase = Phase::Listening { notification: notification.clone() };
     bits.waiting.push(thread.clone());
     Ok(Outcome::Waits)
 }

@@ -40,4 +40,6 @@
 
 pub mod exchange;
 pub mod pin;
+pub(crate) mod queue;
+pub(crate) mod reply;
 pub mod wait;

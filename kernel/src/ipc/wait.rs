@@ -1,12 +1,13 @@
 //! Waiting: what a thread waits for, who may end that, and how.
 //!
-//! A thread that waits in a queue is *taken* by removing it from there under the queue's lock; one that waits for an answer, by changing its phase under its own. Whoever takes it, and nobody
-//! else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or what it waits at. Locks: the queue's, then the thread's.
+//! A thread that waits in a queue is *taken* by removing it from there under the queue's lock; one that waits for an answer, out of its [`Reply`]; one that waits for a confirmation, by
+//! changing its phase under its own lock. Whoever takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or what it waits at.
+//! Locks: the queue's, then the thread's.
 
-use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 
 use super::pin::Pinned;
+use super::reply::{Caller, Unanswered};
 use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
@@ -17,48 +18,6 @@ use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
-
-/// Threads that wait, the most urgent first; of the same priority the first to come.
-pub(crate) struct Queue<A: Arch>(VecDeque<Arc<Thread<A>>>);
-
-impl<A: Arch> Default for Queue<A> {
-    fn default() -> Self {
-        Queue(VecDeque::new())
-    }
-}
-
-impl<A: Arch> Queue<A> {
-    pub(crate) fn push(&mut self, thread: Arc<Thread<A>>) {
-        let at = self.0.partition_point(|other| other.priority() >= thread.priority());
-        self.0.insert(at, thread);
-    }
-
-    pub(crate) fn first(&self) -> Option<&Arc<Thread<A>>> {
-        self.0.front()
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<Arc<Thread<A>>> {
-        let first = self.0.pop_front();
-        self.shrink();
-        first
-    }
-
-    pub(crate) fn remove(&mut self, thread: &Arc<Thread<A>>) -> bool {
-        let at = self.0.iter().position(|other| Arc::ptr_eq(other, thread));
-        if let Some(at) = at {
-            self.0.remove(at);
-            self.shrink();
-        }
-        at.is_some()
-    }
-
-    /// Threads pay for their places; an empty queue keeps none.
-    fn shrink(&mut self) {
-        if self.0.is_empty() {
-            self.0 = VecDeque::new();
-        }
-    }
-}
 
 /// A message on its way.
 pub(crate) struct Outgoing<A: Arch> {
@@ -74,10 +33,12 @@ pub(crate) struct Incoming<A: Arch> {
     pub(crate) slot: Option<u32>,
 }
 
-/// Who is to be answered: a thread, and which of its waits that is. It may be gone, or wait for something else by now.
-pub(crate) struct Caller<A: Arch> {
-    pub(crate) thread: Weak<Thread<A>>,
-    pub(crate) wait: u64,
+/// Who is told what became of a message.
+pub(crate) enum Sender<A: Arch> {
+    /// One that waits for the answer: told that there will be none.
+    Awaits(Caller<A>),
+    /// One that waits for nothing but this, in this wait of its. It may be gone, or wait for something else by now.
+    Confirms { thread: Weak<Thread<A>>, wait: u64 },
 }
 
 /// A message that lies in the receiver's pages and that the receiver has not yet looked at.
@@ -85,14 +46,13 @@ pub(crate) struct Delivery<A: Arch> {
     pub(crate) words: [u64; WORDS],
     pub(crate) long: Option<Pinned<A>>,
     pub(crate) capability: Option<(Arc<Node<A>>, Rights, u32)>,
-    /// Who is told if it did not arrive.
-    pub(crate) sender: Option<Caller<A>>,
-    /// The sender waits for nothing but this.
-    pub(crate) confirm: bool,
+    /// Who is told if it did not arrive; none of a short answer, which always does.
+    pub(crate) sender: Option<Sender<A>>,
 }
 
 /// What a thread does.
 #[derive(Default)]
+#[repr(u8)]
 pub(crate) enum Phase<A: Arch> {
     /// It runs, or is in a CPU's queue.
     #[default]
@@ -100,11 +60,13 @@ pub(crate) enum Phase<A: Arch> {
     /// Somebody is about to give it something.
     Taken,
     /// It calls, and nobody has received from it.
-    Calling { endpoint: Arc<Endpoint<A>>, outgoing: Outgoing<A>, incoming: Incoming<A> },
-    /// It waits for the answer.
+    Calling { outgoing: Outgoing<A>, incoming: Incoming<A> },
+    /// It waits for the answer, if it is in its [`super::reply::Reply`]; else that has come.
     Awaiting { incoming: Incoming<A> },
+    /// It waits for a call, with its buffer ready for a long one.
+    Receiving { long: Pinned<A> },
     /// It waits for a call.
-    Receiving { endpoint: Arc<Endpoint<A>>, incoming: Incoming<A> },
+    ReceivingShort,
     /// It waits for bits.
     Listening { notification: Arc<Notification<A>> },
     /// It has answered, and waits until that has arrived.
@@ -114,7 +76,11 @@ pub(crate) enum Phase<A: Arch> {
 /// What others leave for a thread, and what they need to know of it.
 pub(crate) struct State<A: Arch> {
     pub(crate) phase: Phase<A>,
-    /// How many waits it has begun.
+    /// The endpoint where it calls or receives, or did last.
+    at: Weak<Endpoint<A>>,
+    /// Its address.
+    at_address: usize,
+    /// How many confirmations it has waited for.
     pub(crate) wait: u64,
     /// To be put into its registers.
     pub(crate) answer: Option<[u64; WORDS]>,
@@ -127,38 +93,104 @@ pub(crate) struct State<A: Arch> {
     /// Its answer to a caller has been dealt with: how. The wait is yet to come.
     pub(crate) replied: Option<Status>,
     /// Whom it has received from and not answered.
-    pub(crate) caller: Option<Caller<A>>,
+    pub(crate) caller: Unanswered<A>,
     /// Where long messages go: address and length.
     pub(crate) buffer: Option<(VirtAddr, u64)>,
     /// Where capabilities go.
     pub(crate) slot: Option<u32>,
-    /// For how many ticks it waits; 0 for ever.
-    pub(crate) patience: u64,
 }
 
 impl<A: Arch> Default for State<A> {
     fn default() -> Self {
         State {
             phase: Phase::Runs,
+            at: Weak::new(),
+            at_address: 0,
             wait: 0,
             answer: None,
             delivery: None,
             fault: false,
             retry: false,
             replied: None,
-            caller: None,
+            caller: Unanswered::default(),
             buffer: None,
             slot: None,
-            patience: 0,
         }
     }
 }
 
 impl<A: Arch> State<A> {
-    /// Begins a wait in `phase`. In the lock of whatever queue it goes into.
-    pub(crate) fn begin(&mut self, phase: Phase<A>) -> u64 {
-        self.wait += 1;
+    /// Begins a wait at `endpoint`, in whose lock this is.
+    pub(crate) fn begin_at(&mut self, endpoint: &Arc<Endpoint<A>>, phase: Phase<A>) {
+        self.stay_at(endpoint);
         self.phase = phase;
+    }
+
+    /// What it begins to wait for is at `endpoint`.
+    pub(crate) fn stay_at(&mut self, endpoint: &Arc<Endpoint<A>>) {
+        if !self.is_at(endpoint) {
+            (self.at, self.at_address) = (Arc::downgrade(endpoint), Arc::as_ptr(endpoint) as usize);
+        }
+    }
+
+    /// Begins to wait for a call at `endpoint`, whose lock is held.
+    pub(crate) fn receive_at(&mut self, endpoint: &Arc<Endpoint<A>>, long: Option<Pinned<A>>) {
+        let phase = long.map_or(Phase::ReceivingShort, |long| Phase::Receiving { long });
+        self.begin_at(endpoint, phase);
+    }
+
+    /// Takes what it has ready to receive a call into, if it waits for one and that `fits`.
+    pub(crate) fn take_receiving(&mut self, fits: impl FnOnce(&Incoming<A>) -> bool) -> Option<Incoming<A>> {
+        let slot = self.slot;
+        let incoming = match core::mem::replace(&mut self.phase, Phase::Taken) {
+            Phase::Receiving { long } => Incoming { long: Some(long), slot },
+            Phase::ReceivingShort => Incoming { long: None, slot },
+            other => {
+                self.phase = other;
+                return None;
+            }
+        };
+        if fits(&incoming) {
+            return Some(incoming);
+        }
+        self.phase = match incoming.long {
+            Some(long) => Phase::Receiving { long },
+            None => Phase::ReceivingShort,
+        };
+        None
+    }
+
+    /// Whether it waits for a call, and has no buffer ready for a long one.
+    #[inline(always)]
+    pub(crate) fn receives_short(&self) -> bool {
+        matches!(self.phase, Phase::ReceivingShort)
+    }
+
+    /// It has the call that it waited for, since [`State::receives_short`].
+    #[inline(always)]
+    pub(crate) fn received_short(&mut self) {
+        // A phase that has nothing in it: there is nothing to drop.
+        core::mem::forget(core::mem::replace(&mut self.phase, Phase::Runs));
+    }
+
+    /// It runs, and begins to wait for a short call at the endpoint where it [`State::is_at`], whose lock is held.
+    #[inline(always)]
+    pub(crate) fn receive_short(&mut self) {
+        debug_assert!(matches!(self.phase, Phase::Runs));
+        // As above: a thread that runs has `Runs`.
+        core::mem::forget(core::mem::replace(&mut self.phase, Phase::ReceivingShort));
+    }
+
+    /// Whether the endpoint where it waits or waited last is this one.
+    #[inline(always)]
+    pub(crate) fn is_at(&self, endpoint: &Arc<Endpoint<A>>) -> bool {
+        self.at_address == Arc::as_ptr(endpoint) as usize
+    }
+
+    /// Begins to wait for a confirmation; says the how manieth that is.
+    pub(crate) fn begin_confirming(&mut self) -> u64 {
+        self.wait += 1;
+        self.phase = Phase::Confirming;
         self.wait
     }
 }
@@ -184,52 +216,73 @@ pub(crate) fn wake_with_words<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread
     let (fault, _pins) = {
         let mut state = thread.state.lock();
         let phase = core::mem::take(&mut state.phase);
+        // Its pager did not come: a system call can be answered nevertheless.
         let fault = core::mem::take(&mut state.fault);
+        let again = fault && core::mem::take(&mut state.retry);
+        if again {
+            state.replied = None;
+        }
+        let fault = fault && !again;
         if !fault {
             state.answer = Some(words);
         }
         (fault, phase)
     };
     if fault {
-        // Its pager did not come: it cannot go on.
+        // An instruction cannot go on.
         thread.end(cpu, words[0]);
     }
     sched::wake(cpu, thread);
 }
 
-/// Takes the one that waits for an answer since its wait `wait`, if it still does.
-pub(crate) fn take_awaiting<A: Arch>(caller: &Caller<A>) -> Option<(Arc<Thread<A>>, Incoming<A>)> {
-    let thread = caller.thread.upgrade()?;
+/// The system call of `thread`, which is to be done again, is answered instead. False if there is none.
+pub(crate) fn give_up_again<A: Arch>(thread: &Thread<A>, status: Status) -> bool {
     let mut state = thread.state.lock();
-    if state.wait != caller.wait || !matches!(state.phase, Phase::Awaiting { .. }) {
-        return None;
+    let again = core::mem::take(&mut state.retry);
+    if again {
+        state.replied = None;
+        state.answer = Some(just(status));
     }
-    let Phase::Awaiting { incoming } = core::mem::replace(&mut state.phase, Phase::Taken) else { return None };
+    again
+}
+
+/// Takes the one that waits for this answer, if it still does, with what it has ready to receive into.
+pub(crate) fn take_awaiting<A: Arch>(caller: &Caller<A>) -> Option<(Arc<Thread<A>>, Incoming<A>)> {
+    let thread = caller.take()?;
+    let mut state = thread.state.lock();
+    let incoming = match core::mem::replace(&mut state.phase, Phase::Taken) {
+        Phase::Awaiting { incoming } => incoming,
+        // Its call took the short way, which puts nothing down.
+        _ => Incoming { long: None, slot: state.slot },
+    };
     drop(state);
     Some((thread, incoming))
 }
 
-/// Tells a sender what became of its message: one that waits for the answer that there will be none; one that waits for nothing else, `status`.
-pub(crate) fn tell<A: Arch>(cpu: &'static Cpu<A>, sender: &Caller<A>, confirm: bool, status: Status) {
-    if !confirm {
-        if status != Status::Done
-            && let Some((thread, _incoming)) = take_awaiting(sender)
-        {
-            wake_with(cpu, &thread, status);
+/// Tells a sender what became of its message: one that waits for the answer only if there will be none.
+pub(crate) fn tell<A: Arch>(cpu: &'static Cpu<A>, sender: &Sender<A>, status: Status) {
+    match sender {
+        Sender::Awaits(caller) => {
+            if status != Status::Done
+                && let Some((thread, _incoming)) = take_awaiting(caller)
+            {
+                wake_with(cpu, &thread, status);
+            }
         }
-        return;
-    }
-    let Some(thread) = sender.thread.upgrade() else { return };
-    {
-        let mut state = thread.state.lock();
-        if state.wait != sender.wait || !matches!(state.phase, Phase::Confirming) {
-            return;
+        Sender::Confirms { thread, wait } => {
+            let Some(thread) = thread.upgrade() else { return };
+            {
+                let mut state = thread.state.lock();
+                if state.wait != *wait || !matches!(state.phase, Phase::Confirming) {
+                    return;
+                }
+                state.phase = Phase::Runs;
+                state.replied = Some(status);
+                state.retry = true;
+            }
+            sched::wake(cpu, &thread);
         }
-        state.phase = Phase::Runs;
-        state.replied = Some(status);
-        state.retry = true;
     }
-    sched::wake(cpu, &thread);
 }
 
 /// Ends whatever `thread` waits for, with `status`; nothing if it does not wait, or somebody else has taken it.
@@ -241,22 +294,31 @@ pub(crate) fn cancel<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, sta
     }
     let at = {
         let mut state = thread.state.lock();
-        match &state.phase {
-            Phase::Runs | Phase::Taken => return,
-            Phase::Calling { endpoint, .. } | Phase::Receiving { endpoint, .. } => At::Endpoint(endpoint.clone()),
-            Phase::Listening { notification } => At::Notification(notification.clone()),
-            Phase::Awaiting { .. } | Phase::Confirming => {
-                let phase = core::mem::replace(&mut state.phase, Phase::Taken);
-                drop(state);
-                drop(phase);
-                At::Taken
+        if thread.reply.take_any().is_some() {
+            At::Taken
+        } else {
+            match &state.phase {
+                Phase::Runs | Phase::Taken | Phase::Awaiting { .. } => return,
+                // If it has ended it has told all who waited there.
+                Phase::Calling { .. } | Phase::Receiving { .. } | Phase::ReceivingShort => match state.at.upgrade() {
+                    Some(endpoint) => At::Endpoint(endpoint),
+                    None => return,
+                },
+                Phase::Listening { notification } => At::Notification(notification.clone()),
+                Phase::Confirming => {
+                    state.phase = Phase::Taken;
+                    At::Taken
+                }
             }
         }
     };
     let taken = match at {
         At::Endpoint(endpoint) => {
             let mut meeting = endpoint.meeting.lock();
-            meeting.callers.remove(thread) || meeting.receivers.remove(thread)
+            let queued = meeting.callers.remove(thread) || meeting.receivers.remove(thread);
+            drop(meeting);
+            // Its call was received meanwhile: now it waits for the answer.
+            queued || thread.reply.take_any().is_some()
         }
         At::Notification(notification) => notification.bits.lock().waiting.remove(thread),
         At::Taken => true,
@@ -272,10 +334,10 @@ pub(crate) fn abandon<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
         let mut state = thread.state.lock();
         (state.caller.take(), state.delivery.take())
     };
-    if let Some(Delivery { sender: Some(sender), confirm, .. }) = &delivery {
-        tell(cpu, sender, *confirm, Status::Undelivered);
+    if let Some(Delivery { sender: Some(sender), .. }) = &delivery {
+        tell(cpu, sender, Status::Undelivered);
     }
     if let Some(caller) = caller {
-        tell(cpu, &caller, false, Status::Unanswered);
+        tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
     }
 }

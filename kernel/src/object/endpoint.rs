@@ -6,7 +6,8 @@ use super::ObjectError;
 use super::account::{Account, Paid, Price};
 use crate::abi::Status;
 use crate::arch::Arch;
-use crate::ipc::wait::{self, Queue};
+use crate::ipc::queue::Queue;
+use crate::ipc::wait;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 

@@ -155,9 +155,9 @@ impl<A: Arch> Process<A> {
     }
 
     fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
-        let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0);
+        // The first page stays empty, so that a null pointer faults; the last, so that no instruction ends where the user half does.
+        let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0 - PAGE_SIZE);
         let range = at..VirtAddr(end.ok_or(ObjectError::BadArgument(2))?);
-        // The first page stays empty, so that a null pointer faults.
         if range.start.0 < PAGE_SIZE || !at.is_aligned(Level::Pte) || !range.end.is_aligned(Level::Pte) {
             return Err(ObjectError::BadArgument(2));
         }

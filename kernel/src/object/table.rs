@@ -7,7 +7,7 @@ use super::ObjectError;
 use super::account::Price;
 use super::capability::Node;
 use crate::arch::Arch;
-use crate::smp::lock::Mutex;
+use crate::smp::lock::{Mutex, MutexGuard};
 
 /// The capability table of a process.
 pub struct Table<A: Arch> {
@@ -18,6 +18,18 @@ struct Slots<A: Arch> {
     slots: Vec<Option<Arc<Node<A>>>>,
     /// Nothing comes in any more.
     closed: bool,
+}
+
+/// The slots of a table, locked.
+pub(crate) struct Reading<'t, A: Arch>(MutexGuard<'t, A, Slots<A>>);
+
+impl<A: Arch> Reading<'_, A> {
+    /// What is in `slot`.
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Option<&Node<A>> {
+        let node = self.0.slots.get(slot as usize)?.as_ref()?;
+        node.is_alive().then_some(&**node)
+    }
 }
 
 impl<A: Arch> Table<A> {
@@ -39,6 +51,12 @@ impl<A: Arch> Table<A> {
         let slots = self.slots.lock();
         let node = slots.slots.get(slot as usize).and_then(Option::as_ref);
         node.filter(|node| node.is_alive()).cloned().ok_or(ObjectError::NoCapability(slot))
+    }
+
+    /// Its slots as they are now, if nobody changes them, to be looked at for a moment: nothing is revoked meanwhile.
+    #[inline]
+    pub(crate) fn try_read(&self) -> Option<Reading<'_, A>> {
+        self.slots.try_lock().map(Reading)
     }
 
     /// An error unless `slot` is there and empty.

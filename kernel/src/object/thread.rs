@@ -4,15 +4,19 @@
 //! that it runs on; everybody else leaves an answer in its state, which that CPU puts into the registers before it goes on.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
+use super::endpoint::Endpoint;
 use super::notification::{Bound, Notification};
 use super::process::Process;
 use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
 use crate::addr::{CpuId, VirtAddr};
 use crate::arch::Arch;
+use crate::ipc::reply::Reply;
 use crate::ipc::wait::{self, Phase, State};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
@@ -34,23 +38,96 @@ pub struct Start {
     pub cpu: CpuId,
 }
 
+/// Where a thread runs, and with which priority: in one word, so that one comparison says whether two threads may change places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    const HOME: u32 = 0;
+    const WANTED: u32 = 16;
+    const PRIORITY: u32 = 32;
+
+    const HEAVY: u64 = 1 << 48;
+    /// Where no thread runs.
+    pub(crate) const NOWHERE: Place = Place(u64::MAX);
+
+    /// The same, of a thread that takes more than a few instructions to move ([`UserContext::is_light`]). It is no other's.
+    pub(crate) const fn heavy(self) -> Place {
+        Place(self.0 | Place::HEAVY)
+    }
+
+    /// The same, of any thread.
+    pub(crate) const fn light(self) -> Place {
+        Place(self.0 & !Place::HEAVY)
+    }
+
+    pub(crate) const fn new(cpu: CpuId, priority: u8) -> Place {
+        Place((cpu.0 as u64) << Place::HOME | (cpu.0 as u64) << Place::WANTED | (priority as u64) << Place::PRIORITY)
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Place {
+        Place(bits)
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The CPU whose queue the thread goes into.
+    pub(crate) const fn home(self) -> CpuId {
+        CpuId((self.0 >> Place::HOME) as u16)
+    }
+
+    /// The CPU that it shall go to.
+    const fn wanted(self) -> CpuId {
+        CpuId((self.0 >> Place::WANTED) as u16)
+    }
+
+    pub(crate) const fn priority(self) -> u8 {
+        (self.0 >> Place::PRIORITY) as u8
+    }
+
+    /// Whether it is to run on `cpu`, and nowhere else.
+    pub(crate) fn is_at(self, cpu: CpuId) -> bool {
+        self.home() == cpu && self.wanted() == cpu
+    }
+}
+
+/// The registers of a thread. Whoever has the thread may touch them, and nobody else: the CPU that it is current on, or that has taken it from its queue to run it.
+pub(crate) struct Registers<A: Arch>(UnsafeCell<A::UserContext>);
+
+// SAFETY: they are reached through `get` alone, by one CPU at a time; it goes from one to another by that one's queue, whose lock orders what they do.
+unsafe impl<A: Arch> Sync for Registers<A> {}
+
+impl<A: Arch> Registers<A> {
+    /// Where they are.
+    #[inline]
+    pub(crate) fn get(&self) -> NonNull<A::UserContext> {
+        // SAFETY: the address of a field.
+        unsafe { NonNull::new_unchecked(self.0.get()) }
+    }
+}
+
 /// A thread.
 pub struct Thread<A: Arch> {
     /// For reports.
     pub id: u32,
     /// What it runs in.
     pub process: Arc<Process<A>>,
-    /// Its registers; held by the CPU that it runs on while it does.
-    pub(crate) context: Mutex<A, A::UserContext>,
+    /// Its registers.
+    pub(crate) registers: Registers<A>,
+    /// Where it waits for answers.
+    pub(crate) reply: Arc<Reply<A>>,
     /// What it waits for.
     pub(crate) state: Mutex<A, State<A>>,
-    priority: AtomicU8,
-    /// The CPU whose queue it goes into. Changed by that CPU only.
-    home: AtomicU16,
-    /// The CPU that it shall go to.
-    wanted: AtomicU16,
+    /// A [`Place`]. Its home is changed by the CPU that is it, and by no other.
+    place: AtomicU64,
     ending: AtomicBool,
     status: AtomicU64,
+    /// How often its pager was called in the system call that it is in. Its own.
+    pub(crate) paged: AtomicU32,
+    /// For how many ticks it waits; 0 for ever. Changed by itself.
+    pub(crate) patience: AtomicU64,
     /// When its wait is over, in ticks of the CPU where it began.
     pub(crate) deadline: AtomicU64,
     /// It is in that CPU's list of waits that end.
@@ -62,8 +139,10 @@ pub struct Thread<A: Arch> {
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's list, one queue, one list of timed waits.
-    // A notification that has ended and that it is bound to keeps its memory till then.
-    Price::of::<Thread<A>>().and(Price::growing::<Arc<Thread<A>>>(4)).and(Price::of::<Notification<A>>())
+    // A notification that has ended and that it is bound to keeps its memory till then; so does an endpoint that it received from, and the reply of the last one that called it.
+    let kept = Price::of::<Notification<A>>().and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
+    let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
+    own.and(Price::growing::<Arc<Thread<A>>>(4)).and(kept)
 }
 
 impl<A: Arch> Thread<A> {
@@ -95,13 +174,14 @@ impl<A: Arch> Thread<A> {
         Ok(Arc::new(Thread {
             id: A::machine().objects.id(),
             process: process.clone(),
-            context: Mutex::<A, _>::new(A::UserContext::start(start.entry, start.stack, start.argument)),
+            registers: Registers(UnsafeCell::new(A::UserContext::start(start.entry, start.stack, start.argument))),
+            reply: Arc::new(Reply::default()),
             state: Mutex::<A, _>::new(State::default()),
-            priority: AtomicU8::new(start.priority),
-            home: AtomicU16::new(start.cpu.0),
-            wanted: AtomicU16::new(start.cpu.0),
+            place: AtomicU64::new(Place::new(start.cpu, start.priority).bits()),
             ending: AtomicBool::new(false),
             status: AtomicU64::new(0),
+            paged: AtomicU32::new(0),
+            patience: AtomicU64::new(0),
             deadline: AtomicU64::new(u64::MAX),
             timed: AtomicBool::new(false),
             bound: Mutex::<A, _>::new(None),
@@ -109,10 +189,23 @@ impl<A: Arch> Thread<A> {
         }))
     }
 
+    /// Where it runs, or shall run.
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        Place::from_bits(self.place.load(Ordering::Relaxed))
+    }
+
+    /// Puts `value` into the 16 bits from `shift` on of its place; what they were.
+    fn replace(&self, shift: u32, value: u16) -> u16 {
+        let replaced = |bits: u64| Some(bits & !(0xffff << shift) | u64::from(value) << shift);
+        let before = self.place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replaced);
+        before.map_or(value, |bits| (bits >> shift) as u16)
+    }
+
     /// Its priority.
     #[inline]
     pub fn priority(&self) -> u8 {
-        self.priority.load(Ordering::Relaxed)
+        self.place().priority()
     }
 
     /// Changes its priority, from when it is next put into a queue.
@@ -120,14 +213,14 @@ impl<A: Arch> Thread<A> {
         if priority > self.process.highest || priority >= PRIORITIES {
             return Err(ObjectError::BadArgument(1));
         }
-        self.priority.store(priority, Ordering::Relaxed);
+        self.replace(Place::PRIORITY, priority.into());
         Ok(())
     }
 
     /// The CPU whose queue it goes into.
     #[inline]
     pub fn home(&self) -> CpuId {
-        CpuId(self.home.load(Ordering::Relaxed))
+        self.place().home()
     }
 
     /// Asks for it to run on `cpu` from when it is next scheduled.
@@ -135,25 +228,39 @@ impl<A: Arch> Thread<A> {
         if cpu >= A::machine().cpus.len() as u64 {
             return Err(ObjectError::BadArgument(1));
         }
-        self.wanted.store(cpu as u16, Ordering::Relaxed);
+        self.replace(Place::WANTED, cpu as u16);
         Ok(())
     }
 
     /// If it shall be elsewhere: moves it there. For the CPU that has just taken it from its queue and holds none of its registers.
     pub(crate) fn moves(&self) -> bool {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        self.home.swap(wanted, Ordering::Relaxed) != wanted
+        let wanted = self.place().wanted().0;
+        self.replace(Place::HOME, wanted) != wanted
     }
 
     /// Whether it shall move.
     pub(crate) fn shall_move(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed) != self.home.load(Ordering::Relaxed)
+        let place = self.place();
+        place.wanted() != place.home()
+    }
+
+    /// Whether its waits end by time. If they do not it has no deadline.
+    #[inline(always)]
+    pub(crate) fn gives_up(&self) -> bool {
+        self.patience.load(Ordering::Relaxed) != 0
+    }
+
+    /// It waits for so many ticks from here on; 0 for ever. It is the one that runs.
+    pub(crate) fn set_patience(&self, ticks: u64) {
+        self.patience.store(ticks, Ordering::Relaxed);
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Whether it waits for a call, or has one that it has not looked at: what a test of delivery reads.
     pub fn has_unread(&self) -> bool {
         let state = self.state.lock();
-        state.delivery.is_some() || matches!(state.phase, Phase::Receiving { .. } | Phase::Taken)
+        state.delivery.is_some()
+            || matches!(state.phase, Phase::Receiving { .. } | Phase::ReceivingShort | Phase::Taken)
     }
 
     /// Whether it ends as soon as a CPU turns to it.

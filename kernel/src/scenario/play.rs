@@ -28,6 +28,7 @@ use crate::sync::{self, Setting};
 use crate::tlb::switch;
 use crate::workload::balance::Balance;
 use crate::workload::cell::{self, Cell, CellError};
+use crate::workload::counted::Counted;
 use crate::workload::walker::WalkerClass;
 use crate::workload::{Scene, Target, WorkloadId, scene};
 
@@ -126,7 +127,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     if total.violations_ghost + total.violations_value == 0 && left != Balance::default() {
         return Err(CellError::Leak(left));
     }
-    let counted = cell::Counted { counts: total, ops: suite.ops, ..cell::Counted::default() };
+    let counted = Counted { counts: total, ops: suite.ops, ..Counted::default() };
     let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)

@@ -7,7 +7,7 @@ use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
 use crate::addr::{CpuId, Level};
 use crate::arch::Arch;
-use crate::ipc::exchange::{self, Outcome, endpoint_of};
+use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
@@ -100,9 +100,9 @@ pub(super) fn perform<A: Arch>(
             thread.end(cpu, status);
             Ok(Status::Done.into())
         }
-        Request::Call { endpoint, info, words } => call(&caller, endpoint, info, words),
-        Request::ReplyWait { endpoint, info, words } => reply_wait(&caller, endpoint, info, words),
-        Request::Wait { at, info } => wait(&caller, at, info),
+        Request::Call { endpoint, info, words } => or_paged(call(&caller, endpoint, info, words)),
+        Request::ReplyWait { endpoint, info, words } => or_paged(reply_wait(&caller, endpoint, info, words)),
+        Request::Wait { at, info } => or_paged(wait(&caller, at, info)),
         other => {
             let words = at_once(&caller, other).map_err(ObjectError::status)?;
             object::finish(cpu);
@@ -111,12 +111,21 @@ pub(super) fn perform<A: Arch>(
     }
 }
 
+/// A thread that waits for its pager waits.
+fn or_paged(result: Result<Outcome, Refused>) -> Result<Outcome, Status> {
+    match result {
+        Ok(outcome) => Ok(outcome),
+        Err(Refused::Paged) => Ok(Outcome::Waits),
+        Err(Refused::With(status)) => Err(status),
+    }
+}
+
 fn call<A: Arch>(
     caller: &Caller<'_, A>,
     slot: Slot,
     info: Info,
     words: [u64; MESSAGE_WORDS],
-) -> Result<Outcome, Status> {
+) -> Result<Outcome, Refused> {
     let node = caller.node(slot).map_err(ObjectError::status)?;
     let endpoint = endpoint_of(&node, Rights::WRITE)?;
     let outgoing = exchange::prepare(caller.cpu, caller.thread, info, words, node.badge())?;
@@ -130,7 +139,7 @@ fn reply_wait<A: Arch>(
     slot: Slot,
     info: Info,
     words: [u64; MESSAGE_WORDS],
-) -> Result<Outcome, Status> {
+) -> Result<Outcome, Refused> {
     let (cpu, thread) = (caller.cpu, caller.thread);
     let replied = thread.state.lock().replied.take();
     match replied {
@@ -143,17 +152,23 @@ fn reply_wait<A: Arch>(
             }
         }
         Some(Status::Done) => {}
-        Some(status) => return Err(status),
+        Some(status) => return Err(status.into()),
     }
-    wait(caller, slot, info & Info::EXPECT_LONG)
+    // If its pager is called, what is done again is the wait alone.
+    thread.state.lock().replied = Some(Status::Done);
+    let waited = wait(caller, slot, info & Info::EXPECT_LONG);
+    if waited != Err(Refused::Paged) {
+        thread.state.lock().replied = None;
+    }
+    waited
 }
 
-fn wait<A: Arch>(caller: &Caller<'_, A>, slot: Slot, info: Info) -> Result<Outcome, Status> {
+fn wait<A: Arch>(caller: &Caller<'_, A>, slot: Slot, info: Info) -> Result<Outcome, Refused> {
     let node = caller.with(slot, Rights::READ).map_err(ObjectError::status)?;
     match node.object() {
         Object::Endpoint(endpoint) => exchange::wait_for_call(caller.cpu, caller.thread, endpoint, info),
-        Object::Notification(notification) => exchange::wait_for_bits(caller.cpu, caller.thread, notification),
-        _ => Err(Status::WrongKind),
+        Object::Notification(notification) => Ok(exchange::wait_for_bits(caller.cpu, caller.thread, notification)?),
+        _ => Err(Status::WrongKind.into()),
     }
 }
 
@@ -178,7 +193,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             state.buffer = (bytes != 0).then_some((at, bytes));
             state.slot = slot;
         }
-        Request::SetPatience { ticks } => caller.thread.state.lock().patience = ticks,
+        Request::SetPatience { ticks } => caller.thread.set_patience(ticks),
         Request::Copy { from, to, rights, badge } => {
             capability::derive(&caller.node(from)?, &process.table, to, rights, badge)?;
         }

@@ -10,13 +10,14 @@
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{PRIORITIES, Status};
 use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::ipc::wait;
-use crate::object::thread::Thread;
+use crate::object::thread::{Place, Thread};
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
@@ -45,8 +46,10 @@ pub struct Tasks<A: Arch> {
     woke: AtomicU64,
     /// Threads whose waits began here and end by the timer.
     timed: Mutex<A, Vec<Weak<Thread<A>>>>,
-    /// Whose registers this CPU may still hold some of. Its own.
-    pub(super) held: Mutex<A, Option<Arc<Thread<A>>>>,
+    /// The thread that runs, and a reference to it; null if none does. Its own.
+    current: AtomicPtr<Thread<A>>,
+    /// A [`Place`]: where it runs, and with which priority since it was last taken from a queue. Its own.
+    place: AtomicU64,
 }
 
 impl<A: Arch> Default for Tasks<A> {
@@ -61,8 +64,48 @@ impl<A: Arch> Default for Tasks<A> {
             gives_way: AtomicBool::new(false),
             woke: AtomicU64::new(0),
             timed: Mutex::<A, _>::new(Vec::new()),
-            held: Mutex::<A, _>::new(None),
+            current: AtomicPtr::new(ptr::null_mut()),
+            place: AtomicU64::new(0),
         }
+    }
+}
+
+impl<A: Arch> Tasks<A> {
+    /// The thread that runs here; null if none does.
+    #[inline]
+    pub(super) fn current(&self) -> *const Thread<A> {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Where it runs, and with which priority.
+    #[inline]
+    pub(super) fn place(&self) -> Place {
+        Place::from_bits(self.place.load(Ordering::Relaxed))
+    }
+
+    /// `thread` runs from here on. The reference to the one that did is whoever's that has it now.
+    #[inline]
+    pub(super) fn make_current(&self, thread: Arc<Thread<A>>) {
+        self.current.store(Arc::into_raw(thread).cast_mut(), Ordering::Relaxed);
+    }
+
+    /// The thread that runs here, again.
+    pub(super) fn share_current(&self) -> Arc<Thread<A>> {
+        let current = self.current();
+        assert!(!current.is_null(), "no thread runs");
+        // SAFETY: `make_current` put a reference there; this is another one.
+        unsafe {
+            Arc::increment_strong_count(current);
+            Arc::from_raw(current)
+        }
+    }
+
+    /// None runs any more: the reference to the one that did.
+    pub(super) fn take_current(&self) -> Arc<Thread<A>> {
+        let current = self.current.swap(ptr::null_mut(), Ordering::Relaxed);
+        assert!(!current.is_null(), "no thread runs");
+        // SAFETY: `make_current` put a reference there, and it is taken out once.
+        unsafe { Arc::from_raw(current) }
     }
 }
 
@@ -113,7 +156,30 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
         }
     }
     tasks.running.store(priority + 1, Ordering::Relaxed);
+    tasks.place.store(Place::new(cpu.id, priority as u8).bits(), Ordering::Relaxed);
     thread
+}
+
+/// A thread of `priority`, which is not the present one's, may go on instead of it, since none in the queue is more urgent: it is said to run. With interrupts masked.
+pub(super) fn takes_over<A: Arch>(cpu: &Cpu<A>, priority: u8) -> bool {
+    let tasks = &cpu.tasks;
+    let before = tasks.running.swap(u32::from(priority) + 1, Ordering::Relaxed);
+    // Full: said what runs, then read the queue. Pairs with the fence in `wake`.
+    A::fence();
+    let may = tasks.ready.load(Ordering::Relaxed) >> priority <= 1;
+    if may {
+        tasks.place.store(Place::new(cpu.id, priority).bits(), Ordering::Relaxed);
+    } else {
+        tasks.running.store(before, Ordering::Relaxed);
+    }
+    may
+}
+
+/// The present thread goes on at `place`, after all.
+#[cold]
+pub(super) fn goes_on<A: Arch>(cpu: &Cpu<A>, place: Place) {
+    cpu.tasks.running.store(u32::from(place.priority()) + 1, Ordering::Relaxed);
+    cpu.tasks.place.store(place.bits(), Ordering::Relaxed);
 }
 
 /// Puts `thread`, which ran since tick `since`, back: before its like if its time is not over.
@@ -172,7 +238,7 @@ pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
 
 /// `thread`, which runs here, begins a wait: its patience counts from now.
 pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let patience = thread.state.lock().patience;
+    let patience = thread.patience.load(Ordering::Relaxed);
     if patience == 0 {
         thread.deadline.store(u64::MAX, Ordering::Relaxed);
         return;

@@ -1,10 +1,11 @@
 //! One turn of a CPU: it takes a thread from its queue, lets it run until it waits, ends, or makes room, and handles what it does meanwhile.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use super::sched;
 use super::user::{Access, UserContext, UserEvent};
-use crate::abi::{self, Status};
+use crate::abi::{self, Status, WORDS};
 use crate::arch::Arch;
 use crate::guard;
 use crate::ipc::exchange::{self, Outcome};
@@ -41,16 +42,22 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
         return true;
     }
     if thread.shall_move() {
-        release(cpu, &thread);
         thread.moves();
         sched::wake(cpu, &thread);
         return true;
     }
-    hold(cpu, &thread);
     switch::load(cpu, &thread.process.mm);
     sched::arm(cpu);
     let since = sched::ticks(cpu);
-    match run(cpu, &thread, since) {
+    cpu.tasks.make_current(thread);
+    let end = run(cpu, since);
+    // Not always the one that it began with: see [`super::fast`].
+    let thread = cpu.tasks.take_current();
+    if guard!(VectorsParked) {
+        // SAFETY: the thread has run here and does not any more; wherever it waits, only this CPU takes it from its queue.
+        unsafe { (*thread.registers.get().as_ptr()).park() };
+    }
+    match end {
         // Whoever ended it before it began to wait did not see that it waits.
         End::Waits if thread.is_ending() => wait::cancel(cpu, &thread, Status::Gone),
         End::Waits => {}
@@ -60,12 +67,12 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     true
 }
 
-/// Runs `thread`, whose mm is loaded.
-fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) -> End {
-    let mut context = thread.context.lock();
-    if let Some(outcome) = settle(cpu, thread, &context) {
+/// Runs the current thread, whose mm is loaded, and those that it changes places with.
+fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
+    let mut thread = cpu.tasks.share_current();
+    if let Some(outcome) = settle(cpu, &thread) {
         match outcome {
-            Outcome::Answer(words) => context.answer(words),
+            Outcome::Answer(words) => answer(&thread, words),
             Outcome::Waits => return End::Waits,
         }
     }
@@ -79,17 +86,24 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) -> En
         }
         // A program holds no table: grace periods do not wait for it, however long it runs.
         rcu::enter_idle(cpu);
-        let event = A::enter_user(&mut context);
+        // SAFETY: the registers are those of this CPU's current thread, and there is no reference to them.
+        let event = unsafe { A::enter_user(thread.registers.get()) };
         rcu::leave_idle(cpu);
         A::irq_restore(enabled);
+        if !core::ptr::eq(cpu.tasks.current(), &*thread) {
+            thread = cpu.tasks.share_current();
+        }
         match event {
-            UserEvent::Call => match syscall::handle(cpu, thread, context.call()) {
-                Outcome::Answer(words) => context.answer(words),
-                Outcome::Waits => return End::Waits,
-            },
+            UserEvent::Call => {
+                thread.paged.store(0, Ordering::Relaxed);
+                match syscall::handle(cpu, &thread, asked(&thread)) {
+                    Outcome::Answer(words) => answer(&thread, words),
+                    Outcome::Waits => return End::Waits,
+                }
+            }
             UserEvent::Fault { at, access } => {
                 if let Err(error) = fault::of_program(cpu, &thread.process.mm, at, access) {
-                    if exchange::call_pager(cpu, thread, at, number(access)) {
+                    if exchange::call_pager(cpu, &thread, at, number(access), false) {
                         return End::Waits;
                     }
                     log::debug!("thread {} ends: {error}", thread.id);
@@ -106,8 +120,20 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) -> En
     }
 }
 
+/// The words of the system call that has stopped `thread`, which is this CPU's current one.
+fn asked<A: Arch>(thread: &Thread<A>) -> [u64; WORDS] {
+    // SAFETY: this CPU has the thread, and it is in the kernel.
+    unsafe { (*thread.registers.get().as_ptr()).call() }
+}
+
+/// Puts the answer to its system call into the registers of `thread`, which is this CPU's current one.
+fn answer<A: Arch>(thread: &Thread<A>, words: [u64; WORDS]) {
+    // SAFETY: as in `asked`.
+    unsafe { (*thread.registers.get().as_ptr()).answer(words) }
+}
+
 /// What others have left for `thread`: the answer to its system call, if that is over now.
-fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, context: &A::UserContext) -> Option<Outcome> {
+fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Option<Outcome> {
     let (delivery, answer, retry) = {
         let mut state = thread.state.lock();
         (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry))
@@ -118,7 +144,7 @@ fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, context: &A::U
     if let Some(words) = answer {
         return Some(Outcome::Answer(words));
     }
-    retry.then(|| syscall::handle(cpu, thread, context.call()))
+    retry.then(|| syscall::handle(cpu, thread, asked(thread)))
 }
 
 fn number(access: Access) -> u64 {
@@ -130,33 +156,8 @@ fn number(access: Access) -> u64 {
     access as u64
 }
 
-/// This CPU is about to hold registers of `thread`, and so none of another.
-fn hold<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let mut held = cpu.tasks.held.lock();
-    if held.as_ref().is_some_and(|other| Arc::ptr_eq(other, thread)) {
-        return;
-    }
-    if let Some(other) = held.replace(thread.clone()) {
-        drop(held);
-        if guard!(VectorsParked) {
-            other.context.lock().park();
-        }
-    }
-}
-
-/// This CPU holds no registers of `thread` any more.
-fn release<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let mut held = cpu.tasks.held.lock();
-    if held.as_ref().is_some_and(|other| Arc::ptr_eq(other, thread)) {
-        *held = None;
-        drop(held);
-        thread.context.lock().park();
-    }
-}
-
 /// `thread` does not run again.
 fn leave<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    release(cpu, thread);
     thread.leave(cpu);
     object::finish(cpu);
 }

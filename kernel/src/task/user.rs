@@ -10,9 +10,30 @@ pub trait UserContext: Send + 'static {
     fn call(&self) -> [u64; 8];
     /// Puts the answer where the program expects it: a status, then up to seven words.
     fn answer(&mut self, words: [u64; 8]);
-    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it ran on last, before it runs on another CPU, before
-    /// another context runs on this one, and before it is dropped.
+    /// One of those words.
+    #[inline]
+    fn word(&self, n: usize) -> u64 {
+        self.call()[n]
+    }
+    /// Puts the first two words of an answer: done, and `first`.
+    fn take_first(&mut self, first: u64);
+    /// Puts the others: the words of the call that stopped `from`, from its second argument on.
+    fn take_words(&mut self, from: &Self);
+    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it ran on last, before another context runs on this one, and
+    /// before it is dropped.
     fn park(&mut self);
+    /// The CPU goes from `from` to `to` without leaving the entry of system calls: the first is parked, and of the second everything is in the CPU that [`crate::arch::Arch::enter_user`] would put there.
+    fn change_over(from: &mut Self, to: &mut Self);
+    /// Whether it has nothing that takes more than a few instructions to move.
+    #[inline(always)]
+    fn is_light(&self) -> bool {
+        true
+    }
+    /// What [`UserContext::change_over`] is where both are [`UserContext::is_light`].
+    #[inline(always)]
+    fn go_over_lightly(from: &mut Self, to: &mut Self) {
+        Self::change_over(from, to);
+    }
 }
 
 /// What a program tried to do to memory.
@@ -92,5 +113,11 @@ impl UserContext for NoUserMode {
 
     fn answer(&mut self, _words: [u64; 8]) {}
 
+    fn take_first(&mut self, _first: u64) {}
+
+    fn take_words(&mut self, _from: &NoUserMode) {}
+
     fn park(&mut self) {}
+
+    fn change_over(_from: &mut NoUserMode, _to: &mut NoUserMode) {}
 }

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::balance::Balance;
+use super::counted::Counted;
 use super::crowd::Crowd;
 use super::predict::{self, Prediction};
 use super::profiling::Profiling;
@@ -14,7 +15,6 @@ use crate::arch::Arch;
 use crate::injection::{Fault, Odds};
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
-use crate::object::meter::Metered;
 use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
 use crate::record::profile::Profile;
@@ -214,30 +214,6 @@ pub(crate) fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
     for cpu in A::machine().online() {
         cpu.chance.seed(suite.seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
         cpu.ghost.reset();
-    }
-}
-
-/// What the windows of a cell counted.
-#[derive(Default)]
-pub(crate) struct Counted {
-    /// By the CPU that operates; invalidations by all.
-    pub(crate) counts: Snapshot,
-    /// Instructions, from the begin of each operation to its end.
-    pub(crate) instructions: u64,
-    /// What the bystander took, where there is one.
-    pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop, or took to run.
-    pub(crate) gap: u64,
-    /// Operations that were done.
-    pub(crate) ops: u64,
-    /// How often programs know to have had a strategy asked.
-    pub(crate) asked: Option<u64>,
-}
-
-impl From<Metered> for Counted {
-    fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked }
     }
 }
 

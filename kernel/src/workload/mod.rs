@@ -8,6 +8,7 @@ pub mod balance;
 pub mod bench;
 pub mod bystander;
 pub mod cell;
+pub(crate) mod counted;
 pub mod crowd;
 pub mod file;
 pub mod fork;
@@ -65,11 +66,14 @@ pub const PROGRAMS: &[Named] = &[
     ("db_exit", "a dozen processes use one shared table and exit at once"),
     ("ipc_storm", "pairs of processes send long messages while servers collapse, unshare and drop their memory"),
     ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
-    ("syscall_fuzz", "random system calls with random arguments, 1024 for each operation, on every CPU"),
+    ("syscall_fuzz", "random system calls with random arguments, at least 1024 for each operation, on every CPU"),
     (
         "rt_bystander",
         "a periodic thread on a CPU of its own says what reaches it while others collapse, unshare and reclaim",
     ),
+    ("message_4k", "a message of 4 KiB and its short answer, between two threads on one CPU"),
+    ("message_64k", "the same with 64 KiB"),
+    ("message_1m", "the same with 1 MiB"),
 ];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
@@ -103,6 +107,9 @@ pub enum WorkloadId {
     TakeTurns = 23,
     SyscallFuzz = 24,
     RtBystander = 25,
+    Message4k = 26,
+    Message64k = 27,
+    Message1m = 28,
 }
 
 impl WorkloadId {
@@ -128,7 +135,7 @@ impl WorkloadId {
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 10] = [
+    pub const PROGRAMS: [WorkloadId; 13] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -139,6 +146,9 @@ impl WorkloadId {
         WorkloadId::TakeTurns,
         WorkloadId::SyscallFuzz,
         WorkloadId::RtBystander,
+        WorkloadId::Message4k,
+        WorkloadId::Message64k,
+        WorkloadId::Message1m,
     ];
 
     /// Whether it is one of programs.

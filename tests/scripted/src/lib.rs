@@ -119,7 +119,20 @@ impl UserContext for Scripted {
         self.result.set(words);
     }
 
+    fn take_first(&mut self, first: u64) {
+        self.answer([0, first, 0, 0, 0, 0, 0, 0]);
+    }
+
+    fn take_words(&mut self, from: &Scripted) {
+        let [_, _, words @ ..] = from.call();
+        let mut result = self.result.get();
+        result[2..].copy_from_slice(&words);
+        self.result.set(result);
+    }
+
     fn park(&mut self) {}
+
+    fn change_over(_from: &mut Scripted, _to: &mut Scripted) {}
 }
 
 impl Scripted {

@@ -1,5 +1,6 @@
 //! [`Host`] as the core sees it.
 
+use core::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use kernel::addr::{Level, PhysAddr, VirtAddr};
@@ -7,6 +8,7 @@ use kernel::arch::{Arch, Asid, Doorbell, ENTRY_LOAD, NativeTransport, UserFault}
 use kernel::machine::Machine;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::smp::cpu::Cpu;
+use kernel::task::fast;
 use kernel::task::user::UserEvent;
 use kernel::tlb::invalidation::Invalidation;
 use kernel::upcall;
@@ -189,12 +191,21 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         Ok(())
     }
 
-    fn enter_user(context: &mut Scripted) -> UserEvent {
-        let pending = board().cpu().rung.get();
-        Self::irq_restore(true);
-        let event = if pending { UserEvent::Interrupt } else { context.enter::<Self>() };
-        Self::irq_save();
-        event
+    unsafe fn enter_user(context: NonNull<Scripted>) -> UserEvent {
+        let mut context = context;
+        loop {
+            let pending = board().cpu().rung.get();
+            Self::irq_restore(true);
+            // SAFETY: the caller's promise, and then that of the short way.
+            let event = if pending { UserEvent::Interrupt } else { unsafe { context.as_mut() }.enter::<Self>() };
+            Self::irq_save();
+            if event != UserEvent::Call {
+                return event;
+            }
+            // SAFETY: the registers of the current thread, which has just called.
+            let Some(next) = (unsafe { fast::system_call::<Self>(context).with_words() }) else { return event };
+            context = next;
+        }
     }
 
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

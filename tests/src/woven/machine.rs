@@ -1,5 +1,6 @@
 //! [`Woven`] as the core sees it.
 
+use core::ptr::NonNull;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -219,7 +220,7 @@ impl Arch for Woven {
         Err(UserFault)
     }
 
-    fn enter_user(_context: &mut NoUserMode) -> UserEvent {
+    unsafe fn enter_user(_context: NonNull<NoUserMode>) -> UserEvent {
         NoUserMode::REFUSED
     }
 

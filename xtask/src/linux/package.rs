@@ -198,10 +198,13 @@ impl Apt {
         releases.sort_by_key(|r| std::cmp::Reverse(numbers(r)));
         // Names stay in the lists longer than packages do.
         for release in releases.into_iter().take(8) {
-            let package = format!("{PREFIX}{release}");
-            let done = self.run("apt-get", &["--print-uris", "download", &package])?;
-            if let Some(offer) = parse_offer(&package, &done.stdout) {
-                return Ok(Some(offer));
+            // Of newer releases the image itself is in a package of its own, on which the one that is named for it depends.
+            for prefix in ["linux-binary-", PREFIX] {
+                let package = format!("{prefix}{release}");
+                let done = self.run("apt-get", &["--print-uris", "download", &package])?;
+                if let Some(offer) = parse_offer(&package, &done.stdout) {
+                    return Ok(Some(offer));
+                }
             }
         }
         Ok(None)
@@ -242,10 +245,16 @@ fn unpack(arch: Arch, package: &Path, origin: &str) -> anyhow::Result<Kernel> {
 }
 
 fn unpack_into(arch: Arch, package: &Path, origin: &str, place: &Path) -> anyhow::Result<Kernel> {
-    let (mut from, mut to) = (Command::new("dpkg-deb"), Command::new("tar"));
-    from.arg("--fsys-tarfile").arg(package);
-    to.args(["-x", "--wildcards", "--no-same-owner", "--strip-components=2", "-C"]).arg(place).arg("./boot/vmlinuz-*");
-    child::pipe(&mut from, &mut to, LIMIT).with_context(|| format!("{} cannot be unpacked", package.display()))?;
+    let taken = |which: &str, renamed: &str| {
+        let (mut from, mut to) = (Command::new("dpkg-deb"), Command::new("tar"));
+        from.arg("--fsys-tarfile").arg(package);
+        to.args(["-x", "--wildcards", "--no-same-owner", "--transform", renamed, "-C"]).arg(place).arg(which);
+        child::pipe(&mut from, &mut to, LIMIT)
+    };
+    // Where older packages have it, and newer ones.
+    taken("./boot/vmlinuz-*", r"s,^\./boot/,,")
+        .or_else(|_| taken("./usr/lib/modules/*/vmlinuz", r"s,^.*/\([^/]*\)/vmlinuz$,vmlinuz-\1,"))
+        .with_context(|| format!("{} cannot be unpacked", package.display()))?;
     let images: Vec<String> =
         std::fs::read_dir(place)?.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
     let release = images.iter().find_map(|name| name.strip_prefix("vmlinuz-"));

@@ -1,0 +1,28 @@
+//! What was counted in a cell, by the kernel's own windows or by those of programs.
+
+use crate::ledger::{Snapshot, Taken};
+use crate::object::meter::Metered;
+
+/// What the windows of a cell counted.
+#[derive(Default)]
+pub(crate) struct Counted {
+    /// By the CPU that operates; invalidations by all.
+    pub(crate) counts: Snapshot,
+    /// Instructions, from the begin of each operation to its end.
+    pub(crate) instructions: u64,
+    /// What the bystander took, where there is one.
+    pub(crate) bystander: Taken,
+    /// The longest that it was kept from its loop, or took to run.
+    pub(crate) gap: u64,
+    /// Operations that were done.
+    pub(crate) ops: u64,
+    /// How often programs know to have had a strategy asked.
+    pub(crate) asked: Option<u64>,
+}
+
+impl From<Metered> for Counted {
+    fn from(metered: Metered) -> Counted {
+        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
+        Counted { counts, instructions, bystander, gap: latency, ops, asked }
+    }
+}
