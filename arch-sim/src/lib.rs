@@ -11,7 +11,6 @@
 //! - [`matrix`]: the first of them asked for every strategy, transport, operation and class of walker, and compared with what each strategy promises.
 
 pub mod agreement;
-mod expect;
 pub mod explore;
 pub mod follow;
 pub mod machine;

@@ -1,7 +1,7 @@
 //! The matrix: every strategy on every transport, under every operation and every class of walker, explored and compared with what
 //! is expected.
 //!
-//! What is expected is what the strategy promises; where the promise speaks of the kernel's workloads only, `expect` has the rest, with reasons.
+//! What is expected is what the strategy promises.
 
 use std::fmt::Write;
 
@@ -9,7 +9,6 @@ use kernel::record::cell::Verdict as Outcome;
 use kernel::tlb::transport::TransportId;
 use kernel::workload::walker::WalkerClass;
 
-use crate::expect::expected;
 use crate::model::check::{Exploration, Limits, explore};
 use crate::model::scenario::{Operation, Removed, Scenario, walker_name};
 use crate::model::strategies::Listed;
@@ -162,7 +161,7 @@ pub fn cell(
     };
     for round in &bounds.rounds {
         let scenario = scenario(strategy, transport, operation, walker, *round);
-        verdict.expected = Some(expected(strategy, &scenario));
+        verdict.expected = Some((strategy.promises)(scenario.setting()));
         if verdict.expected == Some(Outcome::Refused) {
             verdict.found = Outcome::Refused;
             break;

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use kernel::record::cell::Verdict as Outcome;
 
-use crate::expect::expected;
 use crate::matrix::{Bounds, Verdict, cell, scenario};
 use crate::model::check::Limits;
 use crate::model::strategies::listed;
@@ -115,7 +114,7 @@ pub fn unsafe_cells(bounds: &Bounds) -> impl Iterator<Item = Verdict> {
         let strategy = strategies.iter().find(|s| s.name == empty.strategy).expect("it comes from the list");
         let scenario = scenario(strategy, empty.transport, empty.operation, empty.walker, *bounds.rounds.first()?);
         // That the others are not unsafe is what the matrix itself says.
-        let suspect = expected(strategy, &scenario) == Outcome::Unsafe;
+        let suspect = (strategy.promises)(scenario.setting()) == Outcome::Unsafe;
         suspect.then(|| cell(strategy, empty.transport, empty.operation, empty.walker, bounds))
     });
     explored.filter(|verdict| verdict.found == Outcome::Unsafe)

@@ -127,7 +127,8 @@ pub struct Policy<A: Arch> {
     transport: AtomicU8,
     hook: AtomicBool,
     schedule_points: AtomicBool,
-    two_words: AtomicBool,
+    chain: AtomicBool,
+    walker: AtomicU8,
     /// Faults that are injected.
     pub injection: Injection,
     /// One in this many walks of the crowd pins what it finds; 0 for none.
@@ -144,7 +145,8 @@ impl<A: Arch> Policy<A> {
             transport: AtomicU8::new(TransportId::native::<A>() as u8),
             hook: AtomicBool::new(false),
             schedule_points: AtomicBool::new(false),
-            two_words: AtomicBool::new(false),
+            chain: AtomicBool::new(false),
+            walker: AtomicU8::new(WalkerClass::Gup as u8),
             injection: Injection::default(),
             pins: AtomicU32::new(0),
             tick_ns: AtomicU64::new(0),
@@ -179,7 +181,19 @@ impl<A: Arch> Policy<A> {
     /// Whether the walkers of the run read entries as two words: [`crate::mm::two_word`].
     #[inline]
     pub(crate) fn reads_two_words(&self) -> bool {
-        self.two_words.load(Ordering::Relaxed)
+        self.walker.load(Ordering::Relaxed) == WalkerClass::TwoWord as u8
+    }
+
+    /// What was chosen to run, beside the strategy.
+    pub(crate) fn setting(&self) -> Setting {
+        let walker = self.walker.load(Ordering::Relaxed);
+        Setting {
+            transport: self.transport(),
+            hook: self.hook(),
+            chain: self.chain.load(Ordering::Relaxed),
+            batch: false,
+            walker: WalkerClass::ALL.into_iter().find(|class| *class as u8 == walker).unwrap_or(WalkerClass::Gup),
+        }
     }
 
     /// Chooses what to run. No CPU but the caller is in a walk or an operation.
@@ -187,7 +201,8 @@ impl<A: Arch> Policy<A> {
         self.strategy.store((strategy as *const sync::Entry<A>).cast_mut(), Ordering::Relaxed);
         self.transport.store(setting.transport as u8, Ordering::Relaxed);
         self.hook.store(setting.hook, Ordering::Relaxed);
-        self.two_words.store(setting.walker == WalkerClass::TwoWord, Ordering::Relaxed);
+        self.chain.store(setting.chain, Ordering::Relaxed);
+        self.walker.store(setting.walker as u8, Ordering::Relaxed);
     }
 
     /// Turns schedule points on or off.

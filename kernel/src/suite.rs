@@ -1,7 +1,7 @@
 //! What to run: the kernel command line, and the order of the cells that it stands for.
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
-//! `modes`, `walker`, `ops`, `seed`, `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
+//! `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
 //! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user` (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
@@ -98,6 +98,8 @@ pub struct Suite {
     pub ops: u64,
     /// Where all choices come from.
     pub seed: u64,
+    /// Seeds for a control that does not fire with the first one; each is derived from the one before.
+    pub tries: u64,
     /// How the machine runs.
     pub engine: Engine,
     /// Faults to inject.
@@ -181,6 +183,7 @@ impl Suite {
             walker: WalkerClass::Gup,
             ops: 64,
             seed: 1,
+            tries: 1,
             engine: Engine::Icount,
             inject: Odds::NONE.with(Fault::Trylock, 4),
             pins: 0,
@@ -221,6 +224,7 @@ impl Suite {
                 "walker" => suite.walker = WalkerClass::ALL[one("walker", value, WalkerClass::NAMES)?],
                 "ops" => suite.ops = number("ops", value)?.max(1),
                 "seed" => suite.seed = number("seed", value)?,
+                "tries" => suite.tries = number("tries", value)?.max(1),
                 "hook" => {
                     hook = match value {
                         "auto" => None,

@@ -92,7 +92,7 @@ static ANY_MM: Entry<Tagged> = Entry::of::<any_mm::AnyMm>();
 fn collapse(other_has_it_loaded: bool) -> (u64, u64) {
     let world = World::<Tagged>::new(2, 4096);
     let (transport, walker) = (TransportId::Broadcast, WalkerClass::Gup);
-    world.machine().policy.set(&ANY_MM, Setting { transport, hook: false, chain: false, walker });
+    world.machine().policy.set(&ANY_MM, Setting { transport, hook: false, chain: false, batch: false, walker });
     let (cpu, at) = (world.cpu(0), VirtAddr(0x4000_0000));
     let mm = address_space::Mm::new(cpu, 0).expect("memory suffices");
     let range = at..at.add(PMD_SIZE);

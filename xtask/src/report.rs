@@ -116,6 +116,13 @@ fn violations(rows: &[Row]) -> String {
             .for_each(|r| out += &paragraph(2, &format!("{}: {}.", violation::heading(r), violation::in_words(r))));
         out += "\n";
     }
+    let late: Vec<&Row> = expected.into_iter().filter(|r| r.cell.seeds > 1).collect();
+    if !late.is_empty() {
+        out += "Of these, controls that the seed itself did not show, and one derived from it did. A cell beside them that is\n\
+                safe was tried with one seed: --ops and --seed try more.\n";
+        late.iter().for_each(|r| out += &paragraph(2, &format!("{}: seed {}.", violation::heading(r), r.cell.seeds)));
+        out += "\n";
+    }
     let unexpected: Vec<&Row> = rows.iter().filter(|r| r.is_unexpected()).collect();
     if !unexpected.is_empty() {
         out += "Not as expected:\n";

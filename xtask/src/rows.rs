@@ -138,6 +138,8 @@ impl Row {
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
             bystander_longest_gap: self.longest_gap,
             miscounted: cell.miscounted != 0,
+            holders_not_waited_for: cell.uncovered,
+            seeds: (cell.seeds > 1).then_some(cell.seeds),
             sim_verdict: beside.map(|(verdict, _)| verdict.name()),
             sim_differs: beside.and_then(|(_, why)| why),
             program_status: self.is_of_programs().then_some(cell.program_status),
@@ -221,6 +223,9 @@ struct JsonRow<'a> {
     predicted_bystander_sync_ipis_per_op: Option<f64>,
     bystander_longest_gap: Option<u64>,
     miscounted: bool,
+    holders_not_waited_for: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seeds: Option<u64>,
     /// The simulated machine's verdict for the same cell, and what the one engine has and the other has not, where they differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     sim_verdict: Option<&'a str>,

@@ -28,6 +28,9 @@ use crate::trace::TraceOption;
 
 use session::Session;
 
+/// Seeds for a control: the run's own, then derived ones.
+const TRIES: u64 = 16;
+
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
 ///
 /// The default suite is all workloads, strategies none, sync-all and static-hook, modes same, other and contend, 64 operations each. Standard output
@@ -247,6 +250,10 @@ impl Run {
 
     fn launch(&self, arch: Arch, kind: Kind, suite: &Suite, qemu: PathBuf) -> Launch {
         let suite = if kind == Kind::Plain { suite.measurement() } else { suite.clone() };
+        let mut command_line = suite.command_line(arch.native_transport());
+        if kind == Kind::Checking && suite.engine == Engine::Icount {
+            command_line += &format!(" tries={TRIES}");
+        }
         Launch {
             arch,
             qemu,
@@ -257,7 +264,7 @@ impl Run {
             ram: format!("/dev/shm/{}-{}.ram", arch.name(), kind.name()).into(),
             serial: "/dev/stderr".into(),
             module: suite.runs_programs().then(|| programs::path(arch)),
-            command_line: suite.command_line(arch.native_transport()),
+            command_line,
             engine: suite.engine,
             gdb: self.gdb.is_some(),
         }

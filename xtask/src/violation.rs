@@ -88,6 +88,7 @@ pub(crate) fn complaint(row: &Row) -> String {
             ("sync IPIs", row.cell.sync_ipis, row.cell.predicted_sync),
             ("syncs elided", row.cell.syncs_elided, row.cell.predicted_elided),
             ("invalidations", row.cell.tlbi, row.cell.predicted_tlbi),
+            ("CPUs that held the table and were not waited for", row.cell.uncovered, 0),
             ("the bystander's flush IPIs", row.cell.bystander_flush, 0),
             ("the bystander's sync IPIs", row.cell.bystander_sync, row.cell.predicted_bystander),
             ("the bystander's NMIs", row.cell.bystander_nmi, 0),

@@ -84,7 +84,7 @@ struct Staged<const TAGGED: bool> {
 impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
     fn target(&self) -> Target<Sim<TAGGED>> {
         let range: std::ops::Range<VirtAddr> = HERE..HERE.add(self.bytes);
-        Target { mm: self.mm.clone(), range, step: 0, anon: true, drops: false }
+        Target { mm: self.mm.clone(), second: None, range, step: 0, anon: true, drops: false }
     }
 
     fn prepare(&mut self, _cpu: &'static Cpu<Sim<TAGGED>>, _op: u64) -> Result<(), OpError> {

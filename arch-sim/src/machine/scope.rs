@@ -139,6 +139,7 @@ impl Scope {
             transport: self.transport,
             hook: self.transport.flush_implies_interrupt(),
             chain: self.workload == WorkloadId::UnshareChain,
+            batch: false,
             walker: walker.unwrap_or(WalkerClass::Gup),
         }
     }

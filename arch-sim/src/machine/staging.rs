@@ -242,6 +242,7 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Stage<TAGGED> {
     fn target(&self) -> Target<Sim<TAGGED>> {
         Target {
             mm: self.mms[0].clone(),
+            second: None,
             range: self.va()..self.va().add(PAGE_SIZE),
             step: 0,
             anon: false,

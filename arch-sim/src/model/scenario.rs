@@ -159,7 +159,13 @@ pub struct Scenario {
 impl Scenario {
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
-        Setting { transport: self.transport, hook: self.hook, chain: self.operation.is_chain(), walker: self.walker }
+        Setting {
+            transport: self.transport,
+            hook: self.hook,
+            chain: self.operation.is_chain(),
+            batch: self.operation == Operation::CollapseInBatch,
+            walker: self.walker,
+        }
     }
 
     /// The mms that CPUs may load are 1 to this: those that link the table, and another one where a walk of an mm that is not loaded shall interrupt one of

@@ -66,7 +66,7 @@ mod tests {
         let mut compared = 0;
         for transport in [TransportId::Ipi, TransportId::Broadcast] {
             let hook = transport.flush_implies_interrupt();
-            let place = Where { transport, hook, chain: false, walker: WalkerClass::Gup };
+            let place = Where { transport, hook, chain: false, batch: false, walker: WalkerClass::Gup };
             for (entry, listed) in sync::all::<Nowhere>().iter().zip(everyone()) {
                 assert_eq!(entry.name, listed.name);
                 for cpus in 2..=24 {

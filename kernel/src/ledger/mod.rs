@@ -6,6 +6,7 @@
 
 pub mod events;
 pub mod profile;
+pub mod recorded;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -94,6 +95,8 @@ pub struct Ledger {
     pub violations_value: Counter,
     /// NMIs that this CPU took.
     pub nmis: Counter,
+    /// What was noted at its flushes and decisions.
+    pub recorded: recorded::Recorded,
 }
 
 /// Interrupts that one CPU took, by cause.

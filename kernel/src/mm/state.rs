@@ -144,6 +144,7 @@ use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::ledger::Cause;
+use crate::ledger::recorded;
 use crate::mm::address_space::Mm;
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
@@ -362,6 +363,7 @@ impl<'m, A: Arch> Drained<'m, A> {
 pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'_>, unlinkers: &[u32]) -> bool {
     pause!(cpu, SyncBegin);
     let decision = (A::machine().policy.strategy().decide)(&MachineView { cpu }, ask);
+    recorded::decision(cpu, table, ask, &decision, unlinkers);
     pause!(cpu, SyncDecided);
     match decision {
         Decision::Elide(reason) => {

@@ -198,6 +198,14 @@ fn holder<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -
     })
 }
 
+/// The number of the walk that the CPU is in, if it is in one and in no other inside it. Never in builds without `checking`.
+pub(crate) fn walk_under_way<A: Arch>(other: &Cpu<A>) -> Option<u64> {
+    match other.ghost.under_way() {
+        [only] => Some(only.walk.load(Ordering::Relaxed)),
+        _ => None,
+    }
+}
+
 /// Whether the CPU is in a walk of an mm that `concerns` and can still touch `table`.
 pub(crate) fn holds<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -> bool {
     holder(other, table, concerns).is_some()

@@ -79,8 +79,12 @@ pub struct CellRow {
     pub bystander_gap: u64,
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,
+    /// CPUs in a walk that held a table when the strategy had decided about it, and that it did not wait for.
+    pub uncovered: u64,
     /// The exit status of a workload's first program, or the first other one that ended otherwise than well; 0 where all is well or there was none.
     pub program_status: u64,
+    /// Seeds that were tried until a control fired, this row's the last of them; 1 where the first one did, or there is no control.
+    pub seeds: u64,
     /// 1 where programs in user mode do the operations.
     pub user: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.

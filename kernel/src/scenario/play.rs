@@ -29,6 +29,7 @@ use crate::tlb::switch;
 use crate::workload::balance::Balance;
 use crate::workload::cell::{self, Cell, CellError};
 use crate::workload::counted::Counted;
+use crate::workload::row;
 use crate::workload::walker::WalkerClass;
 use crate::workload::{Scene, Target, WorkloadId, scene};
 
@@ -78,15 +79,15 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
         (false, false) if plays(Role::TwoWord) => WalkerClass::TwoWord,
         (false, false) => WalkerClass::Gup,
     };
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain, walker };
+    let setting = Setting { transport: suite.transport, hook: suite.hook, chain, batch: false, walker };
     let strategy = &sync::all::<A>()[cell.strategy];
     if let Some(verdict) = cell::not_run::<A>(strategy, setting) {
-        return Ok(cell::row_of_nothing::<A>(cell, setting, verdict));
+        return Ok(row::row_of_nothing::<A>(cell, setting, verdict));
     }
     rcu::barrier(cpu);
     let before = Balance::now::<A>(suite);
     machine.policy.set(strategy, setting);
-    cell::seed::<A>(suite, &cell);
+    cell::seed_all::<A>(suite.seed, &cell);
     let start = cell::totals::<A>();
 
     let mut scene = scene(cell.workload, cpu).map_err(CellError::SetUp)?;
@@ -128,7 +129,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
         return Err(CellError::Leak(left));
     }
     let counted = Counted { counts: total, ops: suite.ops, ..Counted::default() };
-    let mut row = cell::row(suite, cell, strategy, setting, &counted, &total);
+    let mut row = row::row(suite, cell, strategy, setting, &counted, &total);
     row.steps = machine.stage.records();
     Ok(row)
 }

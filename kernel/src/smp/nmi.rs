@@ -3,7 +3,7 @@
 //! Two things come by NMI: the invalidation that plays a broadcast ([`crate::tlb::transport::nmi`]), and, for the walker classes that ask for it, a walk. NMIs merge, so each has a
 //! request word of its own.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use crate::addr::Pfn;
 use crate::arch::Arch;
@@ -21,6 +21,8 @@ const DEFERRED: usize = 64;
 pub struct Nmi {
     /// A walk is asked for: what to walk, or 0.
     pub(crate) walk: AtomicUsize,
+    /// The last of its walks in which an NMI was asked for.
+    last: AtomicU64,
     inside: AtomicBool,
     deferred: [AtomicU32; DEFERRED],
     count: AtomicUsize,
@@ -30,6 +32,7 @@ impl Default for Nmi {
     fn default() -> Nmi {
         Nmi {
             walk: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
             inside: AtomicBool::new(false),
             deferred: [const { AtomicU32::new(0) }; DEFERRED],
             count: AtomicUsize::new(0),
@@ -41,6 +44,17 @@ impl Nmi {
     /// Whether this CPU is in an NMI just now.
     pub fn is_inside(&self) -> bool {
         self.inside.load(Ordering::Relaxed)
+    }
+
+    /// Walks are counted anew.
+    pub(crate) fn reset(&self) {
+        self.last.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `walk` is one in which no NMI was asked for before. From now on it is not.
+    pub(crate) fn is_new(&self, walk: Option<u64>) -> bool {
+        // Relaxed: two that ask at once ask twice.
+        walk.is_some_and(|walk| self.last.swap(walk, Ordering::Relaxed) != walk)
     }
 
     /// Whether a walk of `pages` pages could defer all its references, those it takes back included.

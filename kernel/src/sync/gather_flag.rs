@@ -17,11 +17,18 @@ impl Strategy for GatherFlag {
     const ABOUT: &'static str = "skip the sync if a flush of this gather sent interrupts (v3, as posted)";
 
     fn promises(setting: Setting) -> Verdict {
-        // Frozen CPUs are left out of the flush that sets the bit. Where the flush interrupts nobody (the mm of a foreign walk is loaded nowhere else; in a chain the second mm is
-        // loaded nowhere) the bit stays clear, and everybody is interrupted.
-        let left_out =
-            setting.transport == TransportId::Paravirt && !setting.chain && setting.walker.walks_loaded_mm_only();
-        if left_out { Verdict::Unsafe } else { sync_all::promises(setting) }
+        let wrong = match setting.transport {
+            // Never set: everybody is interrupted.
+            TransportId::Broadcast => false,
+            // Who walks without having the mm loaded was not interrupted with the others.
+            _ if !setting.walker.walks_loaded_mm_only() => true,
+            TransportId::Ipi => false,
+            // Nor were frozen CPUs.
+            TransportId::Paravirt => true,
+            // A flush by interrupt is taken for one that was a broadcast: an earlier one of the same gather, or that of another mm that left the table.
+            TransportId::Mixed => setting.chain || setting.batch,
+        };
+        if wrong { Verdict::Unsafe } else { sync_all::promises(setting) }
     }
 
     fn predicts(round: &Round) -> Option<Predicted> {

@@ -130,8 +130,10 @@ pub struct Setting {
     pub transport: TransportId,
     /// The static hook.
     pub hook: bool,
-    /// The table was left by another mm, whose CPUs walk it, before the one that asks.
+    /// The table was left by another mm, whose CPUs walk it, before the one that asks. Either may be loaded anywhere.
     pub chain: bool,
+    /// The gather of the operation has flushed before, with the mm on other CPUs than now. No workload of the kernel does that; the model's do.
+    pub batch: bool,
     /// Who walks.
     pub walker: WalkerClass,
 }

@@ -54,8 +54,9 @@ pub(super) fn promises(setting: Setting) -> Verdict {
 
 /// The closed form of [`decide`].
 pub(super) fn predicts(round: &Round) -> Option<Predicted> {
-    // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment.
-    let nobody = round.in_use <= round.interrupted && round.left_behind == 0;
+    // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment: the mm, or, if others have left the table before, anything.
+    let walkers = if round.setting.chain { round.others } else { round.in_use };
+    let nobody = walkers <= round.interrupted && round.left_behind == 0;
     Some(if nobody { Predicted::Elided } else { Predicted::SomeUsers })
 }
 

@@ -41,13 +41,8 @@ impl Strategy for TargetedV4 {
         }
         match setting.walker {
             // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
-            // Where NMIs walk another mm than what they interrupt, it is their own walk that matters.
-            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign | WalkerClass::NmiOther
-                if !setting.chain =>
-            {
-                Verdict::Safe
-            }
-            // The end of a nested walk of the same mm says that nobody walks; a reader under RCU says nothing at all.
+            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.chain => Verdict::Safe,
+            // The end of a nested walk says that nobody walks; a reader under RCU says nothing at all.
             _ => Verdict::Unsafe,
         }
     }

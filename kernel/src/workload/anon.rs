@@ -52,7 +52,7 @@ impl<A: Arch> Anon<A> {
 impl<A: Arch> Scene<A> for Anon<A> {
     fn target(&self) -> Target<A> {
         let drops = matches!(self.id, WorkloadId::Dontneed2m | WorkloadId::Dontneed4k);
-        Target { mm: self.mm.clone(), range: self.range.clone(), step: 0, anon: true, drops }
+        Target { mm: self.mm.clone(), second: None, range: self.range.clone(), step: 0, anon: true, drops }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError> {

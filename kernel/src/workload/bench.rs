@@ -42,7 +42,8 @@ pub fn run_all<A: Arch>(
     mm.map(range.clone(), Perm::WRITE, Backing::Anon).map_err(set_up)?;
     fault::populate(cpu, &mm, range.clone()).map_err(set_up)?;
     switch::load(cpu, &mm);
-    let setting = Setting { transport: suite.transport, hook: suite.hook, chain: false, walker: WalkerClass::Gup };
+    let (transport, hook) = (suite.transport, suite.hook);
+    let setting = Setting { transport, hook, chain: false, batch: false, walker: WalkerClass::Gup };
     let mut index = 0;
     for strategy in &suite.strategies {
         machine.policy.set(&sync::all::<A>()[*strategy], setting);

@@ -5,9 +5,9 @@ use core::sync::atomic::Ordering;
 use super::balance::Balance;
 use super::counted::Counted;
 use super::crowd::Crowd;
-use super::predict::{self, Prediction};
 use super::profiling::Profiling;
 use super::programs;
+use super::row::{row, row_of_nothing};
 use super::walker::WalkerClass;
 use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
@@ -19,7 +19,7 @@ use crate::record::cell::{CellRow, Verdict};
 use crate::record::event::EventKind;
 use crate::record::profile::Profile;
 use crate::scenario::play;
-use crate::smp::cpu::Cpu;
+use crate::smp::cpu::{Chance, Cpu};
 use crate::smp::rcu;
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
@@ -61,12 +61,43 @@ pub fn run<A: Arch>(
     cell: Cell,
     profile: Option<&'static Profile>,
 ) -> Result<CellRow, CellError> {
+    with_seed(cpu, suite, cell, profile, suite.seed)
+}
+
+/// Runs one cell; if it is a control that did not fire, again with a seed derived from the last, up to [`Suite::tries`] times in all.
+///
+/// A control has to show that a violation can be found, and one schedule that does is enough. A cell that shall be safe is run once: that no violation was found in so many
+/// operations says less where a control beside it needed more of them, which is why the row says how many seeds it took.
+fn run_until_it_fires<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+) -> Result<CellRow, CellError> {
+    let mut row = run(cpu, suite, cell, profile)?;
+    let seeds = Chance::new(suite.seed);
+    while row.verdict == Verdict::Void as u8 && row.seeds < suite.tries {
+        let seeds_before = row.seeds;
+        row = with_seed(cpu, suite, cell, profile, seeds.next())?;
+        row.seeds = seeds_before + 1;
+    }
+    Ok(row)
+}
+
+fn with_seed<A: Arch>(
+    cpu: &'static Cpu<A>,
+    suite: &Suite,
+    cell: Cell,
+    profile: Option<&'static Profile>,
+    seed: u64,
+) -> Result<CellRow, CellError> {
     let machine = A::machine();
     let chain = cell.workload == WorkloadId::UnshareChain;
     let setting = Setting {
         transport: suite.transport,
         hook: suite.hook,
         chain,
+        batch: false,
         // Elsewhere everybody walks as GUP-fast does.
         walker: if cell.mode == Mode::Contend { suite.walker } else { WalkerClass::Gup },
     };
@@ -77,7 +108,7 @@ pub fn run<A: Arch>(
     rcu::barrier(cpu);
     let before = Balance::now::<A>(suite);
     machine.policy.set(strategy, setting);
-    seed::<A>(suite, &cell);
+    seed_all::<A>(seed, &cell);
     let contends = cell.mode == Mode::Contend;
     machine.policy.set_schedule_points(contends);
     // Elsewhere the counts are those of a closed form, which knows of no lock that is taken.
@@ -187,33 +218,13 @@ pub(crate) fn not_run<A: Arch>(strategy: &sync::Entry<A>, setting: Setting) -> O
     Some((strategy.promises)(setting)).filter(|promised| *promised == Verdict::Refused)
 }
 
-/// The row of a cell that is not run.
-pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
-    CellRow {
-        strategy: cell.strategy as u16,
-        workload: cell.workload as u16,
-        mode: cell.mode as u16,
-        transport: setting.transport as u16,
-        hook: setting.hook.into(),
-        expected: verdict as u8,
-        verdict: verdict as u8,
-        cpus: A::machine().online_mask().count(),
-        walker: setting.walker as u64,
-        predicted_flush: u64::MAX,
-        predicted_sync: u64::MAX,
-        predicted_elided: u64::MAX,
-        predicted_tlbi: u64::MAX,
-        predicted_bystander: u64::MAX,
-        ..CellRow::default()
-    }
-}
-
 /// Gives every CPU the choices of this cell: they depend on the seed and on the cell, not on the cells before.
-pub(crate) fn seed<A: Arch>(suite: &Suite, cell: &Cell) {
+pub(crate) fn seed_all<A: Arch>(seed: u64, cell: &Cell) {
     let number = (cell.strategy as u64) << 16 | (cell.workload as u64) << 8 | cell.mode as u64;
     for cpu in A::machine().online() {
-        cpu.chance.seed(suite.seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
+        cpu.chance.seed(seed.wrapping_add(number.wrapping_mul(0x2545_f491_4f6c_dd1d)), cpu.id.0.into());
         cpu.ghost.reset();
+        cpu.nmi.reset();
     }
 }
 
@@ -233,6 +244,9 @@ fn operate<A: Arch>(
         let failed = |error| CellError::Operation(op, error);
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
+        if op == suite.ops / 2 {
+            crowd.spread();
+        }
         crowd.next_round(cpu);
         profiling.open(op);
         crowd.open();
@@ -243,10 +257,11 @@ fn operate<A: Arch>(
             }
         }
         cpu.events.write(EventKind::OperationBegin, 0, op, 0);
-        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken());
+        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken(), cpu.ledger.recorded.notes());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
         counted.instructions += A::instructions() - began;
+        let notes = cpu.ledger.recorded.notes().since(&before.3);
         let mut delta = cpu.ledger.snapshot().since(&before.0);
         delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
@@ -254,6 +269,7 @@ fn operate<A: Arch>(
         crowd.close();
         result.map_err(failed)?;
         counted.counts = counted.counts.plus(&delta);
+        counted.notes = counted.notes.plus(&notes);
         taken().add_since(&before.2, &mut counted.bystander);
         counted.ops += 1;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
@@ -275,91 +291,6 @@ fn nothing_is_pending<A: Arch>() -> bool {
     A::machine().online().all(|cpu| cpu.rcu.pending() == 0)
 }
 
-/// The row of a cell.
-pub(crate) fn row<A: Arch>(
-    suite: &Suite,
-    cell: Cell,
-    strategy: &sync::Entry<A>,
-    setting: Setting,
-    counted: &Counted,
-    total: &Snapshot,
-) -> CellRow {
-    let Counted { counts: counted, instructions, bystander, gap, ops, asked } = counted;
-    let machine = A::machine();
-    let cpus = machine.online_mask().count();
-    let form = match suite.inject.of(Fault::Batch) {
-        0 if cell.workload.is_unscheduled() => {
-            predict::programs::predict(cell.workload, strategy, setting, cpus.into(), suite.ops, *asked)
-        }
-        0 => predict::predict(cell.workload, strategy, setting, cell.mode, cpus.into(), suite.ops),
-        // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ => Prediction::NONE,
-    };
-    let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
-    // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
-    let frees_at_once = judged && suite.inject.of(Fault::Batch) != 0 && (strategy.frees_without_grace)(setting.hook);
-    let by_chance = suite.by_program(cell.workload) || (frees_at_once && !cell.workload.reuses_a_walked_table());
-    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
-    let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
-    let expected = match (strategy.promises)(setting) {
-        Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {
-            0 => Verdict::Safe,
-            _ => Verdict::Unsafe,
-        },
-        Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
-        promised => promised,
-    };
-    let violations = total.violations_ghost + total.violations_value;
-    let expected = if suite.oracle { expected } else { Verdict::NotApplicable };
-    let verdict = match (violations, expected) {
-        (0, Verdict::NotApplicable) => Verdict::NotApplicable,
-        (0, Verdict::Unsafe) => Verdict::Void,
-        (0, _) => Verdict::Safe,
-        _ => Verdict::Unsafe,
-    };
-    CellRow {
-        strategy: cell.strategy as u16,
-        workload: cell.workload as u16,
-        mode: cell.mode as u16,
-        transport: setting.transport as u16,
-        hook: setting.hook.into(),
-        expected: expected as u8,
-        verdict: verdict as u8,
-        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander)).into(),
-        cpus,
-        walker: setting.walker as u64,
-        ops: *ops,
-        flush_ipis: counted.flush_ipis,
-        sync_ipis: counted.sync_ipis,
-        syncs_elided: counted.syncs_elided,
-        redundant_sync_ipis: counted.redundant_sync_ipis,
-        missing_syncs: total.missing_syncs,
-        tlbi: counted.tlbi,
-        vectors: counted.vectors,
-        instructions: *instructions,
-        walks: total.walks,
-        pages: total.pages,
-        pins: total.pins,
-        injected: total.injected,
-        left: Default::default(),
-        violations_ghost: total.violations_ghost,
-        violations_value: total.violations_value,
-        predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),
-        predicted_sync: form.sync_ipis.unwrap_or(u64::MAX),
-        predicted_elided: form.elided.unwrap_or(u64::MAX),
-        predicted_tlbi: form.tlbi.unwrap_or(u64::MAX),
-        bystander_flush: bystander.flush,
-        bystander_sync: bystander.sync,
-        bystander_nmi: bystander.nmi,
-        bystander_gap: *gap,
-        predicted_bystander: form.bystander.unwrap_or(u64::MAX),
-        program_status: 0,
-        user: suite.by_program(cell.workload).into(),
-        steps: Default::default(),
-        first: machine.first_violation.take(),
-    }
-}
-
 /// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
@@ -372,7 +303,7 @@ pub fn run_all<A: Arch>(
         log::debug!("cell {index}: {:?}", cell);
         let row = match &suite.script {
             Some(script) => play::run(cpu, suite, cell, script)?,
-            None => run(cpu, suite, cell, profiles.get(index))?,
+            None => run_until_it_fires(cpu, suite, cell, profiles.get(index))?,
         };
         cpu.events.write(EventKind::CellEnd, 0, index as u64, row.violations_ghost + row.violations_value);
         done(index, row);

@@ -1,5 +1,6 @@
 //! What was counted in a cell, by the kernel's own windows or by those of programs.
 
+use crate::ledger::recorded::Notes;
 use crate::ledger::{Snapshot, Taken};
 use crate::object::meter::Metered;
 
@@ -8,6 +9,8 @@ use crate::object::meter::Metered;
 pub(crate) struct Counted {
     /// By the CPU that operates; invalidations by all.
     pub(crate) counts: Snapshot,
+    /// What the CPU that operates noted at its flushes and decisions.
+    pub(crate) notes: Notes,
     /// Instructions, from the begin of each operation to its end.
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.
@@ -23,6 +26,6 @@ pub(crate) struct Counted {
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
         let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked }
+        Counted { counts, instructions, bystander, gap: latency, ops, asked, notes: Notes::default() }
     }
 }

@@ -1,15 +1,22 @@
 //! What the other CPUs do while the first one operates: walk, read through their TLBs, keep an mm loaded, stand by, or nothing.
 //!
 //! They act only while the *window* is open, that is, during an operation; in between they wait, so that preparations are neither slowed nor counted.
+//!
+//! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ ([`Part`]): one that the flush interrupts beside one that it does not, a walk that
+//! an NMI hides beside a walk that an NMI makes. All parts are filled from [`ALL_PARTS`] CPUs on.
+
+mod nmi_walk;
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub(crate) use nmi_walk::walk_in_nmi;
 
 use super::bystander::Bystander;
 use super::walker::WalkerClass;
 use super::{AWAY, AWAY_PAGES, Target};
 use crate::addr::{CpuId, Level, PAGE_SIZE, Pfn, VirtAddr};
-use crate::arch::{Arch, Doorbell};
+use crate::arch::Arch;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
@@ -27,6 +34,8 @@ use crate::smp::wait::Wait;
 use crate::suite::Mode;
 use crate::tlb::switch;
 
+/// With fewer CPUs online, the one that operates included, some part of some class of walkers has nobody to play it.
+pub const ALL_PARTS: u32 = 4;
 /// Pages at the end of a range where walkers and those who drop pages meet.
 const MEETING_PLACE: u64 = 2;
 /// How often two pages that were dropped are faulted in and dropped again, so that a walk that stops there for long misses none of it.
@@ -36,10 +45,12 @@ const SWAPS: usize = 2;
 pub struct Crowd<'a, A: Arch> {
     mode: Mode,
     walker: WalkerClass,
-    /// What they load.
-    mm: &'a Mm<A>,
-    /// What they walk: the same, but for walks of an mm that is not loaded.
-    walked: &'a Mm<A>,
+    /// What the operation changes.
+    target: &'a Mm<A>,
+    /// What leaves second in a chain.
+    second: Option<&'a Mm<A>>,
+    /// What the operation does not change.
+    other: Option<&'a Mm<A>>,
     /// Walks asked for by NMI that are not over.
     in_flight: AtomicU32,
     range: Range<VirtAddr>,
@@ -47,6 +58,8 @@ pub struct Crowd<'a, A: Arch> {
     anon: bool,
     drops: bool,
     window: AtomicBool,
+    /// The mm has come to more CPUs than it was on at first.
+    spread: AtomicBool,
     stop: AtomicBool,
     /// Which round of preparations the others shall follow.
     round: AtomicU64,
@@ -56,27 +69,71 @@ pub struct Crowd<'a, A: Arch> {
     bystander: Bystander,
 }
 
+/// What one CPU of the crowd has to do with which mm.
+#[derive(Clone, Copy)]
+struct Part<'a, A: Arch> {
+    /// It is loaded.
+    loads: &'a Mm<A>,
+    /// Its walks are of this one.
+    walks: &'a Mm<A>,
+    /// Those that an NMI makes in the middle of them are of this one.
+    nmi_walks: &'a Mm<A>,
+}
+
 impl<'a, A: Arch> Crowd<'a, A> {
-    /// A crowd that does what `mode` says to `target`. It loads `other` if there is one, and walks that too in mode `other`; the classes that walk what they have not loaded
-    /// walk the target.
+    /// A crowd that does what `mode` says to `target`. In mode `other` it loads and walks `other`; in mode `contend` see [`Crowd::part`].
     pub fn new(mode: Mode, walker: WalkerClass, target: &'a Target<A>, other: Option<&'a Mm<A>>) -> Crowd<'a, A> {
-        let mm = other.unwrap_or(&target.mm);
         Crowd {
             mode,
             walker,
-            mm,
-            walked: if mode == Mode::Contend { &target.mm } else { mm },
+            target: &target.mm,
+            second: target.second.as_deref(),
+            other,
             in_flight: AtomicU32::new(0),
             range: target.range.clone(),
             step: target.step,
             anon: target.anon,
             drops: target.drops,
             window: AtomicBool::new(false),
+            spread: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             round: AtomicU64::new(0),
             ready: AtomicU32::new(0),
             bystander: Bystander::default(),
         }
+    }
+
+    /// What `id` has to do with which mm. In mode `contend`:
+    ///
+    /// - in a chain the last CPU has the mm loaded that leaves second, so that its flush, too, may interrupt somebody;
+    /// - walks of an mm that is not loaded are made by every other CPU, beside CPUs that have it loaded and are interrupted by its flush;
+    /// - where NMIs walk another mm than what they interrupt, one of the two is the target: on the first CPU the walk that is interrupted, on the others the NMI's; in the second half of
+    ///   the cell the former on all odd CPUs, so that the mm runs on few CPUs first and on many later.
+    fn part(&self, id: CpuId) -> Part<'a, A> {
+        let all = |mm| Part { loads: mm, walks: mm, nmi_walks: mm };
+        if self.mode != Mode::Contend {
+            return all(self.other.unwrap_or(self.target));
+        }
+        let last = A::machine().cpus.len() - 1;
+        let (odd, first) = (!id.index().is_multiple_of(2), id.index() == 1);
+        // Relaxed: whoever sees it late plays its old part for one more round.
+        let spread = self.spread.load(Ordering::Relaxed);
+        let second = self.second.filter(|_| last > 1 && id.index() == last);
+        match (self.walker, self.other, second) {
+            (WalkerClass::NmiOther, _, Some(second)) => Part { nmi_walks: self.target, ..all(second) },
+            (_, _, Some(second)) => all(second),
+            (WalkerClass::Foreign, Some(other), None) if odd => Part { loads: other, ..all(self.target) },
+            (WalkerClass::NmiOther, Some(other), None) if odd && (first || spread) => {
+                Part { nmi_walks: other, ..all(self.target) }
+            }
+            (WalkerClass::NmiOther, Some(other), None) => Part { nmi_walks: self.target, ..all(other) },
+            _ => all(self.target),
+        }
+    }
+
+    /// Whether `mm` is one that the operation changes.
+    fn changes(&self, mm: &Mm<A>) -> bool {
+        self.other.is_none_or(|other| other.id != mm.id)
     }
 
     fn others(cpu: &Cpu<A>) -> CpuMask {
@@ -125,6 +182,11 @@ impl<'a, A: Arch> Crowd<'a, A> {
         self.bystander.longest_gap()
     }
 
+    /// The second half of the cell begins: see [`Crowd::part`].
+    pub fn spread(&self) {
+        self.spread.store(true, Ordering::Relaxed);
+    }
+
     /// The operation begins.
     pub fn open(&self) {
         self.window.store(true, Ordering::Release);
@@ -149,24 +211,6 @@ impl<'a, A: Arch> Crowd<'a, A> {
             wait.again(|| None);
         }
         wait.done();
-    }
-
-    /// Asks another CPU of the crowd to walk, by NMI.
-    fn ask_for_nmi_walk(&self, cpu: &Cpu<A>) {
-        let machine = A::machine();
-        let count = machine.cpus.len() as u64;
-        let target = machine.cpu(CpuId((1 + cpu.chance.next() % (count - 1)) as u16));
-        if target.id == cpu.id {
-            return;
-        }
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Release: pairs with the acquire of the NMI.
-        let before = target.nmi.walk.swap(self as *const Crowd<'_, A> as usize, Ordering::AcqRel);
-        if before != 0 {
-            // The one asked for before has not begun, and stands for both.
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        A::ring(target, Doorbell::Nmi);
     }
 
     /// Where this CPU's next walk begins, and how many pages it wants.
@@ -196,13 +240,15 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     // SAFETY: the first CPU keeps the crowd until `disperse` has seen this job end.
     let crowd = unsafe { &*(argument as *const Crowd<'_, A>) };
     let mut round = 0;
+    let mut part = crowd.part(cpu.id);
     let stands_by = crowd.bystander(A::machine().cpus[0]).is_some_and(|last| last.id == cpu.id);
     while !crowd.stop.load(Ordering::Acquire) {
         let now = crowd.round.load(Ordering::Acquire);
         if now != round {
             round = now;
+            part = crowd.part(cpu.id);
             if !stands_by {
-                switch::load(cpu, crowd.mm);
+                switch::load(cpu, part.loads);
             }
             if crowd.mode == Mode::Lazy {
                 switch::become_lazy(cpu);
@@ -215,9 +261,9 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
         }
         if crowd.window.load(Ordering::Acquire) {
             match crowd.mode {
-                Mode::Same | Mode::Other | Mode::Isolated => walk(cpu, crowd),
-                Mode::Contend => contend(cpu, crowd),
-                Mode::Spin => read_through_tlb(cpu, crowd.mm, AWAY),
+                Mode::Same | Mode::Other | Mode::Isolated => walk(cpu, crowd, part.walks),
+                Mode::Contend => contend(cpu, crowd, &part),
+                Mode::Spin => read_through_tlb(cpu, part.loads, AWAY),
                 Mode::Lazy | Mode::Idle | Mode::Scripted => {}
             }
         }
@@ -237,30 +283,13 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     rcu::barrier(cpu);
 }
 
-/// The walk that was asked for by NMI: `argument` is the crowd.
-pub(crate) fn walk_in_nmi<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
-    // SAFETY: the crowd stays until none of its NMI walks is in flight.
-    let crowd = unsafe { &*(argument as *const Crowd<'_, A>) };
-    let (start, count) = crowd.walk_at(cpu);
-    if cpu.nmi.has_room(count) {
-        let mut pages = [Pfn(0); AWAY_PAGES];
-        let walk = A::machine().policy.strategy().get_user_pages_fast;
-        let got = walk(cpu, crowd.walked, start, false, &mut pages[..count]);
-        pages[..got].iter().for_each(|pfn| cpu.nmi.defer(*pfn));
-    }
-    // Release: pairs with the acquire of who waits for the end.
-    crowd.in_flight.fetch_sub(1, Ordering::Release);
-}
-
-/// One walk of the strategy under test, and the end of its references.
-fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+/// One walk of `mm` under the strategy under test, and the end of its references.
+fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
     let (start, count) = crowd.walk_at(cpu);
     if crowd.mode == Mode::Contend && crowd.walker == WalkerClass::Rcu {
-        rcu_walk::count_leaves(cpu, crowd.walked, start, count);
+        rcu_walk::count_leaves(cpu, mm, start, count);
         return;
     }
-    // Where NMIs walk another mm, what they interrupt are walks of the loaded one.
-    let mm = if crowd.walker == WalkerClass::NmiOther { crowd.mm } else { crowd.walked };
     let mut pages = [Pfn(0); AWAY_PAGES];
     let strategy = A::machine().policy.strategy();
     let by_two_words = crowd.mode == Mode::Contend && crowd.walker == WalkerClass::TwoWord;
@@ -286,50 +315,51 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
 }
 
 /// Mostly walks; now and then the slow path, and a look through the TLB.
-fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, part: &Part<'_, A>) {
     if crowd.walker.nests() && A::machine().cpus.len() > 2 {
         crowd.ask_for_nmi_walk(cpu);
     }
-    if !crowd.walker.walks_loaded_mm_only() {
-        return walk(cpu, crowd);
+    let mm = part.loads;
+    if crowd.walker == WalkerClass::Rcu || part.walks.id != mm.id || !crowd.changes(mm) {
+        return walk(cpu, crowd, part.walks);
     }
     match cpu.chance.next() % 16 {
         0 => {
             let (start, _) = crowd.walk_at(cpu);
             let mut pages = [Pfn(0); 1];
             // Nothing may be mapped there just now.
-            if fault::get_user_pages(cpu, crowd.mm, start, false, &mut pages).is_ok() {
+            if fault::get_user_pages(cpu, mm, start, false, &mut pages).is_ok() {
                 page::put_walked(cpu, pages[0]);
             }
         }
-        4..8 if crowd.drops => drop_and_look(cpu, crowd),
+        4..8 if crowd.drops => drop_and_look(cpu, crowd, mm),
         1..4 if crowd.anon => {
             let (start, _) = crowd.walk_at(cpu);
-            read_through_tlb(cpu, crowd.mm, start.align_down(Level::Pte));
+            read_through_tlb(cpu, mm, start.align_down(Level::Pte));
         }
-        _ => walk(cpu, crowd),
+        _ => walk(cpu, crowd, mm),
     }
 }
 
 /// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when
 /// its own began, must have come before its drop returned. Then it faults both in again: each gets the frame that the other had, while the table is the same.
-fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>) {
+fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
     let (at, _) = crowd.walk_at(cpu);
     let start = VirtAddr(at.0 - at.0 % (2 * PAGE_SIZE));
     let end = VirtAddr(crowd.range.end.0.min(start.0 + 2 * PAGE_SIZE));
     // The first word is the tag. Nobody else writes the same.
     let (word, mark) = (start.add(8), cpu.chance.next() | 1);
     let written = A::write_user(word, mark).is_ok();
-    let dropped = dontneed(cpu, crowd.mm, start..end).is_ok();
+    let dropped = dontneed(cpu, mm, start..end).is_ok();
     if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
         oracle::on_outlived_drop(cpu, start);
     }
     for _ in 0..SWAPS {
         // Short of memory it stays as it is: the next operation populates the range.
-        let _ = fault::populate(cpu, crowd.mm, start..end);
-        let _ = dontneed(cpu, crowd.mm, start..end);
+        let _ = fault::populate(cpu, mm, start..end);
+        let _ = dontneed(cpu, mm, start..end);
     }
-    let _ = fault::populate(cpu, crowd.mm, start..end);
+    let _ = fault::populate(cpu, mm, start..end);
 }
 
 /// Reads a page's tag at its user address; nothing may be mapped there.

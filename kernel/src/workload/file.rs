@@ -54,7 +54,7 @@ impl<A: Arch> FileScene<A> {
 
 impl<A: Arch> Scene<A> for FileScene<A> {
     fn target(&self) -> Target<A> {
-        Target { mm: self.mm.clone(), range: self.used(), step: 0, anon: false, drops: false }
+        Target { mm: self.mm.clone(), second: None, range: self.used(), step: 0, anon: false, drops: false }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError> {

@@ -32,7 +32,7 @@ impl<A: Arch> ForkScene<A> {
 
 impl<A: Arch> Scene<A> for ForkScene<A> {
     fn target(&self) -> Target<A> {
-        Target { mm: self.mm.clone(), range: HERE..HERE.add(PMD_SIZE), step: 0, anon: true, drops: false }
+        Target { mm: self.mm.clone(), second: None, range: HERE..HERE.add(PMD_SIZE), step: 0, anon: true, drops: false }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, _op: u64) -> Result<(), OpError> {

@@ -15,6 +15,7 @@ pub mod fork;
 pub mod predict;
 mod profiling;
 pub mod programs;
+pub(crate) mod row;
 pub mod shared;
 pub mod store_buffer;
 pub mod walker;
@@ -213,6 +214,8 @@ pub const HERE: VirtAddr = VirtAddr(0x10_0400_0000);
 pub struct Target<A: Arch> {
     /// The mm that they load.
     pub mm: Arc<Mm<A>>,
+    /// In a chain, the mm that leaves second; in mode `contend` one of them loads it.
+    pub second: Option<Arc<Mm<A>>>,
     /// What they walk in mode `contend`.
     pub range: Range<VirtAddr>,
     /// How far apart walks in that range begin; consecutive operations are as far apart.

@@ -10,15 +10,18 @@
 //! | `broadcast`, by NMI | 0 | `F·(1 + U)·c`: here, and in each NMI |
 //! | `mixed` | those of the first two flushes of the mm's life, if it is on many CPUs | those flushes as on `ipi`, the second one once more and all others as on `broadcast` |
 //!
-//! Nothing is frozen in the modes that have a form, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`].
+//! Nothing is frozen in these modes, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`], those of mode `contend`, and of targets that depend on the schedule, in
+//! [`recorded`].
 
 pub mod invalidations;
 pub mod programs;
+pub mod recorded;
 
 use self::invalidations::Hardware;
 use super::WorkloadId;
 use super::shared::BATCH;
 use crate::arch::Arch;
+use crate::ledger::recorded::Notes;
 use crate::ledger::{Snapshot, Taken};
 use crate::suite::Mode;
 use crate::sync::{self, Predicted, Round, Setting};
@@ -49,6 +52,10 @@ pub struct Prediction {
     pub tlbi: Option<u64>,
     /// Sync interrupts that the bystander takes; other interrupts it takes none.
     pub bystander: Option<u64>,
+    /// Flushes that were begun ([`recorded`]).
+    pub flushes: Option<u64>,
+    /// CPUs that held the table at a decision that did not wait for them ([`recorded`]).
+    pub uncovered: Option<u64>,
 }
 
 /// The rounds of `ops` operations.
@@ -106,7 +113,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// `None` in modes for which there are no forms: in `contend` a collapse may be tried more than once.
+    /// `None` in `contend`, which has forms of its own, and in scenarios.
     const fn of(mode: Mode, cpus: u64) -> Option<Crowd> {
         let others = cpus - 1;
         let (loaded, users) = match mode {
@@ -218,22 +225,37 @@ pub fn predict<A: Arch>(
     // Flushes of several kinds have no one form.
     let count = || invalidations::count(&Hardware::of::<A>(), workload, &flushes, strategy.self_map);
     let tlbi = (!workload.runs_programs()).then(count);
-    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, tlbi, bystander }
+    Prediction { flush_ipis: Some(flush_ipis), sync_ipis, elided, tlbi, bystander, ..Prediction::NONE }
 }
 
 impl Prediction {
     /// No closed form at all.
-    pub const NONE: Prediction =
-        Prediction { flush_ipis: None, sync_ipis: None, elided: None, tlbi: None, bystander: None };
+    pub const NONE: Prediction = Prediction {
+        flush_ipis: None,
+        sync_ipis: None,
+        elided: None,
+        tlbi: None,
+        bystander: None,
+        flushes: None,
+        uncovered: None,
+    };
+
+    /// The same; where the targets of syncs depend on the schedule, with what was noted when they were decided.
+    pub fn or_noted(self, noted: &Notes) -> Prediction {
+        let (sync_ipis, elided) = (self.sync_ipis.or(Some(noted.targets)), self.elided.or(Some(noted.elided)));
+        Prediction { sync_ipis, elided, ..self }
+    }
 
     /// Whether what was counted is what was predicted, as far as it was.
-    pub fn agrees(&self, counted: &Snapshot, bystander: &Taken) -> bool {
+    pub fn agrees(&self, counted: &Snapshot, bystander: &Taken, noted: &Notes) -> bool {
         let counts = [
             (self.flush_ipis, counted.flush_ipis),
             (self.sync_ipis, counted.sync_ipis),
             (self.elided, counted.syncs_elided),
             (self.tlbi, counted.tlbi),
             (self.bystander, bystander.sync),
+            (self.flushes, noted.flushes.iter().sum()),
+            (self.uncovered, noted.uncovered),
         ];
         counts.into_iter().all(|(form, count)| form.is_none_or(|form| form == count))
             && (bystander.flush, bystander.nmi) == (0, 0)

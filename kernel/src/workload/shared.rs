@@ -32,7 +32,7 @@ const GIBS: VirtAddr = VirtAddr(0x100_0000_0000);
 pub struct Shared<A: Arch> {
     id: WorkloadId,
     leaver: Option<Arc<Mm<A>>>,
-    /// Leaves second, in a chain; it is loaded nowhere.
+    /// Leaves second, in a chain; it is loaded nowhere, but by one of the crowd in mode `contend`.
     second: Option<Arc<Mm<A>>>,
     stayers: Vec<Arc<Mm<A>>>,
     file: Arc<File<A>>,
@@ -86,7 +86,8 @@ fn before_gibs() -> Range<VirtAddr> {
 impl<A: Arch> Scene<A> for Shared<A> {
     fn target(&self) -> Target<A> {
         let mm = self.leaver.as_ref().unwrap_or(&self.stayers[0]).clone();
-        Target { mm, range: GIBS..GIBS.add(self.gibs() * PUD_SIZE), step: PUD_SIZE, anon: false, drops: false }
+        let range = GIBS..GIBS.add(self.gibs() * PUD_SIZE);
+        Target { mm, second: self.second.clone(), range, step: PUD_SIZE, anon: false, drops: false }
     }
 
     fn prepare(&mut self, cpu: &'static Cpu<A>, op: u64) -> Result<(), OpError> {

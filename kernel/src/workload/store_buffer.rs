@@ -149,6 +149,7 @@ pub fn run_all<A: Arch>(
         transport: crate::tlb::transport::TransportId::Broadcast,
         hook: false,
         chain: false,
+        batch: false,
         walker: WalkerClass::Gup,
     };
     for (index, number) in suite.strategies.iter().enumerate() {

@@ -127,7 +127,7 @@ impl<A: Arch> World<A> {
     pub fn choose(&self, strategy: &str, transport: TransportId) {
         let number = sync::NAMES.iter().position(|(name, _)| *name == strategy).expect("a strategy of that name");
         let hook = transport.flush_implies_interrupt();
-        let setting = Setting { transport, hook, chain: false, walker: WalkerClass::Gup };
+        let setting = Setting { transport, hook, chain: false, batch: false, walker: WalkerClass::Gup };
         self.machine.policy.set(&sync::all::<A>()[number], setting);
     }
 

@@ -105,7 +105,7 @@ impl World {
     pub fn choose(&self, strategy: &str, transport: TransportId) {
         let number = sync::NAMES.iter().position(|(name, _)| *name == strategy).expect("a strategy of that name");
         let hook = transport.flush_implies_interrupt();
-        let setting = Setting { transport, hook, chain: false, walker: WalkerClass::Gup };
+        let setting = Setting { transport, hook, chain: false, batch: false, walker: WalkerClass::Gup };
         self.machine.policy.set(&sync::all::<Woven>()[number], setting);
     }
 

@@ -8,6 +8,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch::Arch;
+use crate::ledger::recorded::Way;
 use crate::mm::address_space::Mm;
 use crate::smp::cpu::Cpu;
 use crate::tlb::coverage::Coverage;
@@ -24,6 +25,17 @@ const BY_BROADCAST: u8 = 2;
 /// How an mm flushes on this transport.
 #[derive(Default)]
 pub struct Promotion(AtomicU8);
+
+impl Promotion {
+    /// How the next flush travels.
+    pub(super) fn way(&self) -> Way {
+        match self.0.load(Ordering::Relaxed) {
+            BY_INTERRUPT => Way::Interrupts,
+            TRANSITION => Way::Both,
+            _ => Way::Broadcast,
+        }
+    }
+}
 
 /// See [`super::flush`].
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {

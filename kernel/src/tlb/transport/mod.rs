@@ -9,6 +9,7 @@ pub mod paravirt;
 use core::sync::atomic::Ordering;
 
 use crate::arch::{Arch, NativeTransport};
+use crate::ledger::recorded::{self, Way};
 use crate::mm::address_space::Mm;
 use crate::pause;
 use crate::record::event::EventKind;
@@ -74,6 +75,15 @@ impl TransportId {
     }
 }
 
+/// How the next flush of `mm` travels.
+fn way<A: Arch>(mm: &Mm<A>) -> Way {
+    match A::machine().policy.transport() {
+        TransportId::Ipi | TransportId::Paravirt => Way::Interrupts,
+        TransportId::Broadcast => Way::Broadcast,
+        TransportId::Mixed => mm.promotion.way(),
+    }
+}
+
 /// One flush under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Flush {
@@ -94,6 +104,7 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
         cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, others.count().into());
     }
     pause!(cpu, FlushBegin);
+    recorded::flush(cpu, mm, way(mm));
     let coverage = match A::machine().policy.transport() {
         TransportId::Ipi => ipi::flush(cpu, mm, what),
         TransportId::Broadcast => broadcast::flush(cpu, mm, what),

@@ -71,7 +71,9 @@ impl Vcpu {
 /// See [`super::flush`].
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
-    let interrupted: CpuMask = ipi::targets(cpu, mm, &what).iter().filter(|id| !leave_to_resume(mm, *id)).collect();
+    let targets = ipi::targets(cpu, mm, &what);
+    let interrupted: CpuMask = targets.iter().filter(|id| !leave_to_resume(mm, *id)).collect();
+    cpu.ledger.recorded.owed(targets.count() - interrupted.count());
     pause!(cpu, AfterTargets);
     ipi::deliver(cpu, mm, flush, interrupted)
 }

@@ -76,7 +76,7 @@ const fn range(workload: WorkloadId) -> (u64, Option<Level>) {
 }
 
 /// What one flush costs one CPU: `c`.
-const fn cost(hardware: &Hardware, workload: WorkloadId, self_map: bool) -> u64 {
+pub(super) const fn cost(hardware: &Hardware, workload: WorkloadId, self_map: bool) -> u64 {
     let (entries, removed) = range(workload);
     let run = if hardware.runs { 1 } else { entries };
     let (recursive, too_many) = match removed {
