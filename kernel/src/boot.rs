@@ -18,6 +18,7 @@ use crate::ledger::profile::CpuProfile;
 use crate::machine::Machine;
 use crate::mm::frame::{Frame, FrameState, FrameTable};
 use crate::mm::frame_alloc::FrameAllocator;
+use crate::oracle;
 use crate::record::cell::CellRow;
 use crate::record::event::EVENT_BYTES;
 use crate::record::profile::Profile;
@@ -277,6 +278,9 @@ extern "C" fn operate<A: Arch>() -> ! {
         refuse(shared, exit, &format!("{error}"));
     }
     guard::remove(suite.guards);
+    if !suite.oracle {
+        oracle::turn_off();
+    }
     let (rows, profiles) = match room_for_results::<A>(&suite) {
         Ok(room) => room,
         Err(message) => refuse(shared, exit, &message),

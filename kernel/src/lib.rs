@@ -13,6 +13,7 @@ pub mod arch;
 pub mod atomic;
 pub mod boot;
 pub mod guard;
+pub mod injection;
 pub mod ipc;
 pub mod ledger;
 pub mod machine;

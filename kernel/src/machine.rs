@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, 
 use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::boot::BootInfo;
+use crate::injection::Injection;
 use crate::mm::frame::FrameTable;
 use crate::mm::frame_alloc::FrameAllocator;
 use crate::object::Objects;
@@ -128,10 +129,10 @@ pub struct Policy<A: Arch> {
     schedule_points: AtomicBool,
     chain: AtomicBool,
     walker: AtomicU8,
-    /// One in this many batch allocations fails; 0 for none.
-    inject_batch: AtomicU32,
-    /// One in this many tries of a parent's lock fails; 0 for none.
-    inject_trylock: AtomicU32,
+    /// Faults that are injected.
+    pub injection: Injection,
+    /// One in this many walks of the crowd pins what it finds; 0 for none.
+    pub(crate) pins: AtomicU32,
     /// Mean time between timer interrupts of a CPU, in ns; 0 for none.
     pub(crate) tick_ns: AtomicU64,
 }
@@ -146,8 +147,8 @@ impl<A: Arch> Policy<A> {
             schedule_points: AtomicBool::new(false),
             chain: AtomicBool::new(false),
             walker: AtomicU8::new(WalkerClass::Gup as u8),
-            inject_batch: AtomicU32::new(0),
-            inject_trylock: AtomicU32::new(0),
+            injection: Injection::default(),
+            pins: AtomicU32::new(0),
             tick_ns: AtomicU64::new(0),
         }
     }
@@ -207,22 +208,6 @@ impl<A: Arch> Policy<A> {
     /// Turns schedule points on or off.
     pub fn set_schedule_points(&self, on: bool) {
         self.schedule_points.store(on, Ordering::Relaxed);
-    }
-
-    /// Which faults to inject: one in so many, 0 for none.
-    pub fn set_injection(&self, batch: u32, trylock: u32) {
-        self.inject_batch.store(batch, Ordering::Relaxed);
-        self.inject_trylock.store(trylock, Ordering::Relaxed);
-    }
-
-    pub(crate) fn inject_batch(&self, cpu: &Cpu<A>) -> bool {
-        let n = self.inject_batch.load(Ordering::Relaxed);
-        n != 0 && cpu.chance.one_in(n.into())
-    }
-
-    pub(crate) fn inject_trylock(&self, cpu: &Cpu<A>) -> bool {
-        let n = self.inject_trylock.load(Ordering::Relaxed);
-        n != 0 && cpu.chance.one_in(n.into())
     }
 }
 

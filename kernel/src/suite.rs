@@ -1,14 +1,15 @@
 //! What to run: the kernel command line, and the order of the cells that it stands for.
 //!
 //! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
-//! `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`batch:N`, `trylock:N`: one in N fails), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user` (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
+//! `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
+//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user` (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
 //! strategy, then workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::arch::Arch;
+use crate::injection::{Fault, Odds};
 use crate::scenario::script::{Script, ScriptError};
 use crate::sync;
 use crate::tlb::transport::{self, TransportId};
@@ -101,12 +102,16 @@ pub struct Suite {
     pub tries: u64,
     /// How the machine runs.
     pub engine: Engine,
-    /// One in so many batch allocations fails; 0 for none.
-    pub inject_batch: u32,
-    /// One in so many tries of a parent's lock fails; 0 for none.
-    pub inject_trylock: u32,
+    /// Faults to inject.
+    pub inject: Odds,
+    /// In mode `contend`, one in so many walks of the crowd pins what it finds; 0 for none.
+    pub pins: u32,
+    /// References and pins are added up after each cell too.
+    pub whole_balance: bool,
     /// Guards to take away.
     pub guards: u64,
+    /// Whether the oracle judges. Without it nothing has a verdict: to measure what it costs.
+    pub oracle: bool,
     /// Whether durations, interrupts and waiting memory are recorded ([`crate::record::profile`]).
     pub profile: bool,
     /// A program in user mode does the operations, and others of it are what the other CPUs run.
@@ -180,9 +185,11 @@ impl Suite {
             seed: 1,
             tries: 1,
             engine: Engine::Icount,
-            inject_batch: 0,
-            inject_trylock: 4,
+            inject: Odds::NONE.with(Fault::Trylock, 4),
+            pins: 0,
+            whole_balance: false,
             guards: 0,
+            oracle: true,
             profile: false,
             user: false,
             script: None,
@@ -235,17 +242,26 @@ impl Suite {
                 }
                 "inject" => {
                     for fault in value.split(',') {
-                        match fault.split_once(':') {
-                            Some(("batch", n)) => suite.inject_batch = number("inject", n)? as u32,
-                            Some(("trylock", n)) => suite.inject_trylock = number("inject", n)? as u32,
-                            _ => return Err(SuiteError::Name { key: "inject", name: fault.to_string() }),
-                        }
+                        let unknown = || SuiteError::Name { key: "inject", name: fault.to_string() };
+                        let (name, n) = fault.split_once(':').ok_or_else(unknown)?;
+                        let which = one("inject", name, Fault::NAMES).map_err(|_| unknown())?;
+                        suite.inject = suite.inject.with_number(which, number("inject", n)? as u32);
                     }
                 }
                 "guards" => {
                     suite.guards = u64::from_str_radix(value, 16)
                         .map_err(|_| SuiteError::Number { key: "guards", value: value.to_string() })?;
                 }
+                "pins" => suite.pins = number("pins", value)? as u32,
+                "balance" => match value {
+                    "whole" => suite.whole_balance = true,
+                    _ => return Err(SuiteError::Name { key: "balance", name: value.to_string() }),
+                },
+                "oracle" => match value {
+                    "on" => suite.oracle = true,
+                    "off" => suite.oracle = false,
+                    _ => return Err(SuiteError::Name { key: "oracle", name: value.to_string() }),
+                },
                 "profile" => {
                     suite.profile = match value {
                         "true" => true,

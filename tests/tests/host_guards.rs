@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use kernel::guard::{self, Guard};
+use kernel::injection::{Fault, Odds};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
 use kernel::mm::fault;
@@ -115,7 +116,7 @@ fn a_table_that_is_freed_without_a_batch_is_judged() {
         mm.map(range.clone(), Perm::WRITE, Backing::Anon).expect("nothing is there");
         world.on(0, || fault::populate(faulter, &mm, AT..AT.add(PAGE_SIZE))).expect("memory suffices");
         // Neither a batch nor the fast path.
-        world.machine().policy.set_injection(1, 1);
+        world.machine().policy.injection.set(Odds::NONE.with(Fault::Batch, 1).with(Fault::Trylock, 1));
         let theirs = mm.clone();
         world.at_point(Point::BeforeRescan, move || {
             fault::handle(faulter, &theirs, AT, true).expect("memory suffices");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
+use kernel::injection::{Fault, Odds};
 use kernel::mm::address_space::{Backing, MapError, Mm};
 use kernel::mm::collapse::collapse_anon;
 use kernel::mm::entry::Perm;
@@ -273,7 +274,7 @@ fn a_table_without_a_batch_leaves_the_same_events() {
     mm.map(pages(0, 1), Perm::WRITE, Backing::Anon).expect("nothing is there");
     world.on(0, || fault::populate(world.cpu(0), &mm, pages(0, 1))).expect("memory suffices");
     let pte = mm.table_at(Level::Pte, AT).expect("it is populated").pfn();
-    world.machine().policy.set_injection(1, 0);
+    world.machine().policy.injection.set(Odds::NONE.with(Fault::Batch, 1));
     world.on(0, || munmap(world.cpu(0), &mm, pages(0, 1))).expect("whole pages");
     let kinds: Vec<u16> = world.events(0).into_iter().filter(|e| e.a == u64::from(pte.0)).map(|e| e.kind).collect();
     assert_eq!(kinds, [EventKind::Link, EventKind::Unlink, EventKind::Retire, EventKind::Free].map(|kind| kind as u16));

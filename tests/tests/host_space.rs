@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kernel::addr::{Level, PAGE_SHIFT, Pfn, VirtAddr};
 use kernel::arch::Arch;
+use kernel::injection::{Fault, Odds};
 use kernel::mm::address_space::{Backing, MapError, Mm};
 use kernel::mm::collapse::{CollapseError, collapse_anon};
 use kernel::mm::entry::Perm;
@@ -236,7 +237,7 @@ impl<A: Arch> Run<A> {
 fn run<A: Arch>(transport: TransportId, inject: u32, steps: &[Step]) {
     let world = World::<A>::new(CPUS, FRAMES);
     world.choose("sync-all", transport);
-    world.machine().policy.set_injection(inject, inject);
+    world.machine().policy.injection.set(Odds::NONE.with(Fault::Batch, inject).with(Fault::Trylock, inject));
     for cpu in 0..CPUS {
         world.cpu(cpu).chance.seed(7, cpu as u64);
     }

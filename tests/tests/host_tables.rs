@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, VirtAddr};
 use kernel::arch::Arch;
+use kernel::injection::{Fault, Odds};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::collapse::collapse_anon;
 use kernel::mm::entry::Perm;
@@ -150,7 +151,7 @@ fn gathers_balance_when_batches_fail() {
         let world = World::<Untagged>::new(2, 16384);
         world.choose("sync-all", transport);
         let free = world.machine().free_frames();
-        world.machine().policy.set_injection(inject, 0);
+        world.machine().policy.injection.set(Odds::NONE.with(Fault::Batch, inject));
         let mm = populated(&world, 8 * PMD_SIZE);
         let last = AT.add(8 * PMD_SIZE - PAGE_SIZE);
         world.on(1, || switch::load(world.cpu(1), &mm));

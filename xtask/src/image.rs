@@ -39,6 +39,13 @@ impl Image {
             .ok_or_else(|| anyhow!("no segment of {} holds {symbol} ({address:#x})", self.path.display()))
     }
 
+    /// How many functions have `part` in their mangled names: `6oracle` for those of a module `oracle`.
+    pub(crate) fn functions_of(&self, part: &str) -> anyhow::Result<usize> {
+        let named =
+            |s: &object::read::elf::ElfSymbol64<'_, '_, Endianness>| s.name().is_ok_and(|name| name.contains(part));
+        Ok(self.elf()?.symbols().filter(|s| s.kind() == object::SymbolKind::Text && named(s)).count())
+    }
+
     fn elf(&self) -> anyhow::Result<ElfFile64<'_, Endianness>> {
         ElfFile64::parse(&*self.bytes).with_context(|| format!("{} is not a 64-bit ELF file", self.path.display()))
     }

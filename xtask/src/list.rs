@@ -2,6 +2,7 @@
 
 use clap::Args;
 use kernel::guard::Guard;
+use kernel::injection::Fault;
 use kernel::scenario::Point;
 use kernel::scenario::script::Role;
 use kernel::suite::{Mode, Named};
@@ -24,13 +25,14 @@ impl List {
 
 fn text() -> String {
     let bold = anstyle::Style::new().bold();
-    let sections: [(&str, &[Named]); 9] = [
+    let sections: [(&str, &[Named]); 10] = [
         ("Strategies (--strategy)", kernel::sync::NAMES),
         ("Transports (--transport)", kernel::tlb::transport::NAMES),
         ("Workloads (--workload)", kernel::workload::NAMES),
         ("Workloads of programs in user mode (--workload), not among all", kernel::workload::PROGRAMS),
         ("Modes (--mode): what the other CPUs do", Mode::NAMES),
         ("Walkers (--walker): who walks in mode contend", WalkerClass::NAMES),
+        ("Faults (--inject NAME:N): what strikes once in N times", Fault::NAMES),
         ("Guards (--without): what can be taken away to see that it is noticed", Guard::NAMES),
         ("Pause points of scenarios (`cargo xtask scenario`)", Point::NAMES),
         ("Actors of scenarios", Role::NAMES),

@@ -55,7 +55,7 @@ pub(crate) struct Run {
     /// What the other CPUs do: same, contend, other, idle, spin, lazy, isolated
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = "same,other,contend")]
     mode: Vec<String>,
-    /// Who walks in mode contend: gup, nmi, nmi-other, foreign, rcu
+    /// Who walks in mode contend: gup, nmi, nmi-other, foreign, rcu, two-word
     #[arg(long, value_name = "CLASS", default_value = "gup")]
     walker: String,
     /// Operations of each cell
@@ -67,7 +67,7 @@ pub(crate) struct Run {
     /// Overrides what static-hook believes of the transport
     #[arg(long, value_enum, default_value_t = Hook::Auto)]
     hook: Hook,
-    /// Faults to inject: batch:N, trylock:N; one in N fails
+    /// Faults to inject: batch:N, trylock:N, queue:N, freeze:N; each strikes once in N times
     #[arg(long, value_name = "FAULT,..", value_delimiter = ',')]
     inject: Vec<String>,
     /// Takes guards of the kernel away: the verdicts must notice

@@ -241,18 +241,19 @@ record!(u8);
 record!(u16);
 record!(u32);
 record!(u64);
+record!(i64);
 record!(CellRow {
     strategy workload mode transport hook expected verdict miscounted cpus walker ops flush_ipis sync_ipis syncs_elided
-    redundant_sync_ipis missing_syncs tlbi vectors instructions walks pages violations_ghost violations_value
+    redundant_sync_ipis missing_syncs tlbi vectors instructions walks pages pins injected left violations_ghost violations_value
     predicted_flush predicted_sync predicted_elided predicted_tlbi bystander_flush bystander_sync bystander_nmi bystander_gap
     predicted_bystander uncovered program_status seeds user steps first
 });
 record!(Event { time kind cpu mm a b });
 record!(Violation { kind walker updater level mm pfn address walk op times });
 
-impl<const N: usize> Record for [u64; N] {
+impl<T: Record, const N: usize> Record for [T; N] {
     fn read(bytes: &[u8], at: usize) -> Self {
-        std::array::from_fn(|i| u64::read(bytes, at + 8 * i))
+        std::array::from_fn(|i| T::read(bytes, at + size_of::<T>() * i))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use kernel::injection::Fault;
 use kernel::record::cell::Verdict;
 use kernel::smp::cpu::Chance;
 use kernel::suite::{Mode, Named};
@@ -60,6 +61,13 @@ struct Balance {
     ops: u64,
     walks: u64,
     pages: u64,
+    /// Pages of these that were pinned.
+    pins: u64,
+    /// Faults that were injected.
+    injected: u64,
+    /// Cells in which nothing went wrong, and what was left in use after them: frames, tables, references, pins.
+    whole: usize,
+    left: [i64; 4],
     /// Cells in which something is wrong and was found.
     found: usize,
     /// Cells that a strategy refused.
@@ -76,26 +84,41 @@ impl Balance {
         self.ops += rows.iter().map(|r| r.cell.ops).sum::<u64>();
         self.walks += rows.iter().map(|r| r.cell.walks).sum::<u64>();
         self.pages += rows.iter().map(|r| r.cell.pages).sum::<u64>();
+        self.pins += rows.iter().map(|r| r.cell.pins).sum::<u64>();
+        self.injected += rows.iter().map(|r| r.cell.injected).sum::<u64>();
+        // A violation may have taken references to pages that were not there.
+        for row in rows.iter().filter(|r| r.verdict == Verdict::Safe) {
+            self.whole += 1;
+            self.left.iter_mut().zip(row.cell.left).for_each(|(sum, left)| *sum += left.abs());
+        }
         self.found += of(Verdict::Unsafe);
         self.refused += of(Verdict::Refused);
         self.unshown += of(Verdict::Void);
     }
 
     fn text(&self) -> String {
+        let [frames, tables, references, pins] = self.left;
         format!(
-            "{} mixes, {} cells, {} operations, {} walks that returned {} pages.\n\
-             {} cells found unsafe that are, {} refused, {} too short for what is wrong in them to show.\n",
+            "{} mixes, {} cells, {} operations, {} walks that returned {} pages, {} of them pinned; {} faults injected.\n\
+             {} cells found unsafe that are, {} refused, {} too short for what is wrong in them to show.\n\
+             Left in use after {} cells that nothing went wrong in: {frames} frames, {tables} tables, {references} references, {pins} pins.\n",
             self.mixes,
             self.cells,
             grouped(self.ops),
             grouped(self.walks),
             grouped(self.pages),
+            grouped(self.pins),
+            grouped(self.injected),
             self.found,
             self.refused,
-            self.unshown
+            self.unshown,
+            self.whole
         )
     }
 }
+
+/// One walk in four pins what it finds, and references and pins are added up after every cell.
+const MORE: &str = "pins=4 balance=whole";
 
 /// Mixes of a short soak.
 const SHORT: u64 = 6;
@@ -167,12 +190,15 @@ fn mix(archs: &[Arch], number: u64) -> Probe {
         chosen.dedup();
         chosen
     };
-    let inject = match below(4) {
-        0 => vec![format!("batch:{}", 1 + below(4))],
-        1 => vec![format!("trylock:{}", 1 + below(4))],
-        2 => vec![format!("batch:{}", 2 + below(8)), format!("trylock:{}", 1 + below(8))],
-        _ => Vec::new(),
-    };
+    // One mix in four is without faults; in the others each of them is there or is not.
+    let mut inject = Vec::new();
+    if below(4) != 0 {
+        for (fault, _) in Fault::NAMES {
+            if below(2) == 0 {
+                inject.push(format!("{fault}:{}", 1 + below(8)));
+            }
+        }
+    }
     let mut modes = vec![Mode::NAMES[Mode::Contend as usize].0, Mode::NAMES[below(Mode::NAMES.len())].0];
     modes.dedup();
     let suite = Suite {
@@ -191,7 +217,7 @@ fn mix(archs: &[Arch], number: u64) -> Probe {
         user: false,
         log: Some("error".into()),
     };
-    Probe { arch: archs[below(archs.len())], cpus: 2 + below(5) as u32, kind: Kind::Checking, suite, more: None }
+    Probe { arch: archs[below(archs.len())], cpus: 2 + below(5) as u32, kind: Kind::Checking, suite, more: Some(MORE) }
 }
 
 fn place(probe: &Probe) -> String {
@@ -235,7 +261,9 @@ mod tests {
         for (transport, _) in transport::NAMES {
             assert!(all.iter().any(|l| l.contains(&format!("transport={transport} "))), "{transport}");
         }
-        for word in ["x86_64 ", "aarch64 ", "inject=batch:", "inject=trylock:", "walker=nmi "] {
+        for word in
+            ["x86_64 ", "aarch64 ", "batch:", "trylock:", "queue:", "freeze:", "walker=nmi ", "walker=two-word "]
+        {
             assert!(all.iter().any(|l| l.contains(word)), "{word}");
         }
     }
@@ -253,7 +281,28 @@ mod tests {
         let mut balance = Balance::default();
         balance.add(&[row(Verdict::Unsafe, Verdict::Unsafe), row(Verdict::Unsafe, Verdict::Void)]);
         balance.add(&[row(Verdict::Refused, Verdict::Refused)]);
-        let expected = Balance { mixes: 2, cells: 3, ops: 192, walks: 15, pages: 0, found: 1, refused: 1, unshown: 1 };
+        let mut safe = row(Verdict::Safe, Verdict::Safe);
+        (safe.cell.left, safe.cell.pins, safe.cell.injected) = ([0, -1, 2, 0], 3, 4);
+        balance.add(&[safe]);
+        let expected = Balance {
+            mixes: 3,
+            cells: 4,
+            ops: 256,
+            walks: 20,
+            pages: 0,
+            pins: 3,
+            injected: 4,
+            whole: 1,
+            left: [0, 1, 2, 0],
+            found: 1,
+            refused: 1,
+            unshown: 1,
+        };
         assert_eq!(balance, expected);
+        assert!(
+            balance
+                .text()
+                .contains("after 1 cells that nothing went wrong in: 0 frames, 1 tables, 2 references, 0 pins.")
+        );
     }
 }

@@ -197,7 +197,10 @@ impl<const TAGGED: bool> Stage<TAGGED> {
             let range = VirtAddr(GIB.0 - PAGES_BEFORE * PAGE_SIZE)..GIB;
             stage.mms[0].map(range.clone(), Perm::WRITE, Backing::Anon)?;
             fault::populate(cpu, &stage.mms[0], range)?;
-            Sim::<TAGGED>::machine().policy.set_injection(1, 0);
+            Sim::<TAGGED>::machine()
+                .policy
+                .injection
+                .set(kernel::injection::Odds::NONE.with(kernel::injection::Fault::Batch, 1));
         }
         Ok(stage)
     }

@@ -85,6 +85,10 @@ pub struct Ledger {
     pub walks: Counter,
     /// Pages that they returned.
     pub pages: Counter,
+    /// Of these, the ones that it pinned.
+    pub pins: Counter,
+    /// Faults that were injected on this CPU.
+    pub injected: Counter,
     /// Violations that this CPU's ghost checks found.
     pub violations_ghost: Counter,
     /// Violations that this CPU's value checks found.
@@ -170,6 +174,8 @@ impl Ledger {
             handled: self.handled.iter().map(Counter::get).sum(),
             walks: self.walks.get(),
             pages: self.pages.get(),
+            pins: self.pins.get(),
+            injected: self.injected.get(),
             violations_ghost: self.violations_ghost.get(),
             violations_value: self.violations_value.get(),
         }
@@ -215,6 +221,10 @@ snapshot! {
     walks,
     /// Pages returned by walks.
     pages,
+    /// Of these, pinned.
+    pins,
+    /// Faults injected.
+    injected,
     /// Violations by state.
     violations_ghost,
     /// Violations observed.

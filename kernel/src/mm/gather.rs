@@ -17,6 +17,7 @@ use arrayvec::ArrayVec;
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
+use crate::injection::Fault;
 use crate::mm::address_space::Mm;
 use crate::mm::file::{Contents, File};
 use crate::mm::frame::FrameState;
@@ -199,7 +200,7 @@ impl<'m, A: Arch> Gather<'m, A> {
 
     /// A frame for a batch, unless memory is short or that was to be pretended.
     fn batch_page(&mut self) -> Option<Pfn> {
-        if A::machine().policy.inject_batch(self.cpu) {
+        if A::machine().policy.injection.strikes(self.cpu, Fault::Batch) {
             return None;
         }
         let pfn = frame_alloc::alloc(self.cpu).ok()?;

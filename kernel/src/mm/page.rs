@@ -48,7 +48,7 @@ pub fn alloc_huge<A: Arch>(state: FrameState, owner: u32, address: u64) -> Resul
 
 /// Writes the tag of (`owner`, `address`), unless what the owner has in its pages is a program's business.
 pub fn tag<A: Arch>(pfn: Pfn, owner: u32, address: u64) {
-    if cfg!(feature = "checking") && owner & PLAIN == 0 {
+    if oracle::is_on() && owner & PLAIN == 0 {
         first_word::<A>(pfn).store(oracle::value::tag(owner, address), Ordering::Relaxed);
     }
 }

@@ -12,6 +12,7 @@
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
+use crate::injection::Fault;
 use crate::mm::address_space::Mm;
 use crate::mm::gather::Gather;
 use crate::mm::state::Unlinked;
@@ -38,7 +39,7 @@ pub(super) fn try_fast<'m, A: Arch>(
     pte: &TableGuard<A>,
     va: VirtAddr,
 ) -> Option<Unlinked<'m, A>> {
-    if !pte.is_empty() || A::machine().policy.inject_trylock(cpu) {
+    if !pte.is_empty() || A::machine().policy.injection.strikes(cpu, Fault::Trylock) {
         return None;
     }
     let mut parent = pmd.try_lock()?;

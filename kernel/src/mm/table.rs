@@ -70,7 +70,7 @@ impl<A: Arch> Table<A> {
     /// # Safety
     /// There are as many in a table.
     #[inline(always)]
-    pub(super) unsafe fn slots(self, index: usize, count: usize) -> &'static [AtomicU64] {
+    pub(crate) unsafe fn slots(self, index: usize, count: usize) -> &'static [AtomicU64] {
         debug_assert!(index + count <= ENTRIES);
         // SAFETY: as above; by the caller's word they lie in the frame.
         unsafe { core::slice::from_raw_parts(self.slot(index), count) }

@@ -61,16 +61,19 @@ impl Default for Ghost {
 
 impl Ghost {
     /// Starts to count walks anew.
+    #[inline]
     pub fn reset(&self) {
         self.walks.store(0, Ordering::Relaxed);
     }
 
     /// The notes of walks under way.
+    #[inline]
     fn under_way(&self) -> &[Note] {
         &self.notes[..self.depth.load(Ordering::Relaxed).min(self.notes.len())]
     }
 
     /// The note of the innermost walk; of the last one, if none is under way.
+    #[inline]
     fn innermost(&self) -> &Note {
         let depth = self.depth.load(Ordering::Relaxed);
         &self.notes[depth.saturating_sub(1).min(self.notes.len() - 1)]
@@ -82,7 +85,7 @@ impl Ghost {
 #[doc(hidden)]
 pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
     cpu.ledger.walks.add(1);
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         let ghost = &cpu.ghost;
         let depth = ghost.depth.load(Ordering::Relaxed);
         ghost.depth.store(depth + 1, Ordering::Relaxed);
@@ -94,6 +97,8 @@ pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
         note.address.store(start.0, Ordering::Relaxed);
         note.since.store(A::instructions(), Ordering::Relaxed);
         note.walk.store(walk, Ordering::Relaxed);
+    }
+    if cfg!(feature = "checking") {
         cpu.events.write(EventKind::WalkBegin, mm.id, start.0, (!A::irqs_enabled()).into());
     }
 }
@@ -102,7 +107,7 @@ pub fn begin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr) {
 #[inline(always)]
 #[doc(hidden)]
 pub fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: VirtAddr) {
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         let note = cpu.ghost.innermost();
         // On its way down it has left what it held below, of the entry before.
         note.holds[..level as usize].iter().for_each(|below| below.store(NONE, Ordering::Relaxed));
@@ -110,8 +115,11 @@ pub fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: Vi
         if level == Level::Pte && value::is_page(table) {
             oracle::report(cpu, describe(cpu, cpu, table.pfn(), ViolationKind::PageForTable, va));
         }
+    }
+    if cfg!(feature = "checking") {
         if level < Level::Pud {
-            cpu.events.write(EventKind::WalkHolds, note.mm.load(Ordering::Relaxed), table.pfn().0.into(), va.0);
+            let mm = cpu.ghost.innermost().mm.load(Ordering::Relaxed);
+            cpu.events.write(EventKind::WalkHolds, mm, table.pfn().0.into(), va.0);
         }
         point(cpu);
     }
@@ -120,7 +128,7 @@ pub fn hold<A: Arch>(cpu: &'static Cpu<A>, level: Level, table: Table<A>, va: Vi
 /// The walk read `raw` in `table` for `va`.
 #[inline(always)]
 pub(crate) fn read<A: Arch>(cpu: &'static Cpu<A>, raw: u64, table: Table<A>, va: VirtAddr) {
-    if cfg!(feature = "checking") && raw == oracle::POISON {
+    if oracle::is_on() && raw == oracle::POISON {
         let violation = describe(cpu, cpu, table.pfn(), ViolationKind::ReadPoison, va);
         oracle::report(cpu, violation);
     }
@@ -129,10 +137,10 @@ pub(crate) fn read<A: Arch>(cpu: &'static Cpu<A>, raw: u64, table: Table<A>, va:
 /// The walk is about to use two words of an entry of `table` for `va` that were one entry at no time when it read. True where that is judged.
 #[inline(always)]
 pub(crate) fn torn<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, va: VirtAddr) -> bool {
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         oracle::report(cpu, describe(cpu, cpu, table.pfn(), ViolationKind::TornEntry, va));
     }
-    cfg!(feature = "checking")
+    oracle::is_on()
 }
 
 /// A place where other CPUs may run now; the seed decides whether, and for how long. Nothing in builds without `checking`, and in cells
@@ -162,7 +170,7 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
 #[inline(always)]
 #[doc(hidden)]
 pub fn release<A: Arch>(cpu: &Cpu<A>) {
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         atomic::mark(&cpu.ghost, true);
         for hold in &cpu.ghost.innermost().holds {
             hold.store(NONE, Ordering::Relaxed);
@@ -177,10 +185,10 @@ pub fn release<A: Arch>(cpu: &Cpu<A>) {
 #[inline(always)]
 pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
     cpu.ledger.pages.add(pages.len() as u64);
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         value::judge_walk(cpu, mm, start, pages);
-        cpu.events.write(EventKind::WalkEnd, mm.id, start.0, pages.len() as u64);
     }
+    cpu.events.write(EventKind::WalkEnd, mm.id, start.0, pages.len() as u64);
 }
 
 /// The walk of `other`, if there is one, of an mm that `concerns` and that can still touch `table`.
@@ -225,7 +233,7 @@ pub(crate) fn judge<A: Arch>(
 /// The flush that this CPU began is complete.
 #[inline(always)]
 pub(crate) fn flushed<A: Arch>(cpu: &Cpu<A>) {
-    if cfg!(feature = "checking") {
+    if oracle::is_on() {
         cpu.ghost.flushed_at.store(A::instructions(), Ordering::Relaxed);
     }
 }

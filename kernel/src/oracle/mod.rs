@@ -10,6 +10,8 @@ pub mod ghost;
 pub(crate) mod recursive;
 pub mod value;
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use crate::addr::{Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Cause;
@@ -27,14 +29,31 @@ pub const VERSION: u32 = 3;
 /// What freed memory is filled with: no entry of any architecture, and no page's tag.
 pub const POISON: u64 = 0xdead_7ab1_e000_0000;
 
+static OFF: AtomicBool = AtomicBool::new(false);
+
+/// Turns the oracle off, to measure what it costs. Before the first cell; from then on no cell has a verdict.
+#[inline(always)]
+pub fn turn_off() {
+    if cfg!(feature = "checking") {
+        OFF.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether it judges: in a build with `checking`, unless it was turned off.
+#[inline(always)]
+pub fn is_on() -> bool {
+    cfg!(feature = "checking") && !OFF.load(Ordering::Relaxed)
+}
+
 /// Fills the first `bytes` of a frame that is about to be free.
 pub(crate) fn poison<A: Arch>(pfn: Pfn, bytes: u64) {
-    if cfg!(feature = "checking") {
-        for i in 0..bytes as usize / 8 {
-            // SAFETY: the direct map covers all RAM; the caller owns the frame; all accesses to it are atomic.
-            let word = unsafe { &*A::direct_map(pfn.addr()).cast::<core::sync::atomic::AtomicU64>().add(i) };
-            word.store(POISON, core::sync::atomic::Ordering::Relaxed);
-        }
+    if is_on() {
+        // SAFETY: the direct map covers all RAM; the caller owns the frame, or as many as the bytes are; all accesses to it are atomic.
+        let words: &[AtomicU64] =
+            unsafe { core::slice::from_raw_parts(A::direct_map(pfn.addr()).cast(), bytes as usize / 8) };
+        let (eights, rest) = words.as_chunks::<8>();
+        eights.iter().for_each(|words| words.iter().for_each(|word| word.store(POISON, Ordering::Relaxed)));
+        rest.iter().for_each(|word| word.store(POISON, Ordering::Relaxed));
     }
 }
 
@@ -56,7 +75,7 @@ pub(crate) fn report<A: Arch>(cpu: &Cpu<A>, violation: Violation) {
 /// `table` is about to be used again; `unlinkers` are the mms that have unlinked it.
 #[doc(hidden)]
 pub fn on_reuse<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, unlinkers: &[u32]) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         ghost::judge(cpu, table, ViolationKind::ReusedWhileHeld, |walk| unlinkers.contains(&walk));
     }
 }
@@ -64,7 +83,7 @@ pub fn on_reuse<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, unlinkers: &[u32
 /// `table` is about to be freed.
 #[doc(hidden)]
 pub fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
-    if cfg!(feature = "checking") && table.frame().state() == FrameState::UnlinkedTable {
+    if is_on() && table.frame().state() == FrameState::UnlinkedTable {
         ghost::judge(cpu, table, ViolationKind::FreedWhileHeld, |_| true);
     }
 }
@@ -72,14 +91,14 @@ pub fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
 /// `table`, a PTE table or above, was flushed and waits to be freed: it must map nothing any more, unless its leaves belong to a file and were dropped with it.
 #[doc(hidden)]
 pub fn on_retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         value::judge_retired(cpu, table);
     }
 }
 
 /// A flush is about to interrupt `targets`: those that have another mm loaded are interrupted for nothing.
 pub(crate) fn judge_flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, targets: &CpuMask, cause: Cause) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         let needless = targets.iter().filter(|id| A::machine().cpu(*id).loaded.mm() != mm.id).count();
         cpu.ledger.redundant(cause, needless as u64);
     }
@@ -87,7 +106,7 @@ pub(crate) fn judge_flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, targets: &CpuMask, 
 
 /// A sync for `table` is about to interrupt `targets`: those that hold nothing of it are interrupted for nothing.
 pub(crate) fn judge_sync<A: Arch>(cpu: &Cpu<A>, table: Table<A>, unlinkers: &[u32], targets: &CpuMask) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         let needless =
             targets.iter().filter(|id| !ghost::holds(A::machine().cpu(*id), table.pfn(), |mm| unlinkers.contains(&mm)));
         cpu.ledger.redundant(Cause::Sync, needless.count() as u64);
@@ -96,28 +115,28 @@ pub(crate) fn judge_sync<A: Arch>(cpu: &Cpu<A>, table: Table<A>, unlinkers: &[u3
 
 /// `cpu` has had references to `pages`, which a walk from `start` returned, for a while: they must still be what they were.
 pub fn on_put<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         value::judge_walk(cpu, mm, start, pages);
     }
 }
 
 /// A CPU dropped the page at `va` of its mm, and reads there what it had written before.
 pub fn on_outlived_drop<A: Arch>(cpu: &'static Cpu<A>, va: VirtAddr) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         report(cpu, ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va));
     }
 }
 
 /// A CPU read `observed` at `va` of `mm` through its TLB.
 pub fn on_user_read<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         value::judge_translation(cpu, mm, va, observed);
     }
 }
 
 /// A leaf for `va` was set in `pte`, under its lock.
 pub(crate) fn on_fill<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtAddr) {
-    if cfg!(feature = "checking") {
+    if is_on() {
         value::judge_fill(cpu, pte, va);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Found {
 /// Reads the PTE for `va` at `at`, where the walk had found `found` in the PMD entry.
 #[inline(always)]
 pub(crate) fn probe<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at: VirtAddr, found: Found) -> u64 {
-    if cfg!(feature = "checking") { judged(cpu, mm, va, at, found) } else { A::probe_entry(at) }
+    if oracle::is_on() { judged(cpu, mm, va, at, found) } else { A::probe_entry(at) }
 }
 
 fn judged<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at: VirtAddr, found: Found) -> u64 {

@@ -67,23 +67,54 @@ pub(crate) fn judge_translation<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: V
 /// Judges a table that was unlinked for good. Nobody changes it any more, so its population must be what a scan says. A leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
 pub(crate) fn judge_retired<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     let va = VirtAddr(table.frame().address());
-    // Not by the walk's own load: on a simulated machine that is a step in which others act.
-    let raw = |index| table.slot(index).load(Ordering::Relaxed);
-    let used = (0..ENTRIES).filter(|index| raw(*index) != 0).count();
-    if used != usize::from(table.frame().population()) {
+    let leaves = table.frame().level() == Level::Pte;
+    let (mut used, mut lost) = (0_u16, false);
+    // After an entry of a 2 MiB page that is mapped bit by bit: what the entry of its next part is, and how many parts are left. Its head was looked at.
+    let (mut next, mut left) = (0, 0);
+    // SAFETY: a table has so many slots.
+    for slots in unsafe { table.slots(0, ENTRIES) }.chunks_exact(AT_ONCE) {
+        // Not by the walk's own load: on a simulated machine that is a step in which others act.
+        let entries: [u64; AT_ONCE] = core::array::from_fn(|i| slots[i].load(Ordering::Relaxed));
+        if entries.iter().fold(0, |any, raw| any | raw) == 0 {
+            continue;
+        }
+        let all_behind = || (0..).zip(entries).all(|(i, raw)| raw == next + i * PAGE_SIZE);
+        if left >= AT_ONCE as u64 && all_behind() {
+            (used, next, left) = (used + AT_ONCE as u16, next + AT_ONCE as u64 * PAGE_SIZE, left - AT_ONCE as u64);
+            continue;
+        }
+        for raw in entries {
+            used += u16::from(raw != 0);
+            if left != 0 && raw == next {
+                (next, left) = (next + PAGE_SIZE, left - 1);
+            } else if leaves && let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, raw) {
+                lost |= is_lost::<A>(page.pfn());
+                (next, left) = (raw + PAGE_SIZE, parts_behind::<A>(page.pfn()));
+            }
+        }
+    }
+    if used != table.frame().population() {
         oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::Miscounted, va));
     }
-    if table.frame().level() != Level::Pte {
-        return;
-    }
-    let lost = (0..ENTRIES).any(|i| {
-        let Entry::Leaf { page, .. } = A::Codec::decode(Level::Pte, raw(i)) else { return false };
-        matches!(identity(&A::machine().frames, page.pfn()), Some((FrameState::Anon, _, _)))
-            && A::machine().frames.lookup(page.pfn()).is_some_and(|f| f.refs() != 0)
-    });
     if lost {
         oracle::report(cpu, ghost::describe(cpu, cpu, table.pfn(), ViolationKind::LostMapping, va));
     }
+}
+
+/// Entries that are looked at together: nearly always they are all empty.
+const AT_ONCE: usize = 8;
+
+/// Whether an entry that is gone still counts for this anonymous page.
+fn is_lost<A: Arch>(pfn: Pfn) -> bool {
+    let frames = &A::machine().frames;
+    matches!(identity(frames, pfn), Some((FrameState::Anon, _, _))) && frames.lookup(pfn).is_some_and(|f| f.refs() != 0)
+}
+
+/// How many parts of a 2 MiB page are behind the one in `pfn`; 0 where it is no such page's.
+fn parts_behind<A: Arch>(pfn: Pfn) -> u64 {
+    let is_part = |pfn| A::machine().frames.lookup(pfn).is_some_and(|frame| frame.is_tail());
+    let behind = ENTRIES as u64 - 1 - u64::from(pfn.0) % ENTRIES as u64;
+    if behind != 0 && is_part(Pfn(pfn.0 + 1)) { behind } else { 0 }
 }
 
 /// Whether what is taken for a table is a page of some mm or file.
@@ -102,7 +133,11 @@ pub(crate) fn judge_fill<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtA
 }
 
 /// A page at `va` was pinned for writing, and the pin was kept: the mm must still be allowed to write to it.
+#[inline]
 pub(crate) fn judge_pin<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, pfn: Pfn) {
+    if !oracle::is_on() {
+        return;
+    }
     let entry = mm.table_at(Level::Pte, va).map(|pte| pte.entry(Level::Pte, va));
     if let Some(Entry::Leaf { page, perm }) = entry
         && page.pfn() == pfn

@@ -51,6 +51,12 @@ pub struct CellRow {
     pub walks: u64,
     /// Pages that walks returned.
     pub pages: u64,
+    /// Of these, the ones that it pinned.
+    pub pins: u64,
+    /// Faults that were injected.
+    pub injected: u64,
+    /// More in use than before the cell: frames, tables, references, pins; the last two where the run asked for them.
+    pub left: [i64; 4],
     /// Violations that the ghost oracle found ("unsafe by state").
     pub violations_ghost: u64,
     /// Violations that the value oracle found ("observed").

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::injection::Odds;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::fault;
@@ -25,6 +26,7 @@ use crate::smp::wait::Wait;
 use crate::suite::Suite;
 use crate::sync::{self, Setting};
 use crate::tlb::switch;
+use crate::workload::balance::Balance;
 use crate::workload::cell::{self, Cell, CellError};
 use crate::workload::counted::Counted;
 use crate::workload::row;
@@ -83,8 +85,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
         return Ok(row::row_of_nothing::<A>(cell, setting, verdict));
     }
     rcu::barrier(cpu);
-    let frames_before = machine.free_frames() as i64;
-    let tables_before = machine.tables.load(Ordering::Relaxed) as i64;
+    let before = Balance::now::<A>(suite);
     machine.policy.set(strategy, setting);
     cell::seed_all::<A>(suite.seed, &cell);
     let start = cell::totals::<A>();
@@ -121,12 +122,11 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     rcu::barrier(cpu);
     played?;
 
-    let frames = frames_before - machine.free_frames() as i64;
-    let tables = machine.tables.load(Ordering::Relaxed) as i64 - tables_before;
+    let left = Balance::now::<A>(suite).since(&before);
     let total = cell::totals::<A>().since(&start);
     // A violation may have taken references to pages that were not there: only a run that was right must balance.
-    if total.violations_ghost + total.violations_value == 0 && (frames != 0 || tables != 0) {
-        return Err(CellError::Leak { frames, tables });
+    if total.violations_ghost + total.violations_value == 0 && left != Balance::default() {
+        return Err(CellError::Leak(left));
     }
     let counted = Counted { counts: total, ops: suite.ops, ..Counted::default() };
     let mut row = row::row(suite, cell, strategy, setting, &counted, &total);
@@ -147,7 +147,7 @@ fn play<A: Arch>(
         machine.operation.store(op, Ordering::Relaxed);
         scene.prepare(cpu, op).map_err(failed)?;
         cast.next_round(cpu);
-        machine.policy.set_injection(suite.inject_batch, suite.inject_trylock);
+        machine.policy.injection.set(suite.inject);
         let scripted = op == cast.script.before;
         if scripted {
             machine.stage.open(cast.script, A::instructions());
@@ -165,7 +165,7 @@ fn play<A: Arch>(
             wait.done();
             machine.stage.close();
         }
-        machine.policy.set_injection(0, 0);
+        machine.policy.injection.set(Odds::NONE);
         result.map_err(failed)?;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
     }
@@ -266,7 +266,7 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
             let written = A::write_user(word, mark).is_ok();
             pause!(cpu, AfterTouch);
             let dropped = dontneed(cpu, cast.mm, va..va.add(PAGE_SIZE)).is_ok();
-            if written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
+            if oracle::is_on() && written && dropped && A::read_user(word).is_ok_and(|seen| seen == mark) {
                 let stale = ghost::describe(cpu, cpu, Pfn(0), ViolationKind::StaleTranslation, va);
                 oracle::report(cpu, stale);
             }

@@ -12,12 +12,16 @@ use core::sync::atomic::AtomicU64 as Count;
 use crate::addr::CpuId;
 use crate::arch::{Arch, Doorbell};
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::injection::Fault;
 use crate::ledger::Cause;
 use crate::record::event::EventKind;
 use crate::record::shared::Doing;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::{AtomicCpuMask, CpuMask};
 use crate::smp::wait::Wait;
+
+/// The longest that a queue is pretended to be full, in rounds of all CPUs.
+const FULL: u64 = 64;
 
 /// What a target runs: the target's area, and the initiator's argument.
 pub type CallFn<A> = fn(&'static Cpu<A>, usize);
@@ -105,6 +109,9 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
         let target = machine.cpu(id);
         cpu.ledger.wanted(cause, 1);
         cpu.events.write(EventKind::Interrupt, 0, cause as u64, id.0.into());
+        if machine.policy.injection.strikes(cpu, Fault::Queue) {
+            wait_for_room(cpu);
+        }
         // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
         target.inbox.from.insert(cpu.id, Ordering::Release);
         // A full barrier on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
@@ -126,6 +133,15 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
     }
     wait.done();
     request.busy.store(false, Ordering::Relaxed);
+}
+
+/// An inbox has room for everybody, always. Where that is pretended not to be so, the caller stands in the middle of its call for a while, interrupts enabled: some targets have
+/// been interrupted, and others have not heard of it.
+#[cold]
+fn wait_for_room<A: Arch>(cpu: &'static Cpu<A>) {
+    for _ in 0..1 + cpu.chance.next() % FULL {
+        A::relax();
+    }
 }
 
 /// Interrupts `target`, if no interrupt is on its way there, and does not wait: it shall look at something that was changed before.

@@ -294,6 +294,9 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
     let strategy = A::machine().policy.strategy();
     let by_two_words = crowd.mode == Mode::Contend && crowd.walker == WalkerClass::TwoWord;
     let walk = if by_two_words { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
+    let pin_one_in = A::machine().policy.pins.load(Ordering::Relaxed);
+    let pins = pin_one_in != 0 && cpu.chance.one_in(pin_one_in.into());
+    let walk = if pins { strategy.pin_user_pages_fast } else { walk };
     let got = walk(cpu, mm, start, false, &mut pages[..count]);
     if crowd.mode == Mode::Contend && got > 0 && cpu.chance.one_in(16) {
         // The references are kept for a while, in which nobody may give the pages to somebody else.
@@ -301,6 +304,10 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
             A::relax();
         }
         oracle::on_put(cpu, mm, start, &pages[..got]);
+    }
+    if pins {
+        cpu.ledger.pins.add(got as u64);
+        return pages[..got].iter().for_each(|pfn| page::unpin_walked(cpu, *pfn));
     }
     for pfn in &pages[..got] {
         page::put_walked(cpu, *pfn);

@@ -4,6 +4,7 @@
 //! which is: between the two snapshots of the ledger there is nothing but the operation.
 
 pub mod anon;
+pub mod balance;
 pub mod bench;
 pub mod bystander;
 pub mod cell;

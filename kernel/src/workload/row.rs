@@ -6,6 +6,7 @@ use super::crowd::ALL_PARTS;
 use super::predict::{self, Prediction, recorded};
 use super::walker::WalkerClass;
 use crate::arch::Arch;
+use crate::injection::Fault;
 use crate::ledger::Snapshot;
 use crate::ledger::recorded::Notes;
 use crate::record::cell::{CellRow, Verdict};
@@ -47,7 +48,7 @@ fn form<A: Arch>(
     let form = || predict::predict(workload, strategy, setting, cell.mode, cpus, ops);
     match cell.mode {
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ if suite.inject_batch != 0 => Prediction::NONE,
+        _ if suite.inject.of(Fault::Batch) != 0 => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
         _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
         _ if suite.by_program(workload) || !cfg!(feature = "checking") => form(),
@@ -71,7 +72,7 @@ pub(crate) fn row<A: Arch>(
     let form = form(suite, cell, strategy, setting, notes, *asked);
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
-    let frees_at_once = judged && suite.inject_batch != 0 && (strategy.frees_without_grace)(setting.hook);
+    let frees_at_once = judged && suite.inject.of(Fault::Batch) != 0 && (strategy.frees_without_grace)(setting.hook);
     // So do they where a part of the crowd is missing, or too few to promote an mm.
     let too_few = cpus < ALL_PARTS
         && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
@@ -88,7 +89,9 @@ pub(crate) fn row<A: Arch>(
         promised => promised,
     };
     let violations = total.violations_ghost + total.violations_value;
+    let expected = if suite.oracle { expected } else { Verdict::NotApplicable };
     let verdict = match (violations, expected) {
+        (0, Verdict::NotApplicable) => Verdict::NotApplicable,
         (0, Verdict::Unsafe) => Verdict::Void,
         (0, _) => Verdict::Safe,
         _ => Verdict::Unsafe,
@@ -115,6 +118,9 @@ pub(crate) fn row<A: Arch>(
         instructions: *instructions,
         walks: total.walks,
         pages: total.pages,
+        pins: total.pins,
+        injected: total.injected,
+        left: Default::default(),
         violations_ghost: total.violations_ghost,
         violations_value: total.violations_value,
         predicted_flush: form.flush_ipis.unwrap_or(u64::MAX),

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what operations and walks cost in instructions, and what moved since the last results that were kept.
 
 mod kept;
+mod oracle;
 
 use std::path::{Path, PathBuf};
 
@@ -62,6 +63,8 @@ enum What {
     Walk,
     /// Instructions of a null system call and of a message with its answer, programs included
     Ipc,
+    /// What the oracle costs: the same operations and walks with it, with it turned off, and in the plain image
+    Oracle,
 }
 
 impl What {
@@ -70,6 +73,7 @@ impl What {
             What::Ops => "ops",
             What::Walk => "walk",
             What::Ipc => "ipc",
+            What::Oracle => "oracle",
         }
     }
 }
@@ -141,8 +145,13 @@ impl Bench {
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         let ArchChoice(archs) = arch::choose(&self.arch)?;
         anyhow::ensure!(self.ops > 0, crate::error::bad_input("--ops 0 measures nothing; give at least 1"));
+        if self.what == What::Oracle {
+            let takes_more = !self.strategy.is_empty() || self.json.is_some() || self.save;
+            anyhow::ensure!(!takes_more, crate::error::bad_input("bench oracle takes --arch and --ops only"));
+            return oracle::run(&archs, self.ops);
+        }
         let given: Vec<String> = match (&self.strategy[..], self.what) {
-            ([], What::Ops | What::Ipc) => vec![YARDSTICK.into()],
+            ([], What::Ops | What::Ipc | What::Oracle) => vec![YARDSTICK.into()],
             ([], What::Walk) => vec!["all".into()],
             (given, _) => given.to_vec(),
         };
@@ -171,7 +180,7 @@ impl Bench {
         let measured = match self.what {
             What::Ops => operations(&rows, &Reference::load()),
             What::Walk => walks(&rows)?,
-            What::Ipc => messages(&rows)?,
+            What::Ipc | What::Oracle => messages(&rows)?,
         };
         let path = repository().join("bench/results.json");
         let mut kept = Kept::load(&path)?;
@@ -304,7 +313,7 @@ fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
     for &arch in archs {
         out += &match what {
             What::Ops => format!("{}: instructions per operation, other CPUs idle\n", arch.name()),
-            What::Ipc => format!("{}: instructions per call, the program's own included\n", arch.name()),
+            What::Ipc | What::Oracle => format!("{}: instructions per call, the program's own included\n", arch.name()),
             What::Walk => {
                 format!("{}: instructions per get_user_pages_fast of so many pages, other CPUs idle\n", arch.name())
             }
@@ -326,7 +335,7 @@ fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
         out += &match what {
             What::Walk => linux_walks(arch),
             What::Ipc => others_messages(arch),
-            What::Ops => String::new(),
+            What::Ops | What::Oracle => String::new(),
         };
         out.push('\n');
     }

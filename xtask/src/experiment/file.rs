@@ -1,6 +1,7 @@
 //! An experiment's file: what is varied, and what is expected. Every mistake in it is told at once, each with its line, its column and the nearest right word.
 
 use kernel::guard::Guard;
+use kernel::injection::Fault;
 use kernel::suite::{Mode, Named};
 use kernel::workload::walker::WalkerClass;
 
@@ -190,13 +191,16 @@ fn faults(value: Value<'_, '_>) -> Vec<String> {
     let mut all = Vec::new();
     for item in value.items() {
         let Some(fault) = item.text("a fault, like \"batch:2\",") else { continue };
-        let known = fault
-            .split_once(':')
-            .is_some_and(|(name, n)| ["batch", "trylock"].contains(&name) && n.parse::<u32>().is_ok_and(|n| n > 0));
-        if known {
+        let names = || Fault::NAMES.iter().map(|(name, _)| *name);
+        let is_one =
+            |(name, n): (&str, &str)| names().any(|known| known == name) && n.parse::<u32>().is_ok_and(|n| n > 0);
+        if fault.split_once(':').is_some_and(is_one) {
             all.push(fault.to_owned());
         } else {
-            item.mistake(format!("\"{fault}\" is no fault; one in N fails by \"batch:N\" or \"trylock:N\""));
+            item.mistake(format!(
+                "\"{fault}\" is no fault; each of {} strikes once in N times by \"NAME:N\"",
+                names().collect::<Vec<_>>().join(", ")
+            ));
         }
     }
     all

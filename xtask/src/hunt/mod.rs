@@ -44,7 +44,7 @@ pub(crate) struct Hunt {
     /// How a flush reaches other CPUs; the architecture's own if not given
     #[arg(long, value_name = "NAME")]
     transport: Option<String>,
-    /// Who walks, and in which context: gup, nmi, nmi-other, foreign, rcu
+    /// Who walks, and in which context: gup, nmi, nmi-other, foreign, rcu, two-word
     #[arg(long, value_name = "NAME", default_value = "gup")]
     walker: String,
     /// Workloads, or all
@@ -65,7 +65,7 @@ pub(crate) struct Hunt {
     /// Overrides what static-hook believes of the transport
     #[arg(long, value_enum, default_value_t = Hook::Auto)]
     hook: Hook,
-    /// Faults to inject: batch:N, trylock:N; one in N fails
+    /// Faults to inject: batch:N, trylock:N, queue:N, freeze:N; each strikes once in N times
     #[arg(long, value_name = "FAULT,..", value_delimiter = ',')]
     inject: Vec<String>,
     /// Takes guards of the kernel away

@@ -1,6 +1,7 @@
 //! Reading a scenario's text file. Every mistake is answered with its line and column, and a name that does not exist with the nearest one that does.
 
 use kernel::guard::Guard;
+use kernel::injection::Fault;
 use kernel::record::cell::Verdict;
 use kernel::scenario::Point;
 use kernel::scenario::script::{Actor, Goal, MAX_ACTORS, MAX_PAGES, MAX_STEPS, Role, Script, Step};
@@ -247,9 +248,9 @@ fn faults(value: &Piece<'_>) -> Result<Vec<String>, Mistake> {
     let mut faults = Vec::new();
     for word in value.words() {
         let Some((kind, number)) = word.split_once(':') else {
-            return word.mistake("a fault is \"batch:N\" or \"trylock:N\": one in N fails");
+            return word.mistake("a fault is \"NAME:N\", as in \"batch:2\": it strikes once in N times");
         };
-        let kind = kind.name("fault", &[("batch", ""), ("trylock", "")])?;
+        let kind = kind.name("fault", Fault::NAMES)?;
         faults.push(format!("{kind}:{}", number.number(1 << 20)?));
     }
     Ok(faults)

@@ -12,6 +12,7 @@ use core::sync::atomic::AtomicU64;
 use crate::arch::Arch;
 use crate::atomic::{AtomicU8, Ordering};
 use crate::guard;
+use crate::injection::Fault;
 use crate::mm::address_space::Mm;
 use crate::pause;
 use crate::record::event::EventKind;
@@ -87,9 +88,11 @@ fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> bool {
     vcpu.owe() && (!A::tagged() || loaded.mm() == mm.id)
 }
 
-/// A schedule point under `paravirt`: the CPU may be frozen here.
+/// A schedule point: the CPU may be frozen here, under `paravirt`, and elsewhere where that fault is injected.
 pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
-    if A::machine().policy.transport() != TransportId::Paravirt || !cpu.chance.one_in(12) {
+    let policy = &A::machine().policy;
+    let unasked = policy.transport() == TransportId::Paravirt && cpu.chance.one_in(12);
+    if !unasked && !policy.injection.strikes(cpu, Fault::Freeze) {
         return;
     }
     let enabled = irq::mask(cpu);
