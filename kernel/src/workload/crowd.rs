@@ -2,7 +2,7 @@
 //!
 //! They act only while the *window* is open, that is, during an operation; in between they wait, so that preparations are neither slowed nor counted.
 //!
-//! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ ([`Part`]): one that the flush interrupts beside one that it does not, a walk that
+//! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ (`Part`): one that the flush interrupts beside one that it does not, a walk that
 //! an NMI hides beside a walk that an NMI makes. All parts are filled from [`ALL_PARTS`] CPUs on.
 
 mod nmi_walk;
@@ -81,7 +81,7 @@ struct Part<'a, A: Arch> {
 }
 
 impl<'a, A: Arch> Crowd<'a, A> {
-    /// A crowd that does what `mode` says to `target`. In mode `other` it loads and walks `other`; in mode `contend` see [`Crowd::part`].
+    /// A crowd that does what `mode` says to `target`. In mode `other` it loads and walks `other`; in mode `contend` see `Crowd::part`.
     pub fn new(mode: Mode, walker: WalkerClass, target: &'a Target<A>, other: Option<&'a Mm<A>>) -> Crowd<'a, A> {
         Crowd {
             mode,
@@ -182,7 +182,7 @@ impl<'a, A: Arch> Crowd<'a, A> {
         self.bystander.longest_gap()
     }
 
-    /// The second half of the cell begins: see [`Crowd::part`].
+    /// The second half of the cell begins: see `Crowd::part`.
     pub fn spread(&self) {
         self.spread.store(true, Ordering::Relaxed);
     }
