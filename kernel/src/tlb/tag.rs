@@ -123,10 +123,11 @@ fn find<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     let free = tags.free.pop().map(|tag| (tag, None));
     let (tag, from) = free.or_else(|| take(cpu, &mut tags)).expect("a machine has more tags than twice its CPUs");
     tags.holders[tag as usize - 1] = mm.itself.clone();
+    // Under the lock: another CPU that loads the same mm would find it without one, and give it a second.
+    mm.tag.0.store(tag, Ordering::Relaxed);
     drop(tags);
     // Not under the lock: it may have been the last reference to an mm.
     drop(from);
-    mm.tag.0.store(tag, Ordering::Relaxed);
 }
 
 /// Takes a tag from an mm that nobody has loaded, and flushes it everywhere.
