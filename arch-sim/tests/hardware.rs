@@ -112,6 +112,15 @@ fn a_tag_is_taken_from_nobody_who_uses_it_and_flushed() {
     }
 }
 
+/// Two CPUs load an address space that has no tag: it gets one, and not one from each, or what is flushed under the one stays under the other.
+#[test]
+fn an_address_space_has_one_tag() {
+    let base = Scope { deed: Some(Deed::LoadUntagged), ..scope(Profile::Arm, WorkloadId::Munmap4k, Role::Load) };
+    let good = on(&base, Hardware { asids: Some(3), ..base.hardware });
+    safe(&good);
+    wrong(&without(&good, Guard::TagOnce), "cached");
+}
+
 /// An entry that is not marked as the address space's own outlives the flush of that address space, and the tag.
 #[test]
 fn entries_of_an_address_space_are_not_global() {

@@ -68,6 +68,7 @@ guards! {
     SelfMapExit: "self-map: the root of an mm that ends points at itself no more when it is flushed for the last time", Host;
     TagLook: "a tag is not taken from an mm that is loaded somewhere", Host;
     TagFlush: "a tag that is taken from an mm is flushed everywhere before another gets it", Host;
+    TagOnce: "an mm that two CPUs load at once, and that has no tag, gets one", Host;
     ExitUnloads: "an mm that ends is unloaded where it is still loaded lazily", Host;
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;

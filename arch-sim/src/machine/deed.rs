@@ -24,6 +24,8 @@ pub enum Deed {
     ReuseTag,
     /// An address space is loaded that has no tag, and none is left: one is taken from another. That one's page is unmapped then.
     TakeTag,
+    /// An address space that has no tag is loaded, and its page unmapped. Two others have had all tags there are.
+    LoadUntagged,
     /// A 2 MiB page is dropped by `MADV_DONTNEED`, and a fault puts a PTE table in its place.
     DropHuge,
 }
@@ -34,6 +36,7 @@ impl Deed {
         match self {
             Deed::ReuseTag => "reuse-tag",
             Deed::TakeTag => "take-tag",
+            Deed::LoadUntagged => "load-untagged",
             Deed::DropHuge => "drop-huge",
         }
     }
@@ -44,13 +47,13 @@ impl Deed {
         cpu: &'static Cpu<Sim<TAGGED>>,
     ) -> Result<Box<dyn Scene<Sim<TAGGED>>>, OpError> {
         let bytes = if self == Deed::DropHuge { PMD_SIZE } else { PAGE_SIZE };
-        let mm = with_pages(cpu, bytes)?;
+        let mut mm = with_pages(cpu, bytes)?;
         if self == Deed::DropHuge {
             switch::load(cpu, &mm);
             collapse::collapse_anon(cpu, &mm, HERE)?;
         }
         let mut others = Vec::new();
-        if self == Deed::TakeTag {
+        if matches!(self, Deed::TakeTag | Deed::LoadUntagged) {
             others = vec![with_pages(cpu, bytes)?, with_pages(cpu, bytes)?];
             // This CPU has had both that have tags.
             for had in [&mm, &others[0]] {
@@ -59,6 +62,9 @@ impl Deed {
                 world().fill();
             }
             switch::unload(cpu);
+        }
+        if self == Deed::LoadUntagged {
+            std::mem::swap(&mut mm, &mut others[1]);
         }
         Ok(Box::new(Staged { deed: self, mm, bytes, others, next: None }))
     }
@@ -76,7 +82,7 @@ struct Staged<const TAGGED: bool> {
     deed: Deed,
     mm: Arc<Mm<Sim<TAGGED>>>,
     bytes: u64,
-    /// For [`Deed::TakeTag`]: one that has the other tag, and one that has none.
+    /// For [`Deed::TakeTag`]: one that has the other tag, and one that has none. For [`Deed::LoadUntagged`]: those that have tags.
     others: Vec<Arc<Mm<Sim<TAGGED>>>>,
     next: Option<Arc<Mm<Sim<TAGGED>>>>,
 }
@@ -115,6 +121,10 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
                 // What it was is used again.
                 next.map(AWAY..AWAY.add(2 * PAGE_SIZE), Perm::WRITE, Backing::Anon)?;
                 fault::populate(cpu, next, AWAY..AWAY.add(2 * PAGE_SIZE))?;
+            }
+            Deed::LoadUntagged => {
+                switch::load(cpu, &self.mm);
+                munmap(cpu, &self.mm, HERE..HERE.add(self.bytes))?;
             }
             Deed::DropHuge => {
                 dontneed(cpu, &self.mm, HERE..HERE.add(self.bytes))?;

@@ -9,6 +9,9 @@
 //! - **Nothing of one mm is cached under the tag of another.** A tag that is taken is flushed on every CPU of the mm's mask before it is given. One that comes back from an mm that ended was flushed
 //!   when that ended ([`crate::mm::exit`]).
 //!
+//! An mm has one tag: two CPUs that load one at the same time, when it has none, ask under one lock, and the second finds what the first has given (guard `TagOnce`). By another tag a CPU would keep what
+//! no flush of the mm names.
+//!
 //! While it is marked an mm still has its tag, for flushes: whoever changes its entries meanwhile flushes under it. When it has none there is nothing to flush.
 //!
 //! Linux does the same all at once, when its numbers run over (arm64: `new_context` in `mm/context.c`, whose model by Catalin Marinas is `asidalloc.tla`); taking one at a time needs no generation in
@@ -117,13 +120,14 @@ fn find<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     }
     wait.done();
     let mut tags = A::machine().asids.lock();
-    if mm.tag.is_usable() {
+    if guard!(TagOnce) && mm.tag.is_usable() {
+        // Another CPU that loads the same mm was here first.
         return;
     }
     let free = tags.free.pop().map(|tag| (tag, None));
     let (tag, from) = free.or_else(|| take(cpu, &mut tags)).expect("a machine has more tags than twice its CPUs");
     tags.holders[tag as usize - 1] = mm.itself.clone();
-    // Under the lock: another CPU that loads the same mm would find it without one, and give it a second.
+    // Under the lock, where the next one looks.
     mm.tag.0.store(tag, Ordering::Relaxed);
     drop(tags);
     // Not under the lock: it may have been the last reference to an mm.
