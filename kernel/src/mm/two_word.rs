@@ -93,30 +93,19 @@ pub fn get_user_pages<A: Arch, S: Strategy>(
     if !walk::is_walkable::<A>(start, pages.len()) {
         return 0;
     }
-    let masked = guard!(WalkIrqOff);
-    let enabled = if masked { A::irq_save() } else { false };
-    ghost::begin(cpu, mm, start);
-    pause!(cpu, WalkBegin);
-    let outer = S::walk_begin(cpu, mm);
-    pause!(cpu, Published);
-    let mut done = 0;
-    while done < pages.len() {
-        let va = start.add((done as u64) << PAGE_SHIFT);
-        let wanted = (pages.len() - done).min(ENTRIES - va.index(Level::Pte));
-        let got = one_pmd(cpu, mm, va, write, &mut pages[done..done + wanted]);
-        done += got;
-        if got < wanted {
-            break;
+    walk::bracketed::<A, S>(cpu, mm, start, pages, |pages| {
+        let mut done = 0;
+        while done < pages.len() {
+            let va = start.add((done as u64) << PAGE_SHIFT);
+            let wanted = (pages.len() - done).min(ENTRIES - va.index(Level::Pte));
+            let got = one_pmd(cpu, mm, va, write, &mut pages[done..done + wanted]);
+            done += got;
+            if got < wanted {
+                break;
+            }
         }
-    }
-    ghost::release(cpu);
-    S::walk_end(cpu, outer);
-    pause!(cpu, WalkEnd);
-    ghost::end(cpu, mm, start, &pages[..done]);
-    if masked {
-        A::irq_restore(enabled);
-    }
-    done
+        done
+    })
 }
 
 /// Walks from the root for what one PMD entry maps.

@@ -93,7 +93,26 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     if !is_walkable::<A>(start, pages.len()) {
         return 0;
     }
-    let length = (pages.len() as u64) << PAGE_SHIFT;
+    bracketed::<A, S>(cpu, mm, start, pages, |pages| {
+        let last = VirtAddr(start.0 + ((pages.len() as u64) << PAGE_SHIFT) - 1);
+        // Nearly every walk stays within one PTE table.
+        if start.align_down(Level::Pmd) == last.align_down(Level::Pmd) {
+            under_pmd::<A, S, PIN>(cpu, mm, start, write, pages)
+        } else {
+            table_by_table::<A, S, PIN>(cpu, mm, start, write, pages)
+        }
+    })
+}
+
+/// What every walk of user mode's tables stands in: interrupts masked, what the strategy has said before and after, the oracle told when tables and pages are held.
+#[inline(always)]
+pub(super) fn bracketed<A: Arch, S: Strategy>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    start: VirtAddr,
+    pages: &mut [Pfn],
+    walk: impl FnOnce(&mut [Pfn]) -> usize,
+) -> usize {
     let masked = guard!(WalkIrqOff);
     let enabled = if masked { A::irq_save() } else { false };
     ghost::begin(cpu, mm, start);
@@ -101,13 +120,7 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     let published = guard!(WalkPublish) && guard!(PublishFirst);
     let outer = if published { S::walk_begin(cpu, mm) } else { 0 };
     pause!(cpu, Published);
-    let last = VirtAddr(start.0 + length - 1);
-    // Nearly every walk stays within one PTE table.
-    let done = if start.align_down(Level::Pmd) == last.align_down(Level::Pmd) {
-        under_pmd::<A, S, PIN>(cpu, mm, start, write, pages)
-    } else {
-        table_by_table::<A, S, PIN>(cpu, mm, start, write, pages)
-    };
+    let done = walk(pages);
     ghost::release(cpu);
     S::walk_end(cpu, outer);
     pause!(cpu, WalkEnd);
