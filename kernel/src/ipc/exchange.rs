@@ -1,6 +1,6 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
 use super::pin::{PinError, Pinned};
@@ -88,7 +88,7 @@ pub(crate) fn prepare<A: Arch>(
         let node = process.table.get(word as u32).map_err(|error| error.status())?;
         let rights = Rights::from_bits((word >> 32) as u32).ok_or(Status::BadArgument)?;
         node.require(rights | Rights::GRANT).map_err(|error| error.status())?;
-        Some((node, rights))
+        Some((Arc::downgrade(&node), rights))
     } else {
         None
     };
@@ -162,9 +162,9 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
     }
     if result.is_ok()
         && let Some((node, rights, slot)) = capability
-        && let Err(error) = capability::derive(&node, &thread.process.table, slot, rights, 0)
+        && let Err(status) = accept(&node, thread, slot, rights)
     {
-        result = Err((Status::Undelivered, error.status()));
+        result = Err((Status::Undelivered, status));
     }
     drop(long);
     let told = result.map_or_else(|(sender, _)| sender, |()| Status::Done);
@@ -180,6 +180,13 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
             just(status)
         }
     }
+}
+
+/// Puts a capability that came with a message into `slot` of the receiver's table.
+fn accept<A: Arch>(node: &Weak<Node<A>>, thread: &Thread<A>, slot: u32, rights: Rights) -> Result<(), Status> {
+    let node = node.upgrade().ok_or(Status::Gone)?;
+    capability::derive(&node, &thread.process.table, slot, rights, 0).map_err(|error| error.status())?;
+    Ok(())
 }
 
 /// Gives a taken receiver what is for it, and wakes it.

@@ -24,7 +24,8 @@ pub(crate) struct Outgoing<A: Arch> {
     pub(crate) words: [u64; MESSAGE_WORDS],
     pub(crate) badge: u32,
     pub(crate) long: Option<Pinned<A>>,
-    pub(crate) capability: Option<(Arc<Node<A>>, Rights)>,
+    /// What goes with it, if that is still there when it is received.
+    pub(crate) capability: Option<(Weak<Node<A>>, Rights)>,
 }
 
 /// What a thread has ready to receive into.
@@ -45,7 +46,8 @@ pub(crate) enum Sender<A: Arch> {
 pub(crate) struct Delivery<A: Arch> {
     pub(crate) words: [u64; WORDS],
     pub(crate) long: Option<Pinned<A>>,
-    pub(crate) capability: Option<(Arc<Node<A>>, Rights, u32)>,
+    /// See [`Outgoing`]; and the slot.
+    pub(crate) capability: Option<(Weak<Node<A>>, Rights, u32)>,
     /// Who is told if it did not arrive; none of a short answer, which always does.
     pub(crate) sender: Option<Sender<A>>,
 }

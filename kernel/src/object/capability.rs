@@ -6,11 +6,14 @@
 //!
 //! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a mapping is undone, which flushes and waits
 //! for other CPUs. Revocation therefore goes in two steps: first, under the tree lock, all descendants are dead: nothing can be derived from them and nothing
-//! can be mapped with them any more, so their number only falls; then one after the other is taken out, and what was mapped with it is unmapped.
+//! can be mapped with them any more, so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is taken out. In this order: whoever else revokes
+//! meanwhile finds each descendant until nothing of it is mapped any more. A capability is not deleted while another thread revokes it, since what descends from it would be its parent's.
+//!
+//! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names the capability, not the object: it ends with it.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::process::Process;
 use super::table::Table;
@@ -41,6 +44,8 @@ pub struct Node<A: Arch> {
     badge: u32,
     /// Set to false once, under the tree lock and that of `uses`.
     alive: AtomicBool,
+    /// How many threads revoke it just now. Changed under the tree lock.
+    revoking: AtomicU32,
     place: Mutex<A, Place<A>>,
     uses: Mutex<A, Vec<Use<A>>>,
 }
@@ -103,7 +108,8 @@ impl<A: Arch> Node<A> {
         self.alive.store(false, Ordering::Release);
     }
 
-    fn is_original(&self) -> bool {
+    /// Whether it was made with its object.
+    pub(super) fn is_original(&self) -> bool {
         self.place.lock().parent.is_none()
     }
 
@@ -167,9 +173,11 @@ impl<A: Arch> Node<A> {
     /// Undoes the mappings that were made with it.
     fn unmap_all(&self, cpu: &'static Cpu<A>) {
         loop {
-            let Some((process, token)) = self.uses.lock().pop() else { return };
-            if let Some(process) = process.upgrade() {
-                process.unmap_use(cpu, token);
+            // It stays in the list until it is undone: who comes second waits for who is at it.
+            let Some((process, token)) = self.uses.lock().last().cloned() else { return };
+            match process.upgrade() {
+                Some(process) => process.unmap_use(cpu, self, token),
+                None => self.uses.lock().retain(|(of, _)| of.strong_count() != 0),
             }
         }
     }
@@ -219,6 +227,7 @@ fn node<A: Arch>(
         rights,
         badge,
         alive: AtomicBool::new(true),
+        revoking: AtomicU32::new(0),
         place: Mutex::<A, _>::new(place),
         uses: Mutex::<A, _>::new(Vec::new()),
     })
@@ -274,7 +283,24 @@ pub fn derive<A: Arch>(
 }
 
 /// Deletes everything that descends from `root`, and undoes the mappings made with them and with `root`.
-pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
+///
+/// # Errors
+/// [`ObjectError::Gone`] if it was deleted or revoked itself.
+pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    {
+        let _tree = tree::<A>();
+        if !root.is_alive() {
+            return Err(ObjectError::Gone);
+        }
+        root.revoking.fetch_add(1, Ordering::Relaxed);
+    }
+    delete_below(cpu, root);
+    let _tree = tree::<A>();
+    root.revoking.fetch_sub(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn delete_below<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
     {
         let _tree = tree::<A>();
         let mut at = root.following(root);
@@ -287,15 +313,15 @@ pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
         let victim = {
             let _tree = tree::<A>();
             let victim = root.place.lock().child.upgrade();
-            if let Some(victim) = &victim {
-                victim.take_out();
-            }
-            victim
+            // It may have been derived since.
+            victim.inspect(|victim| victim.kill())
         };
         let Some(victim) = victim else { break };
         if guard!(RevokeUnmaps) {
             victim.unmap_all(cpu);
         }
+        let _tree = tree::<A>();
+        victim.take_out();
     }
     if guard!(RevokeUnmaps) {
         root.unmap_all(cpu);
@@ -303,26 +329,33 @@ pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
 }
 
 /// Deletes one capability. If it is the original, everything derived from it goes too and the object ends.
-pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) {
-    if node.is_original() {
-        {
-            // Nothing is derived from it from here on.
-            let _tree = tree::<A>();
-            if !node.is_alive() {
-                return;
-            }
-            node.kill();
-        }
-        revoke(cpu, node);
-        {
-            let _tree = tree::<A>();
-            node.take_out();
-        }
-        node.object.end(cpu);
-    } else {
+///
+/// # Errors
+/// [`ObjectError::Revoked`] while another thread revokes it.
+pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    let original = {
+        // Nothing is derived from it from here on, nothing mapped, and nobody begins to revoke it.
         let _tree = tree::<A>();
-        node.take_out();
-        drop(_tree);
+        if node.revoking.load(Ordering::Relaxed) != 0 {
+            return Err(ObjectError::Revoked);
+        }
+        if !node.is_alive() {
+            return Ok(());
+        }
+        node.kill();
+        node.is_original()
+    };
+    if original {
+        delete_below(cpu, node);
+    } else {
         node.unmap_all(cpu);
     }
+    {
+        let _tree = tree::<A>();
+        node.take_out();
+    }
+    if original {
+        node.object.end(cpu);
+    }
+    Ok(())
 }

@@ -9,8 +9,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
+use super::capability::Node;
 use super::endpoint::Endpoint;
-use super::notification::{Bound, Notification};
+use super::notification::{Bound, signal_bound};
 use super::process::Process;
 use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
@@ -139,8 +140,10 @@ pub struct Thread<A: Arch> {
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's list, one queue, one list of timed waits.
-    // A notification that has ended and that it is bound to keeps its memory till then; so does an endpoint that it received from, and the reply of the last one that called it.
-    let kept = Price::of::<Notification<A>>().and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
+    // A capability that is gone keeps its memory while the thread is bound to it, and while a message of the thread's that others wait for has it with it; so does an endpoint that it received from, and
+    // the reply of the last one that called it.
+    let nodes = Price::of::<Node<A>>().and(Price::of::<Node<A>>());
+    let kept = nodes.and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
     own.and(Price::growing::<Arc<Thread<A>>>(4)).and(kept)
 }
@@ -198,7 +201,8 @@ impl<A: Arch> Thread<A> {
     /// Puts `value` into the 16 bits from `shift` on of its place; what they were.
     fn replace(&self, shift: u32, value: u16) -> u16 {
         let replaced = |bits: u64| Some(bits & !(0xffff << shift) | u64::from(value) << shift);
-        let before = self.place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replaced);
+        // AcqRel: who finds here that the thread hurries sees that it ends.
+        let before = self.place.fetch_update(Ordering::AcqRel, Ordering::Relaxed, replaced);
         before.map_or(value, |bits| (bits >> shift) as u16)
     }
 
@@ -208,13 +212,22 @@ impl<A: Arch> Thread<A> {
         self.place().priority()
     }
 
-    /// Changes its priority, from when it is next put into a queue.
-    pub fn set_priority(&self, priority: u8) -> Result<(), ObjectError> {
+    /// Changes its priority: at once in its CPU's queue; where it waits for others it keeps its place. One that ends keeps what it ends with.
+    pub fn set_priority(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>, priority: u8) -> Result<(), ObjectError> {
         if priority > self.process.highest || priority >= PRIORITIES {
             return Err(ObjectError::BadArgument(1));
         }
         self.replace(Place::PRIORITY, priority.into());
+        if self.is_ending() {
+            self.hurry();
+        }
+        sched::requeue(cpu, self);
         Ok(())
+    }
+
+    /// It ends: it is as urgent as threads of its process may be, whatever its own priority was made. A thread that is kept from running shall not be kept from ending.
+    fn hurry(&self) {
+        self.replace(Place::PRIORITY, self.process.highest.into());
     }
 
     /// The CPU whose queue it goes into.
@@ -285,24 +298,22 @@ impl<A: Arch> Thread<A> {
         if self.ending.swap(true, Ordering::Release) {
             return;
         }
+        self.hurry();
+        sched::requeue(cpu, self);
         wait::cancel(cpu, self, crate::abi::Status::Gone);
         sched::look_again(cpu, self.home());
     }
 
-    /// Has `bits` set in `notification` when it ends.
-    pub fn bind(&self, notification: Arc<Notification<A>>, bits: u64) {
-        *self.bound.lock() = Some((Arc::downgrade(&notification), bits));
+    /// Has `bits` set when it ends in the notification that `node` names, for as long as that is there.
+    pub fn bind(&self, node: &Arc<Node<A>>, bits: u64) {
+        *self.bound.lock() = Some((Arc::downgrade(node), bits));
     }
 
     /// It runs nowhere any more, and nothing has it: for the CPU that it ran on last.
     pub(crate) fn leave(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>) {
         wait::abandon(cpu, self);
         let bound = self.bound.lock().take();
-        if let Some((notification, bits)) = bound
-            && let Some(notification) = notification.upgrade()
-        {
-            notification.signal(cpu, bits);
-        }
+        signal_bound(cpu, bound);
         self.process.leave(self, self.status());
     }
 }

@@ -61,7 +61,7 @@ impl Loaded {
     }
 
     /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked behind a full fence that follows the mark in [`super::tag`].
-    pub(super) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
+    pub(crate) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
         // In this order, which is that of a switch: who leaves an mm loads another root first.
         self.loading.load(Ordering::Relaxed) == mm.id
             || self.mm() == mm.id
@@ -137,6 +137,13 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     loaded.mm.store(mm.id, Ordering::Release);
     cpu.events.write(EventKind::Switch, mm.id, 0, 0);
     irq::unmask(cpu, enabled);
+}
+
+/// Unloads mm number `id`, if that is what is loaded: who asks for it cannot know what this CPU has loaded by now, and uses.
+pub(crate) fn unload_if<A: Arch>(cpu: &'static Cpu<A>, id: u32) {
+    if cpu.loaded.mm() == id {
+        unload(cpu);
+    }
 }
 
 /// Unloads whatever mm is loaded. Where translations are not tagged, none of it is left.
