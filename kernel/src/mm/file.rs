@@ -17,6 +17,7 @@ use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::page::{self, HUGE_ORDER};
 use crate::mm::share::SharedTable;
+use crate::object::account::trim;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::{Mutex, MutexGuard};
 use crate::smp::rcu;
@@ -95,6 +96,7 @@ impl<A: Arch> File<A> {
         let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
         if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
+            trim(&mut contents.mappings);
             return;
         }
         let mut kept = Vec::new();

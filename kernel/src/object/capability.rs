@@ -15,6 +15,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::account::trim;
 use super::process::Process;
 use super::table::Table;
 use super::{Object, ObjectError};
@@ -97,9 +98,7 @@ impl<A: Arch> Node<A> {
     pub(super) fn forget_use(&self, process: &Process<A>, token: u64) {
         let mut uses = self.uses.lock();
         uses.retain(|(of, number)| !(*number == token && core::ptr::eq(of.as_ptr(), process)));
-        if uses.is_empty() {
-            *uses = Vec::new();
-        }
+        trim(&mut uses);
     }
 
     fn kill(&self) {
@@ -177,7 +176,11 @@ impl<A: Arch> Node<A> {
             let Some((process, token)) = self.uses.lock().last().cloned() else { return };
             match process.upgrade() {
                 Some(process) => process.unmap_use(cpu, self, token),
-                None => self.uses.lock().retain(|(of, _)| of.strong_count() != 0),
+                None => {
+                    let mut uses = self.uses.lock();
+                    uses.retain(|(of, _)| of.strong_count() != 0);
+                    trim(&mut uses);
+                }
             }
         }
     }

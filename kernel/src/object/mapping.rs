@@ -11,7 +11,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::account::{Account, Paid, Price};
+use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, Node};
 use super::process::Process;
 use super::{Object, ObjectError};
@@ -279,6 +279,7 @@ impl<A: Arch> Process<A> {
             let mut mappings = self.mappings.write();
             let at = mappings.list.iter().position(which)?;
             let mapped = mappings.list.swap_remove(at);
+            trim(&mut mappings.list);
             // Whole mappings only, so no huge page has to be split, which could fail.
             let result = munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from);
             mapped.forget(self);

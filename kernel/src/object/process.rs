@@ -8,7 +8,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::account::{Account, Paid, Price};
+use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, Node};
 use super::endpoint::Endpoint;
 use super::mapping::Mappings;
@@ -112,6 +112,7 @@ impl<A: Arch> Process<A> {
         {
             let mut children = self.children.lock();
             children.retain(|other| other.strong_count() != 0);
+            trim(&mut children);
             children.push(Arc::downgrade(&child));
         }
         capability::install(cpu, &self.table, slot, Object::Process(child.clone()))?;
@@ -146,6 +147,7 @@ impl<A: Arch> Process<A> {
     pub(super) fn leave(self: &Arc<Process<A>>, thread: &Thread<A>, status: u64) {
         let mut threads = self.threads.lock();
         threads.list.retain(|other| !core::ptr::eq(&**other, thread));
+        trim(&mut threads.list);
         if threads.list.is_empty() {
             let first = !core::mem::replace(&mut threads.ended, true);
             drop(threads);

@@ -35,8 +35,8 @@ impl<A: Arch> Reading<'_, A> {
 impl<A: Arch> Table<A> {
     /// What `slots` slots cost, with everything that may come into them.
     pub fn price(slots: u32) -> Price {
-        let each = size_of::<Option<Arc<Node<A>>>>() as u64 + Price::of::<Node<A>>().bytes;
-        Price { bytes: u64::from(slots) * each, ..Price::of::<Table<A>>() }
+        let nodes = Price { bytes: u64::from(slots) * Price::of::<Node<A>>().bytes, ..Price::NOTHING };
+        Price::of::<Table<A>>().and(Price::array::<Option<Arc<Node<A>>>>(slots.into())).and(nodes)
     }
 
     /// An empty table. The caller has paid.

@@ -18,6 +18,7 @@ use crate::abi::{PRIORITIES, Status};
 use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::ipc::wait;
+use crate::object::account::{trim, trim_queue};
 use crate::object::thread::{Place, Thread};
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
@@ -27,6 +28,9 @@ use crate::tlb::switch;
 
 /// Between two ticks where the run does not say, in ns of the machine's time.
 const TICK_NS: u64 = 1_000_000;
+
+/// Threads pay for their places in a queue; so many of each are the kernel's.
+const FREE_PLACES: usize = 64;
 
 /// What a CPU knows of threads.
 pub struct Tasks<A: Arch> {
@@ -148,6 +152,7 @@ pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
         });
         let Some((at, place)) = found.filter(|(at, _)| *at != usize::from(priority)) else { return };
         let Some(thread) = queues[at].remove(place) else { return };
+        trim_queue(&mut queues[at], FREE_PLACES);
         if queues[at].is_empty() {
             tasks.ready.fetch_and(!(1 << at), Ordering::Relaxed);
         }
@@ -181,11 +186,8 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     let thread = queue.pop_front();
     if queue.is_empty() {
         tasks.ready.fetch_and(!(1 << priority), Ordering::Relaxed);
-        if queue.capacity() > 64 {
-            // Threads pay for their places; a few are the kernel's.
-            *queue = VecDeque::new();
-        }
     }
+    trim_queue(queue, FREE_PLACES);
     tasks.running.store(priority + 1, Ordering::Relaxed);
     tasks.place.store(Place::new(cpu.id, priority as u8).bits(), Ordering::Relaxed);
     thread
@@ -302,9 +304,7 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
             }
             kept
         });
-        if timed.is_empty() {
-            *timed = Vec::new();
-        }
+        trim(&mut timed);
     }
     for thread in over {
         wait::cancel(cpu, &thread, Status::TimedOut);

@@ -43,7 +43,7 @@ const SLOTS: u32 = 1024;
 const STACK: VirtAddr = VirtAddr(0x7000_0000_0000);
 const STACK_BYTES: u64 = 16 * PAGE_SIZE;
 /// What programs may use of the kernel's heap.
-const HEAP: u64 = 4 << 20;
+const HEAP: u64 = 6 << 20;
 /// Address spaces at a time.
 const SPACES: u64 = 128;
 /// The first thread's priority: in the middle.
