@@ -206,6 +206,12 @@ fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Deli
     sched::wake(cpu, receiver);
 }
 
+/// Answers `client`, which was taken from its reply, with words alone, as [`reply`] does.
+pub(crate) fn give_short<A: Arch>(cpu: &'static Cpu<A>, client: &Arc<Thread<A>>, words: [u64; MESSAGE_WORDS]) {
+    let words = message(0, Info::empty(), words);
+    give(cpu, client, Delivery { words, long: None, capability: None, sender: None }, None);
+}
+
 /// Sends `outgoing` to `endpoint` and waits for the answer, into `incoming`.
 pub(crate) fn call<A: Arch>(
     cpu: &'static Cpu<A>,

@@ -7,7 +7,7 @@
 use alloc::sync::{Arc, Weak};
 
 use super::pin::Pinned;
-use super::reply::{Caller, Unanswered};
+use super::reply::{Caller, Reply, Unanswered};
 use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
@@ -102,8 +102,9 @@ pub(crate) struct State<A: Arch> {
     pub(crate) slot: Option<u32>,
 }
 
-impl<A: Arch> Default for State<A> {
-    fn default() -> Self {
+impl<A: Arch> State<A> {
+    /// That of a new thread, whose reply is `own`.
+    pub(crate) fn new(own: Arc<Reply<A>>) -> State<A> {
         State {
             phase: Phase::Runs,
             at: Weak::new(),
@@ -114,7 +115,7 @@ impl<A: Arch> Default for State<A> {
             fault: false,
             retry: false,
             replied: None,
-            caller: Unanswered::default(),
+            caller: Unanswered::new(own),
             buffer: None,
             slot: None,
         }

@@ -13,13 +13,14 @@
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::account::trim;
+use super::endpoint::Endpoint;
 use super::process::Process;
 use super::table::Table;
 use super::{Object, ObjectError};
-use crate::abi::Rights;
+use crate::abi::{Kind, Rights};
 use crate::arch::Arch;
 use crate::guard;
 use crate::smp::cpu::Cpu;
@@ -38,13 +39,21 @@ struct Place<A: Arch> {
 /// A mapping that was made with a capability: in which process, and its number there.
 pub(super) type Use<A> = (Weak<Process<A>>, u64);
 
+/// In [`Node::brief`] while it was not deleted or revoked.
+const ALIVE: u32 = 1 << 31;
+
+/// What [`Node::brief`] is, or has: a capability to something of this kind, with these rights.
+const fn brief(kind: Kind, rights: Rights) -> u32 {
+    ALIVE | (kind as u32) << 16 | rights.bits()
+}
+
 /// A capability.
 pub struct Node<A: Arch> {
     object: Object<A>,
     rights: Rights,
     badge: u32,
-    /// Set to false once, under the tree lock and that of `uses`.
-    alive: AtomicBool,
+    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the tree lock and that of `uses`.
+    brief: AtomicU32,
     /// How many threads revoke it just now. Changed under the tree lock.
     revoking: AtomicU32,
     place: Mutex<A, Place<A>>,
@@ -70,7 +79,23 @@ impl<A: Arch> Node<A> {
     /// Whether it was not deleted or revoked.
     pub fn is_alive(&self) -> bool {
         // Acquire: pairs with the release in `kill`.
-        self.alive.load(Ordering::Acquire)
+        self.brief.load(Ordering::Acquire) != 0
+    }
+
+    /// The endpoint that it names, if it is there and allows `rights`.
+    #[inline(always)]
+    pub(crate) fn endpoint(&self, rights: Rights) -> Option<&Arc<Endpoint<A>>> {
+        let wanted = brief(Kind::Endpoint, rights);
+        // All of the kind's bits, and of the others those that must be there. Acquire: as in `is_alive`.
+        let looked_at = wanted | 0xff << 16;
+        if self.brief.load(Ordering::Acquire) & looked_at != wanted {
+            return None;
+        }
+        match &self.object {
+            Object::Endpoint(endpoint) => Some(endpoint),
+            // SAFETY: `brief` has said which it is.
+            _ => unsafe { core::hint::unreachable_unchecked() },
+        }
     }
 
     /// An error unless it allows all of `rights`.
@@ -104,7 +129,7 @@ impl<A: Arch> Node<A> {
     fn kill(&self) {
         let _uses = self.uses.lock();
         // Release: pairs with `is_alive`.
-        self.alive.store(false, Ordering::Release);
+        self.brief.store(0, Ordering::Release);
     }
 
     /// Whether it was made with its object.
@@ -225,11 +250,12 @@ fn node<A: Arch>(
         holder: Arc::downgrade(table),
         slot,
     };
+    let brief = AtomicU32::new(brief(object.kind(), rights));
     Arc::new(Node {
         object,
         rights,
         badge,
-        alive: AtomicBool::new(true),
+        brief,
         revoking: AtomicU32::new(0),
         place: Mutex::<A, _>::new(place),
         uses: Mutex::<A, _>::new(Vec::new()),

@@ -49,6 +49,7 @@ impl Place {
     const PRIORITY: u32 = 32;
 
     const HEAVY: u64 = 1 << 48;
+    const STRANGE: u64 = 1 << 49;
     /// Where no thread runs.
     pub(crate) const NOWHERE: Place = Place(u64::MAX);
 
@@ -57,9 +58,14 @@ impl Place {
         Place(self.0 | Place::HEAVY)
     }
 
+    /// The same, of a thread of another process than the one that has its call.
+    pub(crate) const fn strange(self) -> Place {
+        Place(self.0 | Place::STRANGE)
+    }
+
     /// The same, of any thread.
-    pub(crate) const fn light(self) -> Place {
-        Place(self.0 & !Place::HEAVY)
+    pub(crate) const fn plain(self) -> Place {
+        Place(self.0 & !(Place::HEAVY | Place::STRANGE))
     }
 
     pub(crate) const fn new(cpu: CpuId, priority: u8) -> Place {
@@ -174,12 +180,13 @@ impl<A: Arch> Thread<A> {
 
     fn new(payer: &Arc<Account>, process: &Arc<Process<A>>, start: Start) -> Result<Arc<Thread<A>>, ObjectError> {
         let paid = payer.charge(price::<A>())?;
-        Ok(Arc::new(Thread {
+        let reply = Arc::new(Reply::default());
+        let thread = Arc::new(Thread {
             id: A::machine().objects.id(),
             process: process.clone(),
             registers: Registers(UnsafeCell::new(A::UserContext::start(start.entry, start.stack, start.argument))),
-            reply: Arc::new(Reply::default()),
-            state: Mutex::<A, _>::new(State::default()),
+            state: Mutex::<A, _>::new(State::new(reply.clone())),
+            reply,
             place: AtomicU64::new(Place::new(start.cpu, start.priority).bits()),
             ending: AtomicBool::new(false),
             status: AtomicU64::new(0),
@@ -189,7 +196,9 @@ impl<A: Arch> Thread<A> {
             timed: AtomicBool::new(false),
             bound: Mutex::<A, _>::new(None),
             _paid: paid,
-        }))
+        });
+        thread.reply.belongs_to(&thread);
+        Ok(thread)
     }
 
     /// Where it runs, or shall run.

@@ -76,8 +76,19 @@ impl Loaded {
 
 /// Loads `mm` on this CPU, which may walk it from then on. The caller keeps the mm alive until it is unloaded.
 pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
-    tag::ensure(cpu, mm);
-    let enabled = irq::mask(cpu);
+    loop {
+        tag::ensure(cpu, mm);
+        let enabled = irq::mask(cpu);
+        let done = try_load(cpu, mm);
+        irq::unmask(cpu, enabled);
+        if done {
+            return;
+        }
+    }
+}
+
+/// The same with interrupts masked, and without any wait. False, and another mm is loaded as before, if there is no tag for it just now.
+pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     let loaded = &cpu.loaded;
     if loaded.mm.load(Ordering::Relaxed) == mm.id {
         if loaded.lazy.swap(false, Ordering::Relaxed) {
@@ -97,8 +108,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
                 loaded.set_generation(generation);
             }
         }
-        irq::unmask(cpu, enabled);
-        return;
+        return true;
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.loading.store(mm.id, Ordering::Relaxed);
@@ -113,8 +123,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
         // Somebody takes its tag away just now.
         loaded.loading.store(NO_MM, Ordering::Relaxed);
         loaded.mm.store(previous, Ordering::Release);
-        irq::unmask(cpu, enabled);
-        return load(cpu, mm);
+        return false;
     }
     catch_up(cpu);
     let generation = mm.flush_generation();
@@ -136,7 +145,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     // Release: whoever sees the mm here sees the state above.
     loaded.mm.store(mm.id, Ordering::Release);
     cpu.events.write(EventKind::Switch, mm.id, 0, 0);
-    irq::unmask(cpu, enabled);
+    true
 }
 
 /// Unloads mm number `id`, if that is what is loaded: who asks for it cannot know what this CPU has loaded by now, and uses.
