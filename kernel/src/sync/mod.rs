@@ -138,6 +138,14 @@ pub struct Setting {
     pub walker: WalkerClass,
 }
 
+impl Setting {
+    /// Whether the strategy is asked about a table that walks of an mm may still hold that left it earlier. Where entries are read as two words each mm that leaves waits for all walks
+    /// ([`crate::mm::two_word`]).
+    pub const fn has_earlier_walks(&self) -> bool {
+        self.chain && !matches!(self.walker, WalkerClass::TwoWord)
+    }
+}
+
 /// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a mode whose walkers are where the mode says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Round {
