@@ -95,6 +95,8 @@ enum Print {
     None,
     /// Those that are not as expected.
     Unexpected,
+    /// The one that is not as expected and takes the fewest steps to tell.
+    Shortest,
     /// Those with a counterexample.
     Unsafe,
     /// All.
@@ -204,7 +206,7 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     let rows = run::run(bounds, running, |row| {
         bar.inc(1);
         let wanted = match cli.how.print {
-            Print::None => false,
+            Print::None | Print::Shortest => false,
             Print::Unexpected => !row.as_expected,
             Print::Unsafe => row.found == Verdict::Unsafe.name(),
             Print::All => true,
@@ -215,6 +217,10 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     });
     bar.finish_and_clear();
     let rows = rows.map_err(FileError::Checkpoint)?;
+    if cli.how.print == Print::Shortest {
+        let unexpected = rows.iter().filter(|row| !row.as_expected);
+        unexpected.min_by_key(|row| row.report.lines().count()).into_iter().for_each(|row| println!("{}", row.report));
+    }
     print!("{}", results::table(&rows, bounds));
     eprintln!("{}", results::totals(&rows));
     if let Some(path) = &cli.how.save {
