@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use kernel::record::cell::Verdict as Outcome;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::matrix::{Bounds, Verdict};
 use crate::model::scenario::walker_name;
@@ -153,7 +152,7 @@ struct Line<'a> {
     interleaving: Option<&'a str>,
 }
 
-/// Version of the lines of [`json`].
+/// Version of the lines of [`json()`].
 pub const SCHEMA: u32 = 1;
 
 /// The rows as JSON: a line for each, then one that says how it ended.
@@ -180,7 +179,7 @@ pub fn json(rows: &[Row], bounds: &Bounds) -> String {
         text.push('\n');
     }
     let unexpected = rows.iter().filter(|row| !row.as_expected).count();
-    let end = json!({ "schema": SCHEMA, "summary": true, "rows": rows.len(), "unexpected": unexpected });
+    let end = serde_json::json!({ "schema": SCHEMA, "summary": true, "rows": rows.len(), "unexpected": unexpected });
     text + &format!("{end}\n")
 }
 
