@@ -62,6 +62,17 @@ impl Default for Bounds {
     }
 }
 
+impl Bounds {
+    /// Within which everything is explored.
+    pub fn in_words(&self) -> String {
+        let one = |round: &Round| {
+            format!("{} CPUs that {}", round.cpus, if round.moves { "do everything" } else { "keep their mm" })
+        };
+        let rounds: Vec<String> = self.rounds.iter().map(one).collect();
+        format!("one table, one operation; {}", rounds.join(", then "))
+    }
+}
+
 /// What came out of one cell.
 #[derive(Clone, Debug)]
 pub struct Verdict {

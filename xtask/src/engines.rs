@@ -48,7 +48,7 @@ impl Simulated {
 
     /// The verdict for the cell of `row`; nothing where the model does not have it.
     fn verdict(&self, row: &Row) -> Option<Verdict> {
-        let (_, operation) = OPERATIONS.into_iter().find(|(workload, _)| *workload == row.workload)?;
+        let operation = operation(row.workload)?;
         let at = self.operations.iter().position(|known| known == operation)?;
         of_letter(*self.verdicts.get(row.walker)?.get(row.transport)?.get(row.strategy)?.as_bytes().get(at)?)
     }
@@ -93,6 +93,34 @@ pub(crate) fn records() -> Vec<Record> {
         }
     }
     records
+}
+
+/// The operation of the model that `workload` is; nothing if it has none.
+pub(crate) fn operation(workload: &str) -> Option<&'static str> {
+    OPERATIONS.into_iter().find(|(known, _)| *known == workload).map(|(_, operation)| operation)
+}
+
+/// The workloads that the model has.
+pub(crate) fn workloads() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.into_iter().map(|(workload, _)| workload)
+}
+
+/// The classes of walkers that the model has.
+pub(crate) fn walkers() -> impl Iterator<Item = &'static str> {
+    Simulated::load().verdicts.keys().map(String::as_str)
+}
+
+/// The strategies that the model has.
+pub(crate) fn strategies() -> impl Iterator<Item = &'static str> {
+    let of_walkers = Simulated::load().verdicts.values().next();
+    let of_transports = of_walkers.and_then(|transports| transports.values().next());
+    of_transports.into_iter().flat_map(|strategies| strategies.keys().map(String::as_str))
+}
+
+/// Whether the model has this strategy on this transport under these walkers.
+pub(crate) fn knows(strategy: &str, transport: &str, walker: &str) -> bool {
+    let of_walker = Simulated::load().verdicts.get(walker);
+    of_walker.and_then(|transports| transports.get(transport)).is_some_and(|of| of.contains_key(strategy))
 }
 
 /// Within which everything was explored.
@@ -269,7 +297,7 @@ mod tests {
     #[test]
     fn the_file_is_complete() {
         let file = Simulated::load();
-        let strategies = sync::NAMES.len() - 1;
+        let strategies = sync::OWN - 1;
         let walkers = kernel::workload::walker::WalkerClass::NAMES;
         assert_eq!(file.verdicts.len(), walkers.len());
         for (walker, _) in walkers {

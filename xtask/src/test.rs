@@ -16,8 +16,9 @@ use crate::soak::Soak;
 use crate::toolchain;
 
 /// The tests that boot QEMU, and what cargo calls them.
-const GUEST_TESTS: [&str; 17] = [
+const GUEST_TESTS: [&str; 18] = [
     "test",
+    "--no-fail-fast",
     "--package",
     "tests",
     "--test",
@@ -49,7 +50,7 @@ pub(crate) struct Test {
 }
 
 impl Test {
-    /// Runs them; the first group that fails ends it.
+    /// Runs them, and goes on after a group that fails: each says what it has to say.
     pub(crate) fn run(self) -> anyhow::Result<Outcome> {
         let archs = match &self.arch {
             Some(given) => arch::choose(given)?.0,
@@ -60,14 +61,17 @@ impl Test {
         if self.arch.is_none() {
             setup::try_browser()?;
         }
-        if self.arch.is_none() && !passed(&["test", "--workspace"], &[], &runner)? {
-            return Ok(Outcome::Unexpected);
-        }
-        if self.arch.is_none() && !passed_under_loom(&runner)? {
-            return Ok(Outcome::Unexpected);
+        let mut failed = Vec::new();
+        if self.arch.is_none() {
+            if !passed(&["test", "--workspace", "--no-fail-fast"], &[], &runner)? {
+                failed.push("on the host".to_owned());
+            }
+            if !passed_under_loom(&runner)? {
+                failed.push("under loom".to_owned());
+            }
         }
         if archs.is_empty() {
-            return Ok(Outcome::Expected);
+            return Ok(outcome(&failed));
         }
         // Set-up and build have limits of their own, and say what they do.
         setup::ensure_ready(&archs, true)?;
@@ -77,16 +81,25 @@ impl Test {
             let filter = format!("{}::", arch.name());
             let options = ["--ignored", "--test-threads=1", &filter];
             if !passed(&GUEST_TESTS, &options, &runner)? {
-                return Ok(Outcome::Unexpected);
+                failed.push(format!("in QEMU on {}", arch.name()));
             }
             let soak = Soak::short(arch, SOAK_SEED);
             eprintln!("$ cargo xtask {soak}");
             if soak.run()? != Outcome::Expected {
-                return Ok(Outcome::Unexpected);
+                failed.push(format!("the soak on {}", arch.name()));
             }
         }
-        Ok(Outcome::Expected)
+        Ok(outcome(&failed))
     }
+}
+
+/// What it comes to, said last, where a reader of a long log looks first.
+fn outcome(failed: &[String]) -> Outcome {
+    if failed.is_empty() {
+        return Outcome::Expected;
+    }
+    eprintln!("failed: {}; each names its tests above", failed.join(", "));
+    Outcome::Unexpected
 }
 
 /// The tests are the same for everybody; `cargo xtask soak --seed` takes others.
@@ -105,7 +118,7 @@ fn keep_runner() -> anyhow::Result<PathBuf> {
 fn passed_under_loom(runner: &Path) -> anyhow::Result<bool> {
     let mut command = toolchain::cargo();
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", repository().join("target/loom"));
-    passed_by(command, &["test", "--release", "--package", "tests", "--test", "loom_*"], &[], runner)
+    passed_by(command, &["test", "--release", "--no-fail-fast", "--package", "tests", "--test", "loom_*"], &[], runner)
 }
 
 fn passed(arguments: &[&str], test_arguments: &[&str], runner: &Path) -> anyhow::Result<bool> {

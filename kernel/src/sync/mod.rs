@@ -8,7 +8,8 @@
 //! - [`Strategy::decide`], a pure function from what can be read of the machine ([`View`]) and what the flush covered ([`Ask`])
 //!   to a [`Decision`]. It sends nothing itself; [`crate::mm::state`] carries the decision out. That the same function can be asked by a model is the point.
 //!
-//! A new strategy is one file with one type, and one line in the list at the end of this file.
+//! A new strategy is one file with one type. In `strategies/`, at the top of the repository, the file is all that it takes: the build finds it. One that is to stay is a module here, and a line in the list at the
+//! end of this file.
 
 pub mod acked_generation;
 pub mod coverage;
@@ -375,6 +376,15 @@ impl<A: Arch> View for MachineView<A> {
 /// The signature that all walks share: mm, first address, whether to write, where the pages go; returns how many.
 pub type Walk<A> = fn(&'static Cpu<A>, &Mm<A>, VirtAddr, bool, &mut [Pfn]) -> usize;
 
+include!(concat!(env!("OUT_DIR"), "/strategies.rs"));
+
+macro_rules! count {
+    ($($strategy:ty),* $(,)?) => {
+        /// How many of [`NAMES`] are the core's own; the others lie in `strategies/`.
+        pub const OWN: usize = [$(<$strategy>::NAME),*].len();
+    };
+}
+
 macro_rules! strategies {
     ($($strategy:ty),* $(,)?) => {
         /// All strategies by name, in the order of their numbers.
@@ -388,7 +398,37 @@ macro_rules! strategies {
     };
 }
 
-strategies! {
+/// No two of `names` are the same.
+const fn are_distinct(names: &[crate::suite::Named]) -> bool {
+    let mut one = 0;
+    while one < names.len() {
+        let mut other = 0;
+        while other < one {
+            let (a, b) = (names[one].0.as_bytes(), names[other].0.as_bytes());
+            let mut same = 0;
+            while same < a.len() && same < b.len() && a[same] == b[same] {
+                same += 1;
+            }
+            if same == a.len() && same == b.len() {
+                return false;
+            }
+            other += 1;
+        }
+        one += 1;
+    }
+    true
+}
+
+const _: () = assert!(are_distinct(NAMES), "two strategies have one NAME");
+
+macro_rules! lists {
+    ($($own:tt)*) => {
+        count! { $($own)* }
+        and_those_found! { strategies { $($own)* } }
+    };
+}
+
+lists! {
     none::None,
     sync_all::SyncAll,
     static_hook::StaticHook,

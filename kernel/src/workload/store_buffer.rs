@@ -5,8 +5,8 @@
 //!
 //! In the whole kernel this hardly ever shows: the entry is cleared by an exchange, and a flush lies between, each of which is a barrier. So here is the shape alone: the clear is a plain
 //! store, nothing is flushed, and the strategy's own [`Strategy::walk_begin`] and [`Strategy::look_barrier`] are all that stands between. (The rest of a `decide` is longer than a store buffer.)
-//! Before each store the CPU writes to a few lines that the other one has just written: its store buffer is then full of what takes long. Nothing that watches lies inside: what each saw is compared after
-//! both have met.
+//! Two things make the loads early and the stores late. Both CPUs have just read both lines, so a load finds its line at hand, while a store must first take it from the other. And before its store
+//! each CPU writes to some lines that the other one has just written: its store buffer is then full of what takes long. Nothing that watches lies inside: what each saw is compared after both have met.
 //!
 //! One [`CellRow`] for each strategy: `ops` is how many tries were made, up to the first in which both missed each other; `violations_value` is 1 if there was one.
 
@@ -36,6 +36,8 @@ const LINES: usize = 48;
 const LOOKS: u32 = 4096;
 /// What the entry says while it is there.
 const THERE: u64 = 0x1000;
+/// Meetings in a try: before both read both lines, before both go, after both have looked.
+const MEETINGS: u64 = 3;
 /// Tries after which the runner sees that it goes on.
 const STEP: u64 = 1024;
 
@@ -50,7 +52,7 @@ struct Board<'a, A: Arch> {
     mm: &'a Mm<A>,
     table: Table<A>,
     tries: u64,
-    /// How often either has come to a meeting.
+    /// How often either has come to a meeting: [`MEETINGS`] times in each try.
     arrived: Line,
     /// What the walker read in the entry.
     seen: Line,
@@ -100,13 +102,14 @@ impl<A: Arch> Halves<A> {
 }
 
 impl<A: Arch> Board<'_, A> {
-    /// Waits until both have come to meeting number `number`.
-    fn meet(&self, cpu: &'static Cpu<A>, number: u64) {
+    /// Waits until both have come to meeting `which`, of [`MEETINGS`], in try `number`, from 1.
+    fn meet(&self, cpu: &'static Cpu<A>, number: u64, which: u64) {
+        let meeting = (number - 1) * MEETINGS + which;
         // AcqRel, and acquire below: what either did before the meeting is visible to the other after it.
         self.arrived.0.fetch_add(1, Ordering::AcqRel);
         let mut wait = Wait::new(cpu, Doing::WaitWorkload);
         let mut looks = 0;
-        while self.arrived.0.load(Ordering::Acquire) < 2 * number {
+        while self.arrived.0.load(Ordering::Acquire) < 2 * meeting {
             looks += 1;
             if looks == LOOKS {
                 looks = 0;
@@ -121,6 +124,11 @@ impl<A: Arch> Board<'_, A> {
         for _ in 0..cpu.chance.next() % 32 {
             core::hint::black_box(());
         }
+    }
+
+    /// Has both lines that matter at hand, as the other CPU has then: a load finds its line, and a store waits for it.
+    fn read_both(entry: &AtomicU64, slot: &WalkSlot) {
+        core::hint::black_box((entry.load(Ordering::Relaxed), slot.0.load(Ordering::Relaxed)));
     }
 
     /// Takes all lines over from the other CPU.
@@ -201,16 +209,18 @@ fn update<A: Arch>(cpu: &'static Cpu<A>, board: &Board<'_, A>) -> (u64, bool) {
         number += 1;
         entry.store(THERE, Ordering::Relaxed);
         Board::<A>::take(&board.walker, number);
-        board.meet(cpu, 2 * number - 1);
+        board.meet(cpu, number, 1);
+        Board::<A>::read_both(entry, &walker.walk_slot);
+        board.meet(cpu, number, 2);
         Board::<A>::stagger(cpu);
         Board::<A>::fill(cpu, &board.updater, number);
         let nobody = (board.strategy.halves.clear_and_look)(entry, &walker.walk_slot) == 0;
-        board.meet(cpu, 2 * number);
+        board.meet(cpu, number, 3);
         missed = nobody && board.seen.0.load(Ordering::Relaxed) == THERE;
         if missed && number < board.tries {
             // The walker comes to one more meeting, after which it learns that it is over.
             board.last.0.store(number, Ordering::Relaxed);
-            board.meet(cpu, 2 * number + 1);
+            board.meet(cpu, number + 1, 1);
         }
         if number.is_multiple_of(STEP) {
             A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
@@ -233,16 +243,18 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     loop {
         number += 1;
         Board::<A>::take(&board.updater, number);
-        board.meet(cpu, 2 * number - 1);
+        board.meet(cpu, number, 1);
         if board.last.0.load(Ordering::Relaxed) < number {
             return;
         }
+        Board::<A>::read_both(entry, &cpu.walk_slot);
+        board.meet(cpu, number, 2);
         Board::<A>::stagger(cpu);
         Board::<A>::fill(cpu, &board.walker, number);
         let walk = (board.strategy.halves.publish_and_read)(cpu, board.mm, entry);
         board.seen.0.store(walk.read, Ordering::Relaxed);
         // Under way until the updater has looked.
-        board.meet(cpu, 2 * number);
+        board.meet(cpu, number, 3);
         (board.strategy.halves.end)(cpu, walk.outer);
         if number == board.tries {
             return;
