@@ -4,11 +4,11 @@ mod core_command;
 mod follow_command;
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use arch_sim::matrix::{Bounds, Round, walkers};
+use arch_sim::matrix::{Bounds, Round};
 use arch_sim::model::check::Limits;
 use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
@@ -18,6 +18,7 @@ use clap::{Args, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 /// Explores the strategies' decisions in a model of everything around them, exhaustively within bounds
 #[derive(Parser)]
@@ -51,7 +52,7 @@ struct Cells {
     /// Operations: collapse, collapse-in-batch, unshare-last, unshare-three; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     operation: Vec<String>,
-    /// Walkers: gup, nmi, nmi-other, foreign, rcu; all if not given
+    /// Walkers: gup, nmi, nmi-other, foreign, rcu, two-word; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     walker: Vec<String>,
 }
@@ -77,12 +78,18 @@ struct How {
     /// Go on where an earlier run of the same bounds was interrupted
     #[arg(long)]
     resume: bool,
+    /// Where what is explored is kept until all is, for --resume
+    #[arg(long, value_name = "FILE", default_value = CHECKPOINT)]
+    checkpoint: PathBuf,
     /// How many cells at once; as many as there are processors if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Write the verdicts into this file, if everything was explored
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Print a line of JSON for each cell, and one that says how it ended
+    #[arg(long, conflicts_with_all = ["print", "core", "replay", "replay_on_core"])]
+    json: bool,
     /// Which cells to print in full: bounds, states, states per second, the shortest counterexample
     #[arg(long, value_enum, default_value_t = Print::Unexpected)]
     print: Print,
@@ -95,6 +102,8 @@ enum Print {
     None,
     /// Those that are not as expected.
     Unexpected,
+    /// The one that is not as expected and takes the fewest steps to tell.
+    Shortest,
     /// Those with a counterexample.
     Unsafe,
     /// All.
@@ -131,7 +140,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
-    let known: Vec<_> = walkers().into_iter().map(|w| (walker_name(w), w)).collect();
+    let known: Vec<_> = WalkerClass::ALL.into_iter().map(|w| (walker_name(w), w)).collect();
     let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
@@ -179,8 +188,8 @@ fn main() -> ExitCode {
 /// Something that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 enum FileError {
-    #[error("what was explored cannot be kept in {CHECKPOINT}: {0}")]
-    Checkpoint(io::Error),
+    #[error("what was explored cannot be kept in {path}: {error}; name a file that can be written (--checkpoint)", path = .0.display(), error = .1)]
+    Checkpoint(PathBuf, io::Error),
     #[error("{path} cannot be written: {error}; name a file that can be (--save)", path = .0.display(), error = .1)]
     Save(PathBuf, io::Error),
     #[error(transparent)]
@@ -190,7 +199,8 @@ enum FileError {
 /// Explores the matrix; whether everything is as expected.
 fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     let resume = cli.how.resume;
-    let checkpoint = Checkpoint::open(Path::new(CHECKPOINT), bounds, resume).map_err(FileError::Checkpoint)?;
+    let not_kept = |error| FileError::Checkpoint(cli.how.checkpoint.clone(), error);
+    let checkpoint = Checkpoint::open(&cli.how.checkpoint, bounds, resume).map_err(not_kept)?;
     if resume && checkpoint.is_empty() {
         eprintln!("There is nothing to go on with: no earlier run of these bounds by this program was interrupted.");
     }
@@ -204,7 +214,8 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     let rows = run::run(bounds, running, |row| {
         bar.inc(1);
         let wanted = match cli.how.print {
-            Print::None => false,
+            _ if cli.how.json => false,
+            Print::None | Print::Shortest => false,
             Print::Unexpected => !row.as_expected,
             Print::Unsafe => row.found == Verdict::Unsafe.name(),
             Print::All => true,
@@ -214,9 +225,18 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
         }
     });
     bar.finish_and_clear();
-    let rows = rows.map_err(FileError::Checkpoint)?;
-    print!("{}", results::table(&rows, bounds));
-    eprintln!("{}", results::totals(&rows));
+    let rows = rows.map_err(not_kept)?;
+    if cli.how.json {
+        print!("{}", results::json(&rows, bounds));
+    } else {
+        if cli.how.print == Print::Shortest {
+            let unexpected = rows.iter().filter(|row| !row.as_expected);
+            let shortest = unexpected.min_by_key(|row| row.report.lines().count());
+            shortest.into_iter().for_each(|row| println!("{}", row.report));
+        }
+        print!("{}", results::table(&rows, bounds));
+        eprintln!("{}", results::totals(&rows));
+    }
     if let Some(path) = &cli.how.save {
         let verdicts = results::Verdicts::of(&rows, bounds)?;
         let mut text = serde_json::to_string_pretty(&verdicts).expect("strings and numbers");
@@ -225,6 +245,7 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     }
     let unexpected = rows.iter().filter(|row| !row.as_expected).count();
     match unexpected {
+        _ if cli.how.json => {}
         0 => println!("All {} cells are as expected.", rows.len()),
         _ => println!("{unexpected} of {} cells are not as expected, or were not explored to their end.", rows.len()),
     }

@@ -56,15 +56,21 @@ impl Default for Bounds {
                 Operation::UnshareLast,
                 Operation::UnshareThree,
             ],
-            walkers: walkers(),
+            walkers: WalkerClass::ALL.to_vec(),
             limits: Limits::default(),
         }
     }
 }
 
-/// The classes of walkers that the model knows. To it an entry is one thing that is read at once; where it is two words, the core is explored itself.
-pub fn walkers() -> Vec<WalkerClass> {
-    WalkerClass::ALL.into_iter().filter(|walker| *walker != WalkerClass::TwoWord).collect()
+impl Bounds {
+    /// Within which everything is explored.
+    pub fn in_words(&self) -> String {
+        let one = |round: &Round| {
+            format!("{} CPUs that {}", round.cpus, if round.moves { "do everything" } else { "keep their mm" })
+        };
+        let rounds: Vec<String> = self.rounds.iter().map(one).collect();
+        format!("one table, one operation; {}", rounds.join(", then "))
+    }
 }
 
 /// What came out of one cell.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::matrix::{Bounds, Verdict};
 use crate::model::scenario::walker_name;
 use crate::model::strategies::listed;
+use crate::model::words;
 
 /// One cell.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct Row {
     pub walker: String,
     /// The verdict, by name.
     pub found: String,
+    /// The verdict that the strategy promises, by name.
+    pub expected: Option<String>,
     /// Whether that was expected.
     pub as_expected: bool,
     /// Different states.
@@ -31,6 +34,10 @@ pub struct Row {
     pub generated: u64,
     /// Seconds that took.
     pub seconds: f64,
+    /// What was violated, and after how many steps, if something was.
+    pub violation: Option<String>,
+    /// How it came to that: the steps, a line for each.
+    pub interleaving: Option<String>,
     /// Bounds, sizes, and the counterexample, if there is one.
     pub report: String,
 }
@@ -40,16 +47,22 @@ impl Row {
     pub fn of(verdict: &Verdict) -> Row {
         let sum =
             |of: fn(&crate::model::check::Exploration) -> usize| verdict.explorations.iter().map(of).sum::<usize>();
+        let counterexample = verdict.explorations.last().and_then(|last| last.counterexample.as_ref());
         Row {
             strategy: verdict.strategy.into(),
             transport: verdict.transport.name().into(),
             operation: verdict.operation.name().into(),
             walker: walker_name(verdict.walker).into(),
             found: verdict.found.name().into(),
+            expected: verdict.expected.map(|expected| expected.name().into()),
             as_expected: verdict.is_as_expected(),
             states: sum(|e| e.states) as u64,
             generated: sum(|e| e.generated) as u64,
             seconds: verdict.explorations.iter().map(|e| e.time.as_secs_f64()).sum(),
+            violation: counterexample.map(|c| format!("{}, after {} steps", c.broken.in_words(), c.steps.len())),
+            interleaving: counterexample
+                .zip(verdict.explorations.last())
+                .map(|(c, exploration)| words::interleaving(&exploration.scenario, c)),
             report: verdict.report(),
         }
     }
@@ -120,6 +133,56 @@ pub fn totals(rows: &[Row]) -> String {
     )
 }
 
+/// A row for machines (`--json`). Every run of the same program prints the same: speed is not in it.
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: u32,
+    engine: &'a str,
+    strategy: &'a str,
+    transport: &'a str,
+    operation: &'a str,
+    walker: &'a str,
+    expected: Option<&'a str>,
+    verdict: &'a str,
+    as_expected: bool,
+    states: u64,
+    cpus: u8,
+    bounds: String,
+    violation: Option<&'a str>,
+    interleaving: Option<&'a str>,
+}
+
+/// Version of the lines of [`json()`].
+pub const SCHEMA: u32 = 1;
+
+/// The rows as JSON: a line for each, then one that says how it ended.
+pub fn json(rows: &[Row], bounds: &Bounds) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let line = Line {
+            schema: SCHEMA,
+            engine: "sim",
+            strategy: &row.strategy,
+            transport: &row.transport,
+            operation: &row.operation,
+            walker: &row.walker,
+            expected: row.expected.as_deref(),
+            verdict: &row.found,
+            as_expected: row.as_expected,
+            states: row.states,
+            cpus: bounds.rounds.iter().map(|round| round.cpus).max().unwrap_or(0),
+            bounds: bounds.in_words(),
+            violation: row.violation.as_deref(),
+            interleaving: row.interleaving.as_deref(),
+        };
+        text += &serde_json::to_string(&line).expect("strings and numbers");
+        text.push('\n');
+    }
+    let unexpected = rows.iter().filter(|row| !row.as_expected).count();
+    let end = serde_json::json!({ "schema": SCHEMA, "summary": true, "rows": rows.len(), "unexpected": unexpected });
+    text + &format!("{end}\n")
+}
+
 /// Version of [`Verdicts`].
 pub const VERSION: u32 = 1;
 
@@ -157,16 +220,9 @@ impl Verdicts {
             let of_transport = of_walker.entry(row.transport.clone()).or_default();
             of_transport.entry(row.strategy.clone()).or_default().push(row.letter());
         }
-        let rounds: Vec<String> = bounds
-            .rounds
-            .iter()
-            .map(|round| {
-                format!("{} CPUs that {}", round.cpus, if round.moves { "do everything" } else { "keep their mm" })
-            })
-            .collect();
         Ok(Verdicts {
             version: VERSION,
-            bounds: format!("one table, one operation; {}", rounds.join(", then ")),
+            bounds: bounds.in_words(),
             operations: bounds.operations.iter().map(|operation| operation.name().into()).collect(),
             verdicts,
         })

@@ -20,6 +20,7 @@ pub mod reclaim;
 pub mod retract;
 pub mod self_map;
 pub mod self_walk;
+mod settle;
 pub mod share;
 pub mod state;
 pub mod table;

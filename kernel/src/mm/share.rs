@@ -18,7 +18,7 @@ use crate::mm::entry::EntryCodec;
 use crate::mm::file::{Contents, File};
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::gather::{Gather, UNSHARED};
-use crate::mm::state;
+use crate::mm::settle;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::oracle;
 use crate::pause;
@@ -142,7 +142,7 @@ pub(super) fn settle<A: Arch>(
     let first = contents.tables[&exclusive[0]].table;
     // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace period then.
     if guard!(UnshareSync)
-        && state::settle(
+        && settle::settle(
             cpu,
             first,
             &Ask { party, left_behind: &left_behind, left_before, generation, gather_interrupted },

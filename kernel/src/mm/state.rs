@@ -143,22 +143,20 @@
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
-use crate::ledger::Cause;
-use crate::ledger::recorded;
 use crate::mm::address_space::Mm;
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::self_map;
+use crate::mm::settle::settle;
 use crate::mm::table::{self, Table, TableGuard};
 use crate::mm::two_word;
 use crate::oracle;
 use crate::pause;
 use crate::record::event::EventKind;
-use crate::smp::call::call_many;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::smp::rcu;
-use crate::sync::{Ask, Decision, MachineView, Party};
+use crate::sync::{Ask, Party};
 use crate::tlb::coverage::Coverage;
 use crate::tlb::invalidation::Invalidation;
 use crate::tlb::transport;
@@ -358,41 +356,6 @@ impl<'m, A: Arch> Drained<'m, A> {
         Ok(self.place.disarm())
     }
 }
-
-/// Carries out the strategy's decision for `table`, which the mms in `unlinkers` have unlinked. True if another table is wanted.
-pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'_>, unlinkers: &[u32]) -> bool {
-    pause!(cpu, SyncBegin);
-    let decision = (A::machine().policy.strategy().decide)(&MachineView { cpu }, ask);
-    recorded::decision(cpu, table, ask, &decision, unlinkers);
-    pause!(cpu, SyncDecided);
-    match decision {
-        Decision::Elide(reason) => {
-            cpu.ledger.elided(reason);
-            cpu.events.write(EventKind::SyncElided, ask.party.mm, table.pfn().0.into(), reason as u64);
-        }
-        Decision::Interrupt(mut targets) => {
-            targets.remove(cpu.id);
-            if !guard!(SyncInterrupt) {
-                targets = CpuMask::EMPTY;
-            }
-            cpu.events.write(EventKind::SyncBegin, ask.party.mm, table.pfn().0.into(), targets.count().into());
-            oracle::judge_sync(cpu, table, unlinkers, &targets);
-            call_many(cpu, &targets, Cause::Sync, acknowledge::<A>, 0);
-            cpu.events.write(EventKind::SyncEnd, ask.party.mm, table.pfn().0.into(), 0);
-        }
-        Decision::Grace => rcu::synchronize(cpu),
-        Decision::Fresh => {
-            cpu.ledger.elided(crate::ledger::Elision::FreshTable);
-            return true;
-        }
-    }
-    cpu.events.write(EventKind::Drained, ask.party.mm, table.pfn().0.into(), 0);
-    pause!(cpu, SyncEnd);
-    false
-}
-
-/// What a sync runs on its targets: that it runs is all that matters.
-fn acknowledge<A: Arch>(_cpu: &'static Cpu<A>, _argument: usize) {}
 
 /// Frees a table that was deposited and never linked again, after a grace period.
 pub(super) fn retire_deposited<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {

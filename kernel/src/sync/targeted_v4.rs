@@ -41,7 +41,9 @@ impl Strategy for TargetedV4 {
         }
         match setting.walker {
             // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
-            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.chain => Verdict::Safe,
+            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.has_earlier_walks() => {
+                Verdict::Safe
+            }
             // The end of a nested walk says that nobody walks; a reader under RCU says nothing at all.
             _ => Verdict::Unsafe,
         }

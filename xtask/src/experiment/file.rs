@@ -5,7 +5,7 @@ use kernel::injection::Fault;
 use kernel::suite::{Mode, Named};
 use kernel::workload::walker::WalkerClass;
 
-use super::plan;
+use super::{model, plan};
 use crate::arch::Arch;
 use crate::document::{Document, Table, Value};
 use crate::records::condition::{ARCHS, Condition, ENGINES, Plain};
@@ -34,8 +34,10 @@ pub(crate) struct Experiment {
     pub(crate) modes: Vec<&'static str>,
     /// Names from [`WalkerClass::NAMES`].
     pub(crate) walkers: Vec<&'static str>,
-    /// How QEMU runs the CPUs.
+    /// How QEMU runs the CPUs; none where only the simulated machine is asked.
     pub(crate) engines: Vec<Engine>,
+    /// Whether the simulated machine is asked.
+    pub(crate) model: bool,
     /// What the static hook believes.
     pub(crate) hooks: Vec<Hook>,
     /// Seeds of schedules.
@@ -84,6 +86,12 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Result<Experiment, Vec<Mistake
     root.only(&KEYS);
     let experiment = read(root)?;
     if document.is_clean() {
+        let named = root.get("engines").map_or(Vec::new(), |value| value.items());
+        let named = named.iter().find(|item| matches!(item.kind(), toml::de::DeValue::String(s) if s == "sim"));
+        // "all" asks for what there is.
+        if let Some((item, why)) = named.zip(model::nothing(&experiment)) {
+            item.mistake(why);
+        }
         let cells = plan::cells(&experiment);
         let values = root.get("expected").map_or(Vec::new(), |value| value.items());
         for (condition, value) in experiment.expected.iter().zip(values) {
@@ -113,7 +121,7 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
     let archs = names("architectures", "architecture", ARCHS, &["x86_64", "aarch64"]);
     let archs: Vec<Arch> = Arch::ALL.into_iter().filter(|arch| archs.contains(&arch.name())).collect();
     let engines = names("engines", "engine", ENGINES, &["icount"]);
-    let engine = |name: &&str| if *name == "mttcg" { Engine::Mttcg } else { Engine::Icount };
+    let engine = |name: &&str| [Engine::Icount, Engine::Mttcg].into_iter().find(|engine| engine.name() == *name);
     const HOOKS: &[Named] = &[("auto", ""), ("true", ""), ("false", "")];
     let hook = |name: &&str| [Hook::True, Hook::False].into_iter().find(|h| h.word() == *name).unwrap_or(Hook::Auto);
     let number =
@@ -134,7 +142,8 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
         workloads: names("workloads", "workload", kernel::workload::NAMES, &[]),
         modes: names("modes", "mode", Mode::NAMES, &["same", "other", "contend"]),
         walkers: names("walkers", "walker", WalkerClass::NAMES, &["gup"]),
-        engines: engines.iter().map(engine).collect(),
+        engines: engines.iter().filter_map(engine).collect(),
+        model: engines.contains(&"sim"),
         hooks: names("hooks", "hook", HOOKS, &["auto"]).iter().map(hook).collect(),
         seeds: root.get("seeds").map_or(vec![1], seeds),
         repetitions: number("repetitions", 1) as u32,

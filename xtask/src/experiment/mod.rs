@@ -3,6 +3,7 @@
 mod file;
 mod folder;
 mod judge;
+mod model;
 mod plan;
 mod progress;
 mod provenance;
@@ -19,7 +20,7 @@ use clap::Args;
 use self::file::Experiment;
 use self::folder::{Folder, Summary};
 pub(crate) use self::folder::{Manifest, manifest};
-use self::plan::Unit;
+use self::plan::{Unit, Work};
 use self::progress::Progress;
 use self::provenance::name_of;
 use self::unit::Runner;
@@ -97,16 +98,16 @@ impl Run {
 
     fn one(&self, name: &str, text: &str, experiment: &Experiment) -> anyhow::Result<Outcome> {
         let units = plan::units(experiment);
-        let Ready { images, qemus } = ready(&units)?;
-        let manifest = provenance::manifest(name, experiment, &units, &images, &qemus)?;
+        let ready = ready(&units)?;
+        let manifest = provenance::manifest(name, experiment, &units, &ready)?;
         let path = self.folder.clone().unwrap_or_else(|| repository().join("target/experiments").join(name));
         let folder = Folder::take(&path, &manifest, text, self.fresh)?;
-        folder.write("commands.txt", command_lines(&units, &qemus).as_bytes())?;
+        folder.write("commands.txt", command_lines(&units, &ready.qemus).as_bytes())?;
         let mut rows = match folder.finished()? {
             Some(rows) => rows,
             None => {
                 let at_once = self.jobs.unwrap_or_else(probe::at_once);
-                let runner = Runner::new(&folder, &qemus, at_once, Duration::from_secs(self.patience));
+                let runner = Runner::new(&folder, &ready, at_once, Duration::from_secs(self.patience));
                 let missing: Vec<&Unit> = units.iter().filter(|unit| !folder.has(unit)).collect();
                 let progress = Progress::begin(name, &units, &missing);
                 let faults = runner.run(&missing, &progress);
@@ -148,6 +149,9 @@ fn story(name: &str, experiment: &Experiment, rows: &[Record], unexpected: usize
         .filter(|verdict| of_verdict(verdict) > 0)
         .map(|verdict| format!("{} {verdict}", of_verdict(verdict)))
         .collect();
+    if let Some(sentence) = model::left_out(experiment) {
+        out += &paragraph(2, &sentence);
+    }
     let wrong = rows.iter().filter(|row| row.contains_key("problem"));
     for row in wrong.take(TOLD) {
         out += &paragraph(2, &format!("{}: {}", records::heading(row), records::text(row, "problem")));
@@ -171,16 +175,21 @@ fn story(name: &str, experiment: &Experiment, rows: &[Record], unexpected: usize
 struct Ready {
     images: Vec<(Arch, Kind)>,
     qemus: Vec<(Arch, Qemu)>,
+    /// The simulated machine's program.
+    model: Option<PathBuf>,
 }
 
 /// Sets up and builds what the units need.
 fn ready(units: &[Unit]) -> anyhow::Result<Ready> {
-    let archs: Vec<Arch> = Arch::ALL.into_iter().filter(|arch| units.iter().any(|unit| unit.arch == *arch)).collect();
-    let needed = |arch, kind| units.iter().any(|unit| unit.arch == arch && unit.kinds().contains(&kind));
+    let guests = || units.iter().filter_map(Unit::guest);
+    let archs: Vec<Arch> = Arch::ALL.into_iter().filter(|arch| guests().any(|guest| guest.arch == *arch)).collect();
+    let needed = |arch, kind| guests().any(|guest| guest.arch == arch && guest.kinds().contains(&kind));
     let pairs = archs.iter().flat_map(|&arch| Kind::ALL.map(|kind| (arch, kind)));
     let images: Vec<(Arch, Kind)> = pairs.filter(|&(arch, kind)| needed(arch, kind)).collect();
     let stale = build::stale(&images);
-    setup::ensure_ready(&archs, !stale.is_empty())?;
+    if !archs.is_empty() {
+        setup::ensure_ready(&archs, !stale.is_empty())?;
+    }
     if !stale.is_empty() {
         build::build(&stale, false)?;
     }
@@ -188,17 +197,25 @@ fn ready(units: &[Unit]) -> anyhow::Result<Ready> {
         let qemu = setup::installed_qemu(arch);
         qemu.map(|q| (arch, q)).with_context(|| format!("{} went away during set-up", arch.qemu()))
     });
-    Ok(Ready { images, qemus: found.collect::<anyhow::Result<_>>()? })
+    Ok(Ready { images, qemus: found.collect::<anyhow::Result<_>>()?, model: model::ready(units)? })
 }
 
 fn command_lines(units: &[Unit], qemus: &[(Arch, Qemu)]) -> String {
     let mut out = String::new();
     for unit in units {
-        let found = qemus.iter().find(|(arch, _)| *arch == unit.arch).map(|(_, qemu)| qemu.path.clone());
-        let program = found.unwrap_or_else(|| qemu::find_program(unit.arch.qemu()).unwrap_or(unit.arch.qemu().into()));
         out += &format!("# {}\n", unit.name);
-        for &kind in unit.kinds() {
-            let launch = unit.launch(kind, program.clone());
+        let guest = match &unit.work {
+            Work::Guest(guest) => guest,
+            Work::Model(work) => {
+                out += &format!("cargo xtask sim {}\n", work.options().join(" "));
+                continue;
+            }
+        };
+        let found = qemus.iter().find(|(arch, _)| *arch == guest.arch).map(|(_, qemu)| qemu.path.clone());
+        let program =
+            found.unwrap_or_else(|| qemu::find_program(guest.arch.qemu()).unwrap_or(guest.arch.qemu().into()));
+        for &kind in guest.kinds() {
+            let launch = guest.launch(kind, program.clone());
             out += &format!("{}\n", qemu::shell_line(&launch.qemu, &qemu::arguments(&launch)));
         }
     }

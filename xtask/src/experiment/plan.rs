@@ -1,4 +1,4 @@
-//! The product of an experiment's lists: guests, and the cells in each.
+//! The product of an experiment's lists: guests, and the cells in each; and what the simulated machine explores.
 //!
 //! A guest runs one strategy on one machine with one seed, all workloads and modes one after the other, so that no row depends on what else is run.
 
@@ -8,17 +8,34 @@ use itertools::iproduct;
 use serde_json::json;
 
 use super::file::Experiment;
+use super::model::{self, ModelWork};
 use crate::arch::Arch;
 use crate::build::{Kind, image_path};
 use crate::qemu::{self, Launch};
 use crate::records::Record;
 use crate::suite::{Engine, Suite};
 
-/// One guest, or two: the one with the rows, and the one in which instructions are counted.
+/// What is done, or not, as a whole.
 #[derive(Clone, Debug)]
 pub(crate) struct Unit {
-    /// What files of this unit are called.
+    /// What its files are called.
     pub(crate) name: String,
+    /// What is to be done.
+    pub(crate) work: Work,
+}
+
+/// Whose work a unit is.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// QEMU's.
+    Guest(Box<GuestWork>),
+    /// The simulated machine's.
+    Model(ModelWork),
+}
+
+/// One guest, or two: the one with the rows, and the one in which instructions are counted.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestWork {
     /// Which machine.
     pub(crate) arch: Arch,
     /// With so many CPUs.
@@ -33,6 +50,13 @@ pub(crate) struct Unit {
 
 /// All units, in the order of the rows.
 pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
+    let guests = guests(experiment).into_iter().map(|guest| Work::Guest(Box::new(guest)));
+    let all = guests.chain(model::works(experiment).into_iter().map(Work::Model));
+    all.enumerate().map(|(i, work)| Unit { name: format!("{:05}-{}", i + 1, work.name()), work }).collect()
+}
+
+/// The guests, each once.
+fn guests(experiment: &Experiment) -> Vec<GuestWork> {
     let e = experiment;
     let product = iproduct!(
         &e.archs,
@@ -45,7 +69,7 @@ pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
         &e.seeds,
         1..=e.repetitions
     );
-    let mut units: Vec<Unit> = Vec::new();
+    let mut guests: Vec<GuestWork> = Vec::new();
     for (&arch, &cpus, &engine, &transport, &strategy, &hook, &walker, &seed, repetition) in product {
         let suite = Suite {
             strategies: vec![strategy],
@@ -66,31 +90,18 @@ pub(crate) fn units(experiment: &Experiment) -> Vec<Unit> {
         // Instructions depend neither on walkers nor on seeds: the first of them counts.
         let first = (walker, seed, repetition) == (e.walkers[0], e.seeds[0], 1);
         let instructions = e.instructions && first && engine == Engine::Icount;
-        units.push(Unit { name: String::new(), arch, cpus, suite, repetition, instructions });
+        guests.push(GuestWork { arch, cpus, suite, repetition, instructions });
     }
     let mut seen = std::collections::HashSet::new();
     // A list may name the architecture's own transport twice, by its name and as "native".
-    units.retain(|u| seen.insert((u.arch, u.cpus, u.repetition, u.suite.command_line(u.arch.native_transport()))));
-    for (number, unit) in units.iter_mut().enumerate() {
-        let s = &unit.suite;
-        let words = [unit.arch.name(), s.transport.unwrap_or("native"), s.strategies[0], s.walker, s.engine.name()];
-        unit.name = format!(
-            "{:05}-{}-hook-{}-cpus-{}-seed-{}-repetition-{}",
-            number + 1,
-            words.join("-"),
-            s.hook.word(),
-            unit.cpus,
-            s.seed,
-            unit.repetition
-        );
-    }
-    units
+    guests.retain(|g| seen.insert((g.arch, g.cpus, g.repetition, g.suite.command_line(g.arch.native_transport()))));
+    guests
 }
 
 /// What is known of each row before it is run, but for what does not change which rows an expectation is about.
 pub(crate) fn cells(experiment: &Experiment) -> Vec<Record> {
     let mut cells = Vec::new();
-    for unit in units(experiment).iter().filter(|unit| unit.repetition == 1) {
+    for unit in guests(experiment).iter().filter(|unit| unit.repetition == 1) {
         for workload in &unit.suite.workloads {
             for mode in &unit.suite.modes {
                 let mut cell = Record::new();
@@ -110,23 +121,62 @@ pub(crate) fn cells(experiment: &Experiment) -> Vec<Record> {
             }
         }
     }
+    cells.extend(model::works(experiment).iter().flat_map(ModelWork::cells));
     cells
 }
 
-impl Unit {
-    /// The images it boots.
-    pub(crate) fn kinds(&self) -> &'static [Kind] {
-        if self.instructions { &[Kind::Plain, Kind::Checking] } else { &[Kind::Checking] }
+impl Work {
+    fn name(&self) -> String {
+        match self {
+            Work::Guest(guest) => guest.name(),
+            Work::Model(work) => format!("model-{}-{}-{}-sim", work.transport, work.strategy, work.walker),
+        }
     }
+}
 
+impl Unit {
     /// Rows that it gives.
     pub(crate) fn cells(&self) -> usize {
-        self.suite.cells()
+        match &self.work {
+            Work::Guest(guest) => guest.suite.cells(),
+            Work::Model(work) => work.workloads.len(),
+        }
     }
 
     /// Host threads that it keeps busy.
     pub(crate) fn threads(&self) -> usize {
-        if self.suite.engine == Engine::Mttcg { self.cpus as usize } else { 1 }
+        match &self.work {
+            Work::Guest(guest) if guest.suite.engine == Engine::Mttcg => guest.cpus as usize,
+            _ => 1,
+        }
+    }
+
+    /// The guest that it is, if it is one.
+    pub(crate) fn guest(&self) -> Option<&GuestWork> {
+        match &self.work {
+            Work::Guest(guest) => Some(guest),
+            Work::Model(_) => None,
+        }
+    }
+}
+
+impl GuestWork {
+    fn name(&self) -> String {
+        let s = &self.suite;
+        let words = [self.arch.name(), s.transport.unwrap_or("native"), s.strategies[0], s.walker, s.engine.name()];
+        format!(
+            "{}-hook-{}-cpus-{}-seed-{}-repetition-{}",
+            words.join("-"),
+            s.hook.word(),
+            self.cpus,
+            s.seed,
+            self.repetition
+        )
+    }
+
+    /// The images it boots.
+    pub(crate) fn kinds(&self) -> &'static [Kind] {
+        if self.instructions { &[Kind::Plain, Kind::Checking] } else { &[Kind::Checking] }
     }
 
     /// The machine, as a person can start it by hand.

@@ -52,10 +52,10 @@ impl Progress {
         progress
     }
 
-    /// One more cell is done; `unit` names its guest.
-    pub(crate) fn cell(&self, unit: &Unit) {
+    /// So many more cells of `unit` are done.
+    pub(crate) fn cells(&self, unit: &Unit, count: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.done += 1;
+        state.done += count;
         if let Some(bar) = &self.bar {
             bar.set_position(state.done as u64);
             bar.set_message(unit.name.clone());

@@ -8,11 +8,12 @@ use anyhow::Context;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::Ready;
 use super::file::Experiment;
 use super::folder::Manifest;
-use super::plan::Unit;
+use super::plan::{Unit, Work};
 use crate::arch::Arch;
-use crate::build::{Kind, image_path, repository};
+use crate::build::{image_path, repository};
 use crate::child;
 use crate::records::Record;
 use crate::setup::Qemu;
@@ -20,39 +21,39 @@ use crate::setup::Qemu;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The manifest of `experiment`, whose images are built.
-pub(crate) fn manifest(
-    name: &str,
-    experiment: &Experiment,
-    units: &[Unit],
-    images: &[(Arch, Kind)],
-    qemus: &[(Arch, Qemu)],
-) -> anyhow::Result<Manifest> {
+pub(crate) fn manifest(name: &str, experiment: &Experiment, units: &[Unit], ready: &Ready) -> anyhow::Result<Manifest> {
     let mut hashes = Record::new();
-    for &(arch, kind) in images {
-        let path = image_path(arch, kind);
+    let images =
+        ready.images.iter().map(|&(arch, kind)| (format!("{} {}", arch.name(), kind.name()), image_path(arch, kind)));
+    for (name, path) in images.chain(ready.model.iter().map(|path| ("model".to_owned(), path.clone()))) {
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        hashes.insert(format!("{} {}", arch.name(), kind.name()), json!(hex(&Sha256::digest(&bytes))));
+        hashes.insert(name, json!(hex(&Sha256::digest(&bytes))));
     }
     let mut all = Sha256::new();
     all.update(serde_json::to_string(&hashes)?);
     for unit in units {
         all.update(unit.name.as_bytes());
-        all.update(unit.suite.command_line(unit.arch.native_transport()).as_bytes());
-        all.update([u8::from(unit.instructions), 0]);
+        match &unit.work {
+            Work::Guest(guest) => {
+                all.update(guest.suite.command_line(guest.arch.native_transport()).as_bytes());
+                all.update([u8::from(guest.instructions), 0]);
+            }
+            Work::Model(work) => all.update(work.options().join(" ").as_bytes()),
+        }
     }
-    for (arch, qemu) in qemus {
+    for (arch, qemu) in &ready.qemus {
         all.update(format!("{} {}\n", arch.name(), qemu.version));
     }
     Ok(Manifest {
         schema: crate::rows::SCHEMA,
         experiment: name.to_owned(),
         claim: experiment.claim.clone(),
-        guests: units.iter().map(|unit| unit.kinds().len()).sum(),
+        guests: units.iter().filter_map(Unit::guest).map(|guest| guest.kinds().len()).sum(),
         cells: units.iter().map(Unit::cells).sum(),
         revision: revision(),
         fingerprint: hex(&all.finalize()),
         images: hashes,
-        tools: tools(qemus),
+        tools: tools(&ready.qemus),
         begun: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     })
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::file::{Experiment, parse};
 use super::folder::{Folder, Manifest, Summary};
-use super::plan::{self, units};
-use super::{all_files, judge, read};
+use super::plan::{self, Unit, Work, units};
+use super::{all_files, judge, model, read};
 use crate::arch::Arch;
 use crate::build::Kind;
 use crate::records::{Record, text};
@@ -75,11 +75,87 @@ fn the_product_is_run_and_nothing_twice() {
 fn instructions_are_counted_once_and_cores_are_counted_right() {
     let e = experiment("architectures = \"aarch64\"\nengines = \"all\"\nseeds = \"1..3\"\ninstructions = true\n");
     let all = units(&e);
-    let kinds: Vec<usize> = all.iter().map(|u| u.kinds().len()).collect();
+    let guests: Vec<_> = all.iter().filter_map(Unit::guest).collect();
+    let kinds: Vec<usize> = guests.iter().map(|g| g.kinds().len()).collect();
     assert_eq!(kinds, [2, 1, 1, 1, 1, 1]);
     assert_eq!((all[0].threads(), all[5].threads()), (1, 4));
-    assert!(all[0].launch(Kind::Plain, "q".into()).command_line.contains("modes=idle"));
-    assert_eq!(all[0].arch, Arch::Aarch64);
+    assert!(guests[0].launch(Kind::Plain, "q".into()).command_line.contains("modes=idle"));
+    assert_eq!(guests[0].arch, Arch::Aarch64);
+}
+
+/// In the only mode that the model has a verdict for.
+fn judged(more: &str) -> String {
+    SMALL.replace("modes = \"same\"", "modes = \"contend\"") + more
+}
+
+#[test]
+fn the_model_is_an_engine_with_the_cells_that_it_has() {
+    let text = judged(
+        "engines = \"sim\"\narchitectures = \"all\"\ntransports = [\"native\", \"ipi\", \"mixed\"]\nseeds = \"1..9\"\n",
+    )
+    .replace("\"none\"", "[\"none\", \"self-map\"]")
+    .replace(
+        "\"collapse_anon\"",
+        "[\"collapse_anon\", \"munmap_2m\", \"unshare_munmap_last\", \"unshare_mprotect_last\"]",
+    );
+    let e = parse(&text).unwrap().unwrap();
+    let all = units(&e);
+    // A seed is nothing to it, and x86_64's own transport is named twice.
+    let names: Vec<&str> = all.iter().map(|u| u.name.as_str()).collect();
+    let expected =
+        ["00001-model-ipi-none-gup-sim", "00002-model-broadcast-none-gup-sim", "00003-model-mixed-none-gup-sim"];
+    assert_eq!(names, expected);
+    assert!(all.iter().all(|u| u.guest().is_none() && u.cells() == 3));
+    let Work::Model(work) = &all[1].work else { panic!("{:?} is no work of the model", all[1]) };
+    // Two workloads are one operation of the model.
+    assert!(work.options().join(" ").contains("--transport broadcast --walker gup --operation collapse,unshare-last "));
+    assert_eq!(plan::cells(&e).len(), 9);
+    let left_out = model::left_out(&e).unwrap();
+    assert_eq!(left_out, "Engine sim has no rows of workloads munmap_2m; strategies self-map.");
+    assert_eq!(model::left_out(&experiment("")), None);
+}
+
+#[test]
+fn what_the_model_cannot_be_asked_is_a_mistake_with_its_place() {
+    let sim = "engines = [\"icount\", \"sim\"]\n";
+    let told = |text: &str| mistakes(text).concat();
+    let without = told(&judged(&format!("{sim}without = \"WalkIrqOff\"\n")));
+    assert!(
+        without.starts_with("5:22 engine sim has no row of this experiment: the model has every guard"),
+        "{without}"
+    );
+    assert!(told(&format!("{SMALL}{sim}")).ends_with("its verdicts are those of mode contend"));
+    let workload = told(&judged(sim).replace("collapse_anon", "munmap_4k"));
+    assert!(
+        workload.contains("the model has no workload of these, but collapse_anon, unshare_munmap_last"),
+        "{workload}"
+    );
+    assert!(told(&judged(sim).replace("\"none\"", "\"self-map\"")).contains("the model has no strategy of these, but"));
+    // It has every class of walkers.
+    assert_eq!(told(&judged(&format!("{sim}walkers = \"two-word\"\n"))), "");
+    assert!(told(&judged(&format!("{sim}hooks = \"true\"\n"))).contains("(auto)"));
+    // Who asks for every engine asks for those that there are.
+    assert_eq!(told(&format!("{SMALL}engines = \"all\"\n")), "");
+    assert_eq!(told(&judged("engines = [\"icont\"]\n")), "5:12 there is no engine \"icont\"; did you mean \"icount\"?");
+}
+
+#[test]
+fn a_count_is_not_asked_of_an_engine_that_does_not_count() {
+    let e = parse(&judged("engines = \"sim\"\n[[expected]]\nsync_ipis_per_op = 0\nverdict = \"unsafe\"\n"))
+        .unwrap()
+        .unwrap();
+    let rows = |engine: &str, verdict: &str| {
+        vec![row(&format!(
+            r#"{{"engine":"{engine}","sync_ipis_per_op":null,"verdict":"{verdict}","expected":"{verdict}"}}"#
+        ))]
+    };
+    assert_eq!(judge::judge(&mut rows("sim", "unsafe"), &e), 0);
+    let mut counted = rows("icount", "unsafe");
+    assert_eq!(judge::judge(&mut counted, &e), 1);
+    assert_eq!(text(&counted[0], "problem"), "sync_ipis_per_op is not counted, not 0 (line 6)");
+    let mut safe = rows("sim", "safe");
+    assert_eq!(judge::judge(&mut safe, &e), 1);
+    assert_eq!(text(&safe[0], "problem"), "verdict is safe, not unsafe (line 6)");
 }
 
 fn row(text: &str) -> Record {

@@ -7,21 +7,21 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
+use super::Ready;
 use super::folder::Folder;
-use super::plan::Unit;
+use super::model::ModelWork;
+use super::plan::{GuestWork, Unit, Work};
 use super::progress::Progress;
-use crate::arch::Arch;
 use crate::build::Kind;
 use crate::guest::{Guest, KernelFault};
 use crate::probe;
 use crate::records::Record;
 use crate::rows::{Row, Setting};
-use crate::setup::Qemu;
 
 /// Where units run.
 pub(crate) struct Runner<'f> {
     folder: &'f Folder,
-    qemus: &'f [(Arch, Qemu)],
+    machines: &'f Ready,
     at_once: usize,
     patience: Duration,
     /// Host threads that are not in use.
@@ -44,15 +44,19 @@ impl Drop for Threads<'_, '_> {
 
 impl<'f> Runner<'f> {
     /// A runner that keeps `at_once` threads busy.
-    pub(crate) fn new(folder: &'f Folder, qemus: &'f [(Arch, Qemu)], at_once: usize, patience: Duration) -> Runner<'f> {
-        Runner { folder, qemus, at_once, patience, free: Mutex::new(at_once), freed: Condvar::new() }
+    pub(crate) fn new(folder: &'f Folder, machines: &'f Ready, at_once: usize, patience: Duration) -> Runner<'f> {
+        Runner { folder, machines, at_once, patience, free: Mutex::new(at_once), freed: Condvar::new() }
     }
 
     /// Runs `units`; returns how kernels failed, a sentence each. Whatever else fails ends it.
     pub(crate) fn run(&self, units: &[&Unit], progress: &Progress) -> anyhow::Result<Vec<String>> {
         let work = |unit: &&Unit, stop: &dyn Fn() -> bool| {
             let _threads = self.wait_for(unit.threads());
-            self.one(unit, progress, stop).with_context(|| format!("in {}", unit.name))
+            match &unit.work {
+                Work::Guest(guest) => self.guest(unit, guest, progress, stop),
+                Work::Model(work) => self.model(unit, work, progress).map(|()| None),
+            }
+            .with_context(|| format!("in {}", unit.name))
         };
         // Interrupted is a kind of its own, and is told as such.
         let work = |unit: &&Unit, stop: &dyn Fn() -> bool| {
@@ -73,21 +77,35 @@ impl<'f> Runner<'f> {
         Threads { runner: self, count }
     }
 
-    /// Runs one unit; a kernel that failed by itself is an answer.
-    fn one(&self, unit: &Unit, progress: &Progress, stop: &dyn Fn() -> bool) -> anyhow::Result<Option<String>> {
-        let qemu = self.qemus.iter().find(|(arch, _)| *arch == unit.arch).map(|(_, qemu)| qemu);
-        let qemu = qemu.with_context(|| format!("nothing was made ready for {}", unit.arch.name()))?;
+    /// Has the simulated machine explore.
+    fn model(&self, unit: &Unit, work: &ModelWork, progress: &Progress) -> anyhow::Result<()> {
+        let program = self.machines.model.as_deref().context("the simulated machine was not made ready")?;
+        work.run(unit, program, self.folder)?;
+        progress.cells(unit, unit.cells());
+        Ok(())
+    }
+
+    /// Runs a guest, or two; a kernel that failed by itself is an answer.
+    fn guest(
+        &self,
+        unit: &Unit,
+        guest: &GuestWork,
+        progress: &Progress,
+        stop: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Option<String>> {
+        let qemu = self.machines.qemus.iter().find(|(arch, _)| *arch == guest.arch).map(|(_, qemu)| qemu);
+        let qemu = qemu.with_context(|| format!("nothing was made ready for {}", guest.arch.name()))?;
         let mut log = Vec::new();
         let mut instructions: HashMap<&'static str, f64> = HashMap::new();
         let mut gaps: HashMap<&'static str, u64> = HashMap::new();
         let mut rows = Vec::new();
-        for &kind in unit.kinds() {
+        for &kind in guest.kinds() {
             let mut cells = Vec::new();
-            let guest = Guest::start(unit.launch(kind, qemu.path.clone()))?;
-            let result = guest.supervise(Some(self.patience), stop, &mut |cell, profile| {
+            let started = Guest::start(guest.launch(kind, qemu.path.clone()))?;
+            let result = started.supervise(Some(self.patience), stop, &mut |cell, profile| {
                 cells.push((cell, profile));
                 if kind == Kind::Checking {
-                    progress.cell(unit);
+                    progress.cells(unit, 1);
                 }
             });
             match result {
@@ -100,7 +118,7 @@ impl<'f> Runner<'f> {
                 }
             }
             for (cell, profile) in cells {
-                let row = Row { profile, ..Row::resolve(unit.arch, cell)? };
+                let row = Row { profile, ..Row::resolve(guest.arch, cell)? };
                 match kind {
                     Kind::Checking => rows.push(row),
                     Kind::Plain if row.has_bystander() => drop(gaps.insert(row.workload, row.cell.bystander_gap)),
@@ -112,16 +130,16 @@ impl<'f> Runner<'f> {
             }
         }
         let setting = Setting {
-            cpus: unit.cpus,
-            ops: unit.suite.ops,
-            seed: unit.suite.seed,
-            engine: unit.suite.engine.name(),
+            cpus: guest.cpus,
+            ops: guest.suite.ops,
+            seed: guest.suite.seed,
+            engine: guest.suite.engine.name(),
             qemu: qemu.version.to_string(),
         };
         let records = rows.into_iter().map(|row| {
             let longest_gap = gaps.get(row.workload).copied().filter(|_| row.has_bystander());
             let row = Row { instructions_per_op: instructions.get(row.workload).copied(), longest_gap, ..row };
-            record(&row, &setting, unit)
+            record(&row, &setting, guest)
         });
         self.folder.log(unit, &log)?;
         self.folder.keep(unit, &records.collect::<anyhow::Result<Vec<_>>>()?)?;
@@ -130,10 +148,10 @@ impl<'f> Runner<'f> {
 }
 
 /// A row with what an experiment varies beyond it.
-fn record(row: &Row, setting: &Setting, unit: &Unit) -> anyhow::Result<Record> {
+fn record(row: &Row, setting: &Setting, guest: &GuestWork) -> anyhow::Result<Record> {
     let mut record: Record = serde_json::from_str(&row.json(setting)?)?;
-    record.insert("repetition".to_owned(), json!(unit.repetition));
-    record.insert("without".to_owned(), json!(unit.suite.without.join(",")));
-    record.insert("inject".to_owned(), json!(unit.suite.inject.join(",")));
+    record.insert("repetition".to_owned(), json!(guest.repetition));
+    record.insert("without".to_owned(), json!(guest.suite.without.join(",")));
+    record.insert("inject".to_owned(), json!(guest.suite.inject.join(",")));
     Ok(record)
 }

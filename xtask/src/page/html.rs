@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figure::Figure;
-use super::matrix::Matrix;
+use super::matrix::{Found, Matrix};
 use super::source::Source;
 use crate::records::{Record, number, text};
 use crate::table::count;
@@ -189,7 +189,7 @@ fn drawing(figure: &Figure) -> Markup {
 
 fn table(sources: &[Source]) -> Markup {
     let rows: Vec<&Record> = sources.iter().flat_map(|s| &s.rows).collect();
-    let choices = |key: &str| rows.iter().map(|row| text(row, key)).collect::<BTreeSet<String>>();
+    let choices = |key: &str| rows.iter().map(|row| words(row, key)).collect::<BTreeSet<String>>();
     html! {
         section id="rows" {
             h2 { "All rows" }
@@ -234,12 +234,19 @@ fn is_number(key: &str) -> bool {
     key.ends_with("_per_op") || key == "cpus" || key == "seed"
 }
 
+/// What is shown of a row under a heading, and chosen by.
+fn words(row: &Record, key: &str) -> String {
+    match text(row, key) {
+        verdict if key == "verdict" && verdict == "na" => Found::NotApplicable.words().to_owned(),
+        words => words,
+    }
+}
+
 fn field(row: &Record, key: &str) -> Markup {
     if key == "verdict" {
-        let verdict = text(row, key);
         return match row.get("problem") {
-            Some(_) => html! { td.verdict.wrong title=(text(row, "problem")) { (verdict) } },
-            None => html! { td class=(format!("verdict {verdict}")) { (verdict) } },
+            Some(_) => html! { td.verdict.wrong title=(text(row, "problem")) { (words(row, key)) } },
+            None => html! { td class=(format!("verdict {}", text(row, key))) { (words(row, key)) } },
         };
     }
     match number(row, key) {

@@ -84,7 +84,7 @@ pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
         let beside = beside(&rows, &simulated);
         let too = if beside.is_empty() { "" } else { "; of engine sim: cargo xtask sim" };
         rows.extend(beside);
-        let of = sources.iter().filter(|s| s.rows.iter().any(wanted)).map(|s| s.manifest.experiment.as_str());
+        let of = sources.iter().filter(|s| s.rows.iter().any(wanted)).map(Source::word);
         let command = format!("cargo xtask experiment {}{too}", of.collect::<Vec<_>>().join(" "));
         matrix(kind, shows, keys, line, &rows).map(|m| Matrix { command, ..m })
     };
@@ -124,13 +124,15 @@ pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
     matrices.into_iter().flatten().collect()
 }
 
-/// The rows of the simulated machine for strategies, transports and walkers that `rows` are of: nothing where rows are of guards that are taken away, which it does not take away.
+/// What is kept of the simulated machine for strategies, transports and walkers that `rows` are of: nothing where rows are of guards that are taken away, which it does not take away,
+/// nor where it was asked itself.
 fn beside<'r>(rows: &[&Record], simulated: &'r [Record]) -> Vec<&'r Record> {
     let agree = |row: &&Record, sim: &Record| {
         text(row, "without").is_empty()
             && ["strategy", "transport", "walker"].iter().all(|key| text(row, key) == text(sim, key))
     };
-    simulated.iter().filter(|sim| rows.iter().any(|row| agree(row, sim))).collect()
+    let asked = |sim: &Record| rows.iter().any(|row| text(row, "engine") == "sim" && agree(row, sim));
+    simulated.iter().filter(|sim| rows.iter().any(|row| agree(row, sim)) && !asked(sim)).collect()
 }
 
 fn matrix(
@@ -199,13 +201,17 @@ mod tests {
             ];
             words.map(|(key, word): (&str, &str)| (key.to_owned(), word.into())).into_iter().collect::<Record>()
         };
-        let (simulated, rows) = (engines::records(), [row("none", ""), row("coverage", ""), row("self-map", "")]);
+        let (simulated, mut rows) = (engines::records(), [row("none", ""), row("coverage", ""), row("self-map", "")]);
         let mut all: Vec<&Record> = rows.iter().collect();
         all.extend(beside(&all, &simulated));
         let m = matrix(("t", "strategy"), "", &["engine", "transport", "arch"], "strategy", &all).unwrap();
         assert_eq!(m.columns, [["icount", "broadcast", "aarch64"], ["sim", "broadcast", "model"]]);
         let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1];
         assert_eq!((of("none"), of("coverage"), of("self-map")), (Some(Found::Unsafe), Some(Found::Safe), None));
+        // Where the simulated machine was asked itself, what it said then stands alone.
+        rows[0].insert("engine".to_owned(), "sim".into());
+        let left: Vec<&Record> = beside(&rows.iter().collect::<Vec<_>>(), &simulated);
+        assert!(!left.is_empty() && left.iter().all(|row| text(row, "strategy") == "coverage"));
         let without = [row("none", "FlushBroadcast")];
         assert!(beside(&without.iter().collect::<Vec<_>>(), &simulated).is_empty());
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Deserialize;
 
+use crate::build::repository;
 use crate::error::bad_input;
 use crate::experiment::{self, Manifest};
 use crate::profile::Profile;
@@ -16,6 +17,8 @@ pub(crate) struct Source {
     pub(crate) manifest: Manifest,
     /// All its rows.
     pub(crate) rows: Vec<Record>,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
 }
 
 /// The experiments in `folder`: itself, or those right below it; and the names of those that are not finished.
@@ -33,7 +36,7 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<(Vec<Source>, Vec<String>)> 
             continue;
         }
         let rows = records::read(&path.join("rows.jsonl")).with_context(|| format!("in {}", path.display()))?;
-        sources.push(Source { manifest, rows });
+        sources.push(Source { manifest, rows, folder: path });
     }
     if sources.is_empty() {
         return Err(bad_input(format!(
@@ -45,6 +48,13 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<(Vec<Source>, Vec<String>)> 
 }
 
 impl Source {
+    /// What `cargo xtask experiment` is to be given to make the rows again: the name of a file in the repository, or the file that the folder keeps.
+    pub(crate) fn word(&self) -> String {
+        let name = &self.manifest.experiment;
+        let known = repository().join("experiments").join(format!("{name}.toml")).is_file();
+        if known { name.clone() } else { self.folder.join("experiment.toml").display().to_string() }
+    }
+
     /// Rows that are not as expected.
     pub(crate) fn unexpected(&self) -> usize {
         self.rows.iter().filter(|row| row.contains_key("problem")).count()

@@ -47,10 +47,15 @@ pub(crate) const PROFILE: &str = "profile";
 /// The rows of a file of JSON lines; summaries are left out.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&text, &path.display().to_string())
+}
+
+/// The rows of `text`, which are lines of JSON; summaries are left out. Mistakes are told of `name`.
+pub(crate) fn parse(text: &str, name: &str) -> anyhow::Result<Vec<Record>> {
     let mut records = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let record: Record =
-            serde_json::from_str(line).with_context(|| format!("{}:{}: this is no row", path.display(), number + 1))?;
+            serde_json::from_str(line).with_context(|| format!("{name}:{}: this is no row", number + 1))?;
         if !record.contains_key("summary") {
             records.push(record);
         }
@@ -93,10 +98,9 @@ pub(crate) fn heading(record: &Record) -> String {
         t("walker"),
         t("engine")
     );
-    for key in ["without", "inject"].into_iter().filter(|key| !t(key).is_empty()) {
+    for key in ["without", "inject", "seed"].into_iter().filter(|key| !t(key).is_empty()) {
         words += &format!(", {key} {}", t(key));
     }
-    words += &format!(", seed {}", t("seed"));
     match number(record, "repetition") {
         Some(n) if n > 1.0 => words + &format!(", repetition {n}"),
         _ => words,

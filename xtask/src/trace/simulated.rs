@@ -1,62 +1,29 @@
-//! What the simulated machine tells of the interleavings that it plays (`cargo xtask sim --trace`): a line of JSON for each, as `arch-sim/src/told.rs` writes it.
+//! What the simulated machine tells of the interleavings that it plays (`cargo xtask sim --trace`): a line of JSON for each, as `arch-sim/src/told/format.rs` defines it.
 
 use std::path::Path;
 
 use anyhow::Context;
 use kernel::record::cell::Violation;
 use kernel::record::event::Event;
-use serde::Deserialize;
 
+use self::format::{Told, VERSION};
 use super::{Recording, Trace, TraceOption};
 use crate::shared_memory::CpuEvents;
 
-/// Version of the format.
-const VERSION: u32 = 1;
-
-/// The numbers of an [`Event`], in its order.
-type Numbers = (u64, u16, u16, u32, u64, u64);
-
-/// One interleaving.
-#[derive(Deserialize)]
-struct Told {
-    version: u32,
-    title: String,
-    heading: String,
-    /// By CPU: time, kind, CPU, mm, and the two details of each event.
-    cpus: Vec<Vec<Numbers>>,
-    overwritten: Vec<u64>,
-    dropped: Vec<u64>,
-    violation: Option<Found>,
-}
-
-/// A [`Violation`].
-#[derive(Deserialize)]
-struct Found {
-    kind: u16,
-    walker: u16,
-    updater: u16,
-    level: u16,
-    mm: u32,
-    pfn: u32,
-    address: u64,
-    walk: u64,
-    op: u64,
-    times: [u64; 4],
-}
+/// The definition that the simulated machine writes by: compiled here too, since a runner that linked it would link a second kernel core.
+#[allow(dead_code, unreachable_pub, reason = "half of it is for the writer, elsewhere")]
+#[path = "../../../arch-sim/src/told/format.rs"]
+mod format;
 
 impl Told {
     fn recording(self) -> Recording {
-        let event = |(time, kind, cpu, mm, a, b)| Event { time, kind, cpu, mm, a, b };
         let ring = |(i, events): (usize, Vec<_>)| CpuEvents {
-            events: events.into_iter().map(event).collect(),
+            events: events.into_iter().map(Event::from).collect(),
             overwritten: self.overwritten.get(i).copied().unwrap_or(0),
             dropped: self.dropped.get(i).copied().unwrap_or(0),
         };
         let heading = self.heading;
-        let violation = |found: Found| {
-            let Found { kind, walker, updater, level, mm, pfn, address, walk, op, times } = found;
-            (heading, Violation { kind, walker, updater, level, mm, pfn, address, walk, op, times })
-        };
+        let violation = |found| (heading, Violation::from(found));
         Recording {
             title: self.title,
             cells: Vec::new(),

@@ -62,6 +62,11 @@ impl Vcpu {
         }
     }
 
+    /// Whether the hypervisor does not run it, and it has nothing to make good.
+    pub fn owes_nothing_frozen(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == FROZEN
+    }
+
     /// Whether the hypervisor does not run it, and it has a flush to make good before it runs again.
     pub fn owes_a_flush(&self) -> bool {
         self.state.load(Ordering::Relaxed) == OWES

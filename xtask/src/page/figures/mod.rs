@@ -32,7 +32,7 @@ pub(crate) fn all(sources: &[Source], folder: &Path) -> anyhow::Result<Vec<Figur
 
 /// The command that makes the rows of `source` again.
 fn command(source: &Source) -> String {
-    format!("cargo xtask experiment {}", source.manifest.experiment)
+    format!("cargo xtask experiment {}", source.word())
 }
 
 /// A round number that is at least `most`.
