@@ -58,7 +58,7 @@ impl Price {
         Price { bytes: block(count.saturating_mul(size_of::<T>() as u64)), ..Price::NOTHING }
     }
 
-    /// `count` elements of an array of `T` that grows, and shrinks by [`trim`]: up to four times as long as what is in it, in a block that is up to twice as large as that. So it is enough for the old array
+    /// `count` elements of an array of `T` that grows, and shrinks by `trim`: up to four times as long as what is in it, in a block that is up to twice as large as that. So it is enough for the old array
     /// beside the new while it grows, too.
     pub const fn growing<T>(count: u64) -> Price {
         Price { bytes: count.saturating_mul(8 * size_of::<T>() as u64), ..Price::NOTHING }

@@ -11,7 +11,7 @@
 //!   or it sees that it ends, since both look under the lock of its state.
 //! - **Who may change places**: threads of one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
 //!   again after what runs was said, as in [`super::sched`]. What is asked of a thread meanwhile (to move, to end) comes with an interrupt or waits for the next tick.
-//! - **Between processes** the CPU loads the other's address space (guard `ShortLoads`), the way that never waits ([`switch::try_load`]). Before a call nothing has changed if that cannot be. An answer finds out
+//! - **Between processes** the CPU loads the other's address space (guard `ShortLoads`), the way that never waits (`switch::try_load`). Before a call nothing has changed if that cannot be. An answer finds out
 //!   too late for that, since only who has taken the caller may look at it: then it is left in the caller's state, as on the long way, which does the wait that is left.
 //! - **Time**: the one that goes on does so in the time of the one that is left.
 
