@@ -78,17 +78,17 @@ impl<A: Arch> Node<A> {
 
     /// Whether it was not deleted or revoked.
     pub fn is_alive(&self) -> bool {
-        // Acquire: pairs with the release in `kill`.
-        self.brief.load(Ordering::Acquire) != 0
+        // Relaxed: who finds it dead reads nothing more of it, and who must not miss that looks under the lock that `kill` holds.
+        self.brief.load(Ordering::Relaxed) != 0
     }
 
     /// The endpoint that it names, if it is there and allows `rights`.
     #[inline(always)]
     pub(crate) fn endpoint(&self, rights: Rights) -> Option<&Arc<Endpoint<A>>> {
         let wanted = brief(Kind::Endpoint, rights);
-        // All of the kind's bits, and of the others those that must be there. Acquire: as in `is_alive`.
+        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`.
         let looked_at = wanted | 0xff << 16;
-        if self.brief.load(Ordering::Acquire) & looked_at != wanted {
+        if self.brief.load(Ordering::Relaxed) & looked_at != wanted {
             return None;
         }
         match &self.object {
@@ -128,8 +128,7 @@ impl<A: Arch> Node<A> {
 
     fn kill(&self) {
         let _uses = self.uses.lock();
-        // Release: pairs with `is_alive`.
-        self.brief.store(0, Ordering::Release);
+        self.brief.store(0, Ordering::Relaxed);
     }
 
     /// Whether it was made with its object.

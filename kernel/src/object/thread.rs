@@ -210,8 +210,7 @@ impl<A: Arch> Thread<A> {
     /// Puts `value` into the 16 bits from `shift` on of its place; what they were.
     fn replace(&self, shift: u32, value: u16) -> u16 {
         let replaced = |bits: u64| Some(bits & !(0xffff << shift) | u64::from(value) << shift);
-        // AcqRel: who finds here that the thread hurries sees that it ends.
-        let before = self.place.fetch_update(Ordering::AcqRel, Ordering::Relaxed, replaced);
+        let before = self.place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, replaced);
         before.map_or(value, |bits| (bits >> shift) as u16)
     }
 
@@ -227,15 +226,12 @@ impl<A: Arch> Thread<A> {
             return Err(ObjectError::BadArgument(1));
         }
         self.replace(Place::PRIORITY, priority.into());
-        if self.is_ending() {
-            self.hurry();
-        }
         sched::requeue(cpu, self);
         Ok(())
     }
 
     /// It ends: it is as urgent as threads of its process may be, whatever its own priority was made. A thread that is kept from running shall not be kept from ending.
-    fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.replace(Place::PRIORITY, self.process.highest.into());
     }
 
@@ -288,7 +284,7 @@ impl<A: Arch> Thread<A> {
     /// Whether it ends as soon as a CPU turns to it.
     #[inline]
     pub fn is_ending(&self) -> bool {
-        // Acquire: pairs with `end`.
+        // Acquire: pairs with `end` (tests/litmus/hand-over).
         self.ending.load(Ordering::Acquire)
     }
 
@@ -303,11 +299,10 @@ impl<A: Arch> Thread<A> {
             return;
         }
         self.status.store(status, Ordering::Relaxed);
-        // Release: pairs with `is_ending`.
+        // Release: pairs with `is_ending`, behind which the status is read (tests/litmus/hand-over).
         if self.ending.swap(true, Ordering::Release) {
             return;
         }
-        self.hurry();
         sched::requeue(cpu, self);
         wait::cancel(cpu, self, crate::abi::Status::Gone);
         sched::look_again(cpu, self.home());

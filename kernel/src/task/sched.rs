@@ -131,7 +131,7 @@ pub(crate) fn wake<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
 /// A thread of `priority` was put into the queue of CPU `home`, which looks at it if what runs there is less urgent.
 fn see_to<A: Arch>(cpu: &'static Cpu<A>, home: CpuId, priority: u8) {
     if home != cpu.id {
-        // Full: put it there, then read what runs. Pairs with the fence in `next`.
+        // Full: put it there, then read what runs. Pairs with the fence in `next` (tests/litmus/wake-run).
         A::fence();
         if A::machine().cpu(home).tasks.running.load(Ordering::Relaxed) <= u32::from(priority) {
             look_again(cpu, home);
@@ -139,12 +139,16 @@ fn see_to<A: Arch>(cpu: &'static Cpu<A>, home: CpuId, priority: u8) {
     }
 }
 
-/// The priority of `thread` was changed: if it is in its CPU's queue it goes where it belongs now, behind its like.
+/// The priority of `thread` was changed, or it is to end: if it is in its CPU's queue it goes where it belongs now, behind its like. Of two who do this the second, by the queue's lock, knows what the first did; so
+/// who ends hurries, whatever priority it is given at the same time.
 pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     let home = thread.home();
     let tasks = &A::machine().cpu(home).tasks;
     let priority = {
         let mut queues = tasks.queues.lock();
+        if thread.is_ending() {
+            thread.hurry();
+        }
         let priority = thread.priority();
         let found = queues.iter().enumerate().find_map(|(at, queue)| {
             let place = queue.iter().position(|other| Arc::ptr_eq(other, thread))?;
@@ -176,7 +180,7 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     tasks.gives_way.store(false, Ordering::Relaxed);
     if tasks.ready.load(Ordering::Relaxed) == 0 {
         tasks.running.store(0, Ordering::Relaxed);
-        // Full: nothing runs, then read the queue. Pairs with the fence in `wake`.
+        // Full: nothing runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
         A::fence();
     }
     let mut queues = tasks.queues.lock();
@@ -197,7 +201,7 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
 pub(super) fn takes_over<A: Arch>(cpu: &Cpu<A>, priority: u8) -> bool {
     let tasks = &cpu.tasks;
     let before = tasks.running.swap(u32::from(priority) + 1, Ordering::Relaxed);
-    // Full: said what runs, then read the queue. Pairs with the fence in `wake`.
+    // Full: said what runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
     A::fence();
     let may = tasks.ready.load(Ordering::Relaxed) >> priority <= 1;
     if may {

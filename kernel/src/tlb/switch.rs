@@ -112,9 +112,10 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.loading.store(mm.id, Ordering::Relaxed);
-    loaded.mm.store(SWITCHING, Ordering::Release);
+    // Relaxed: whoever sees it takes the CPU for one that walks.
+    loaded.mm.store(SWITCHING, Ordering::Relaxed);
     pause!(cpu, Switching);
-    let was_in = mm.mask.insert(cpu.id, Ordering::AcqRel);
+    let was_in = mm.mask.insert(cpu.id, Ordering::Relaxed);
     pause!(cpu, AfterMaskInsert);
     // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`. Said what is loaded, then look at its tag: pairs with
     // the fence in `tag::take`.
@@ -122,7 +123,8 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     if A::tagged() && !mm.tag.is_usable() {
         // Somebody takes its tag away just now.
         loaded.loading.store(NO_MM, Ordering::Relaxed);
-        loaded.mm.store(previous, Ordering::Release);
+        // Relaxed: whoever saw it before sees what was before.
+        loaded.mm.store(previous, Ordering::Relaxed);
         return false;
     }
     catch_up(cpu);
@@ -159,9 +161,10 @@ pub(crate) fn unload_if<A: Arch>(cpu: &'static Cpu<A>, id: u32) {
 pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
     let enabled = irq::mask(cpu);
     if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
-        cpu.loaded.mm.store(SWITCHING, Ordering::Release);
+        // Relaxed: as in `load`.
+        cpu.loaded.mm.store(SWITCHING, Ordering::Relaxed);
         if A::tagged() {
-            // Full: see `catch_up`.
+            // Full: shown as switching, then read the generation. Pairs with the fence in `begin_flush`: see `catch_up` (tests/litmus/lazy-flush).
             A::fence();
             catch_up(cpu);
         }
@@ -222,6 +225,7 @@ pub(super) fn begin_flush<A: Arch>(mm: &Mm<A>) -> u64 {
 /// In the handler of a flush that took everything of an mm that is not loaded here: the CPU leaves the mask.
 pub(super) fn flushed_all<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
     debug_assert!(cpu.loaded.mm() != mm.id);
+    // Release: as in `leave`; nothing is read through its translations after this (tests/litmus/walk-end).
     mm.mask.remove(cpu.id, Ordering::Release);
 }
 
