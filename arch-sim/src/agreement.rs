@@ -12,6 +12,7 @@ use kernel::workload::walker::WalkerClass;
 
 use crate::machine::prove::{Limits, Proof, Search, prove};
 use crate::machine::scope::{Profile, Role, Scope};
+use crate::machine::staging::{Act, Staging};
 use crate::matrix::{Round, scenario};
 use crate::model::check;
 use crate::model::scenario::{Operation, Scenario, walker_name};
@@ -29,7 +30,6 @@ pub const WALKERS: [(WalkerClass, Role); 4] = [
     (WalkerClass::Gup, Role::Walk),
     (WalkerClass::Foreign, Role::Foreign),
     (WalkerClass::Rcu, Role::Read),
-    // To the model an entry is read at once: what it says is that of `gup`, and the core must come to the same.
     (WalkerClass::TwoWord, Role::TwoWord),
 ];
 
@@ -60,7 +60,8 @@ pub struct Agreed {
 }
 
 impl Cell {
-    /// A cell on as many CPUs as walk, and one more. `None` if one of the two does not know it.
+    /// A cell on as many CPUs as walk, and the one that operates; where walks are of an mm that is not loaded, and must be found, one more that has it loaded. `None` if one of the two
+    /// does not know it.
     pub fn new(
         profile: Profile,
         strategy: &str,
@@ -84,13 +85,23 @@ impl Cell {
             hardware: profile.hardware(),
             guards: 0,
         };
-        Some(Cell { scope, operation, walker })
+        let mut cell = Cell { scope, operation, walker };
+        if operation.is_chain() && walker == WalkerClass::TwoWord {
+            // Who reads two words for the first that leaves has been waited for when the second leaves: the walks are of that one.
+            cell.scope.staging = Some(Staging::walks_of(2, walker, walkers, Act::WalkTwoWord(2)));
+            cell.scope.roles.clear();
+        }
+        // Of those who find a violation here some find it only if the flush interrupts somebody.
+        if walker == WalkerClass::Foreign && cell.scope.promised() == Outcome::Unsafe {
+            cell.scope.roles.push(Role::Loaded);
+        }
+        Some(cell)
     }
 
     /// The same in the model: CPUs keep the mm that they have, as in the core's scopes.
     fn scenario(&self) -> Option<Scenario> {
         let strategy = listed().into_iter().find(|s| s.name == self.scope.strategy_name())?;
-        let round = Round { cpus: self.scope.roles.len() as u8 + 1, moves: false };
+        let round = Round { cpus: self.scope.cpus() as u8, moves: false };
         let scenario = scenario(&strategy, self.scope.transport, self.operation, self.walker, round);
         Some(Scenario { tagged: self.scope.profile != Profile::X86, ..scenario })
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use arch_sim::matrix::{Bounds, Round, walkers};
+use arch_sim::matrix::{Bounds, Round};
 use arch_sim::model::check::Limits;
 use arch_sim::model::scenario::{Operation, walker_name};
 use arch_sim::model::strategies;
@@ -18,6 +18,7 @@ use clap::{Args, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
+use kernel::workload::walker::WalkerClass;
 
 /// Explores the strategies' decisions in a model of everything around them, exhaustively within bounds
 #[derive(Parser)]
@@ -51,7 +52,7 @@ struct Cells {
     /// Operations: collapse, collapse-in-batch, unshare-last, unshare-three; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     operation: Vec<String>,
-    /// Walkers: gup, nmi, nmi-other, foreign, rcu; all if not given
+    /// Walkers: gup, nmi, nmi-other, foreign, rcu, two-word; all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
     walker: Vec<String>,
 }
@@ -101,6 +102,8 @@ enum Print {
     None,
     /// Those that are not as expected.
     Unexpected,
+    /// The one that is not as expected and takes the fewest steps to tell.
+    Shortest,
     /// Those with a counterexample.
     Unsafe,
     /// All.
@@ -137,7 +140,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
-    let known: Vec<_> = walkers().into_iter().map(|w| (walker_name(w), w)).collect();
+    let known: Vec<_> = WalkerClass::ALL.into_iter().map(|w| (walker_name(w), w)).collect();
     let chosen = choose("strategy", &cli.cells.strategy, &strategies)?;
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
@@ -212,7 +215,7 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
         bar.inc(1);
         let wanted = match cli.how.print {
             _ if cli.how.json => false,
-            Print::None => false,
+            Print::None | Print::Shortest => false,
             Print::Unexpected => !row.as_expected,
             Print::Unsafe => row.found == Verdict::Unsafe.name(),
             Print::All => true,
@@ -226,6 +229,11 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
     if cli.how.json {
         print!("{}", results::json(&rows, bounds));
     } else {
+        if cli.how.print == Print::Shortest {
+            let unexpected = rows.iter().filter(|row| !row.as_expected);
+            let shortest = unexpected.min_by_key(|row| row.report.lines().count());
+            shortest.into_iter().for_each(|row| println!("{}", row.report));
+        }
         print!("{}", results::table(&rows, bounds));
         eprintln!("{}", results::totals(&rows));
     }

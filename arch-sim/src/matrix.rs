@@ -56,7 +56,7 @@ impl Default for Bounds {
                 Operation::UnshareLast,
                 Operation::UnshareThree,
             ],
-            walkers: walkers(),
+            walkers: WalkerClass::ALL.to_vec(),
             limits: Limits::default(),
         }
     }
@@ -71,11 +71,6 @@ impl Bounds {
         let rounds: Vec<String> = self.rounds.iter().map(one).collect();
         format!("one table, one operation; {}", rounds.join(", then "))
     }
-}
-
-/// The classes of walkers that the model knows. To it an entry is one thing that is read at once; where it is two words, the core is explored itself.
-pub fn walkers() -> Vec<WalkerClass> {
-    WalkerClass::ALL.into_iter().filter(|walker| *walker != WalkerClass::TwoWord).collect()
 }
 
 /// What came out of one cell.

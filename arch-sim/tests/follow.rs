@@ -72,3 +72,24 @@ fn a_model_that_lacks_a_guard_is_told_from_the_core() {
     assert!(matches!(&refused, NotFollowed::NoCounterpart(..) | NotFollowed::Elsewhere(..)), "{refused}");
     assert_eq!(follow("sync-all", &explore(&sync_all, Limits::default())).err(), Some(NotFollowed::Nothing));
 }
+
+/// What reads of two words come to without their guards, the core without the same guards comes to.
+#[test]
+fn a_core_that_lacks_the_same_guard_follows() {
+    for (strategy, transport, operation, removed) in [
+        ("sync-all", TransportId::Ipi, Operation::Collapse, Removal::LowAgain),
+        ("sync-all", TransportId::Broadcast, Operation::UnshareLast, Removal::LowAgain),
+        ("fresh-table", TransportId::Broadcast, Operation::Collapse, Removal::TwoWordSync),
+        ("coverage", TransportId::Broadcast, Operation::UnshareThree, Removal::TwoWordSync),
+    ] {
+        let base = of(strategy, transport, operation, WalkerClass::TwoWord);
+        let without = Scenario { removed: Removed::these(&[removed]), ..base };
+        let mut exploration = explore(&without, Limits::default());
+        let followed =
+            follow(strategy, &exploration).unwrap_or_else(|error| panic!("{strategy}, {removed:?}: {error}"));
+        assert!(followed.wrong.findings[0].contains("two words"), "{:?}", followed.wrong.findings);
+        // The core as it is does not.
+        exploration.scenario = base;
+        assert!(follow(strategy, &exploration).is_err(), "{strategy}, {removed:?}");
+    }
+}

@@ -28,7 +28,11 @@ impl Control {
     /// With the guard nothing is violated, in all states; without it this is.
     fn must_show(self) {
         // The strategy that interrupts everybody: what shows is the hardware's doing, not a sync that is missing.
-        let strategy = listed().into_iter().find(|s| s.name == "sync-all").expect("the kernel lists it");
+        self.must_show_under("sync-all");
+    }
+
+    fn must_show_under(self, name: &str) {
+        let strategy = listed().into_iter().find(|s| s.name == name).expect("the kernel lists it");
         let round = Round { cpus: 2, moves: true };
         let base = scenario(&strategy, self.transport, self.operation, self.walker, round);
         let guarded = Scenario { tagged: self.tagged, ..base };
@@ -138,4 +142,31 @@ fn the_last_sharer_waits_for_walkers() {
 fn a_resumed_cpu_makes_every_flush_good() {
     let control = Control::on(Paravirt, Operation::UnshareLast, Removal::ResumeFlushesAll, Broken::StaleTranslation);
     Control { tagged: true, ..control }.must_show();
+}
+
+/// Entries that are read as two words: the low one is read again, whatever else is waited for.
+#[test]
+fn the_low_word_is_read_again() {
+    for (transport, operation) in
+        [(Ipi, Operation::Collapse), (Broadcast, Operation::UnshareLast), (Broadcast, Operation::Free)]
+    {
+        let control = Control::on(transport, operation, Removal::LowAgain, Broken::TornEntry);
+        Control { walker: WalkerClass::TwoWord, ..control }.must_show();
+    }
+}
+
+/// Where nobody is asked for a sync, readers of two words are waited for before the entry is filled again: a table that is freed, one that others still share, one that is put back because
+/// another would have been used. Where the flush interrupts it has waited for them already.
+#[test]
+fn readers_of_two_words_are_waited_for() {
+    for (strategy, operation) in
+        [("sync-all", Operation::Free), ("coverage", Operation::UnshareThree), ("fresh-table", Operation::Collapse)]
+    {
+        let control = Control::on(Broadcast, operation, Removal::TwoWordSync, Broken::TornEntry);
+        Control { walker: WalkerClass::TwoWord, ..control }.must_show_under(strategy);
+    }
+    let strategy = listed().into_iter().find(|s| s.name == "sync-all").expect("the kernel lists it");
+    let by_interrupt = scenario(&strategy, Ipi, Operation::Free, WalkerClass::TwoWord, Round { cpus: 2, moves: true });
+    let without = Scenario { removed: Removed::these(&[Removal::TwoWordSync]), ..by_interrupt };
+    assert!(explore(&without, Limits::default()).exhausted);
 }

@@ -1,6 +1,7 @@
 //! The verdicts that the runner shows beside QEMU's are those of the model as it is: a sample of them, explored again.
 
 use arch_sim::matrix::{Bounds, cell};
+use arch_sim::model::scenario::walker_name;
 use arch_sim::model::strategies::listed;
 use arch_sim::results::{Row, VERSION, Verdicts};
 use kernel::tlb::transport::TransportId;
@@ -12,19 +13,27 @@ fn the_kept_verdicts_are_those_of_the_model() {
         serde_json::from_str(include_str!("../../xtask/data/sim-verdicts.json")).expect("it is of the format");
     assert_eq!(kept.version, VERSION);
     let bounds = Bounds::default();
-    let sample = ["none", "gather-flag", "targeted-v4", "coverage"];
-    for strategy in listed().into_iter().filter(|strategy| sample.contains(&strategy.name)) {
+    let sample = [
+        ("none", WalkerClass::Gup),
+        ("gather-flag", WalkerClass::Gup),
+        ("targeted-v4", WalkerClass::Gup),
+        ("coverage", WalkerClass::Gup),
+        ("none", WalkerClass::TwoWord),
+        ("gather-flag", WalkerClass::TwoWord),
+    ];
+    for (name, walker) in sample {
+        let strategy = listed().into_iter().find(|strategy| strategy.name == name).expect("the kernel lists it");
         for transport in TransportId::ALL {
             let verdicts: Vec<_> = bounds
                 .operations
                 .iter()
-                .map(|operation| cell(&strategy, transport, *operation, WalkerClass::Gup, &bounds))
+                .map(|operation| cell(&strategy, transport, *operation, walker, &bounds))
                 .collect();
             let rows: Vec<Row> = verdicts.iter().map(Row::of).collect();
             let now = Verdicts::of(&rows, &bounds).expect("all of it is explored");
             assert_eq!(now.bounds, kept.bounds);
             assert_eq!(now.operations, kept.operations);
-            let letters = |of: &Verdicts| of.verdicts["gup"][transport.name()][strategy.name].clone();
+            let letters = |of: &Verdicts| of.verdicts[walker_name(walker)][transport.name()][strategy.name].clone();
             let hint = "write them anew: cargo xtask sim --save xtask/data/sim-verdicts.json";
             assert_eq!(letters(&now), letters(&kept), "{} on {}; {hint}", strategy.name, transport.name());
         }

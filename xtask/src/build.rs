@@ -153,7 +153,7 @@ fn is_fresh(arch: Arch, kind: Kind) -> bool {
 
 fn fingerprint(arch: Arch, kind: Kind) -> anyhow::Result<String> {
     let own = format!("arch-{}", arch.name());
-    fingerprint_of(arch, &["kernel", "platform", &own], (kind, STRUCTURED_LOG_LEVEL))
+    fingerprint_of(arch, &["kernel", "strategies", "platform", &own], (kind, STRUCTURED_LOG_LEVEL))
 }
 
 /// A number that changes with any file of `directories`, and with the way of building: the flags, and `how`.

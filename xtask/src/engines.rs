@@ -208,6 +208,12 @@ fn reason(row: &Row, simulated: Verdict) -> &'static str {
         (Verdict::Safe | Verdict::Void, Verdict::Unsafe, _) if row.walker == "nmi-other" => {
             "the model's CPUs may walk the mm itself when an NMI shows a walk of another one; here they never do"
         }
+        (Verdict::Safe | Verdict::Void, Verdict::Unsafe, _)
+            if row.walker == "two-word" && row.workload == "unshare_chain" =>
+        {
+            "the model's CPUs may walk the second mm that leaves, too; here they walk the first, and have been waited for \
+             when that left"
+        }
         (Verdict::Safe | Verdict::Void, Verdict::Unsafe, "mixed") => {
             "the model flushes by broadcast at any moment after a flush by interrupt; here an mm is promoted once, \
              when it is on more than two CPUs"
@@ -291,13 +297,11 @@ mod tests {
     #[test]
     fn the_file_is_complete() {
         let file = Simulated::load();
-        let strategies = sync::NAMES.len() - 1;
-        let walkers = kernel::workload::walker::WalkerClass::NAMES.iter().map(|(name, _)| *name);
-        // To the model an entry is one thing that is read at once: of the class for which it is two words it knows nothing.
-        let walkers: Vec<&str> = walkers.filter(|name| *name != "two-word").collect();
+        let strategies = sync::OWN - 1;
+        let walkers = kernel::workload::walker::WalkerClass::NAMES;
         assert_eq!(file.verdicts.len(), walkers.len());
-        for walker in walkers {
-            let of_walker = &file.verdicts[walker];
+        for (walker, _) in walkers {
+            let of_walker = &file.verdicts[*walker];
             assert_eq!(of_walker.len(), kernel::tlb::transport::NAMES.len());
             for of_transport in of_walker.values() {
                 assert_eq!(of_transport.len(), strategies);

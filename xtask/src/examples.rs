@@ -10,6 +10,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "cargo xtask run --arch x86_64 --transport all --strategy all --mode contend --json target/matrix.json",
         ],
     ),
+    ("judge", &["cargo xtask judge coverage", "cargo xtask judge targeted-v4 --ops 16"]),
     (
         "scenario",
         &[

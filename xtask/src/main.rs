@@ -23,6 +23,8 @@ mod guests;
 mod hang;
 mod hunt;
 mod image;
+mod judge;
+mod kept;
 mod linux;
 mod list;
 mod matrix;
@@ -74,6 +76,7 @@ const EXIT_STATUS: &str = "Exit status: 0 when every verdict and every count is 
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Judge(judge::Judge),
     Scenario(scenario::Scenario),
     Experiment(experiment::Run),
     Report(page::Report),
@@ -95,6 +98,34 @@ enum Command {
     Completions(completions::Completions),
 }
 
+impl Command {
+    fn run(self) -> anyhow::Result<error::Outcome> {
+        match self {
+            Command::Run(command) => command.run(),
+            Command::Judge(command) => command.run(),
+            Command::Scenario(command) => command.run(),
+            Command::Experiment(command) => command.run(),
+            Command::Report(command) => command.run(),
+            Command::Diff(command) => command.run(),
+            Command::List(command) => command.run(),
+            Command::Doctor(command) => command.run(),
+            Command::Build(command) => command.run(),
+            Command::Test(command) => command.run(),
+            Command::Sim(command) => command.run(),
+            Command::Scale(command) => command.run(),
+            Command::Ci(command) => command.run(),
+            Command::Mutate(command) => command.run(),
+            Command::Hunt(command) => command.run(),
+            Command::Linux(command) => command.run(),
+            Command::Parity(command) => command.run(),
+            Command::Barriers(command) => command.run(),
+            Command::Bench(command) => command.run(),
+            Command::Soak(command) => command.run(),
+            Command::Completions(command) => command.run(),
+        }
+    }
+}
+
 /// The whole command line, with examples and the exit status in the help of every command.
 fn command_line() -> clap::Command {
     Cli::command().mut_subcommands(|command| {
@@ -110,27 +141,5 @@ fn main() -> std::process::ExitCode {
     let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     child::stop_on_ctrl_c();
-    let result = match cli.command {
-        Command::Run(command) => command.run(),
-        Command::Scenario(command) => command.run(),
-        Command::Experiment(command) => command.run(),
-        Command::Report(command) => command.run(),
-        Command::Diff(command) => command.run(),
-        Command::List(command) => command.run(),
-        Command::Doctor(command) => command.run(),
-        Command::Build(command) => command.run(),
-        Command::Test(command) => command.run(),
-        Command::Sim(command) => command.run(),
-        Command::Scale(command) => command.run(),
-        Command::Ci(command) => command.run(),
-        Command::Mutate(command) => command.run(),
-        Command::Hunt(command) => command.run(),
-        Command::Linux(command) => command.run(),
-        Command::Parity(command) => command.run(),
-        Command::Barriers(command) => command.run(),
-        Command::Bench(command) => command.run(),
-        Command::Soak(command) => command.run(),
-        Command::Completions(command) => command.run(),
-    };
-    error::exit_code(result)
+    error::exit_code(cli.command.run())
 }

@@ -106,9 +106,11 @@ pub(crate) fn complaint(row: &Row) -> String {
     parts.join("; ")
 }
 
-/// Where a row is from, as a heading.
+/// Where a row is from, as a heading. The transport is named where it is not the architecture's own.
 pub(crate) fn heading(row: &Row) -> String {
-    format!("{} {}, {}, {}", row.arch.name(), row.workload, row.strategy, row.mode)
+    let native = row.transport == row.arch.native_transport();
+    let transport = if native { String::new() } else { format!(" {}", row.transport) };
+    format!("{}{transport} {}, {}, {}", row.arch.name(), row.workload, row.strategy, row.mode)
 }
 
 #[cfg(test)]

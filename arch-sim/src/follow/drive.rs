@@ -1,5 +1,7 @@
 //! Drives the core by the model's steps: each is a place to which one CPU is run.
 
+use std::sync::atomic::Ordering;
+
 use kernel::addr::CpuId;
 use kernel::record::event::EventKind;
 
@@ -136,6 +138,12 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
         self.run(cpu, |driver| !driver.execution.inside(cpu, kind))
     }
 
+    /// Runs the first CPU until the entry of `mm` is not empty.
+    fn run_to_entry(&mut self, mm: u8) -> Result<(), Why> {
+        let entry = self.execution.entry(mm);
+        self.run(0, |_| entry.load(Ordering::Relaxed) != 0)
+    }
+
     fn run_act(&mut self, cpu: usize) -> Result<(), Why> {
         // It is between two acts: into the next one, and out again.
         self.take(Kind::Program.process(cpu));
@@ -149,6 +157,9 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
         match step {
             Step::Operate | Step::Flush(_) => self.operate(before, after),
             Step::WalkBegin(i, _) => self.begin_walk(i.into()),
+            Step::WalkOn(i) if self.scenario.two_words() && was(i).walk() == walk::READING => {
+                self.read_a_word(i.into(), was(i).walk_mm(), after)
+            }
             Step::WalkOn(i) => {
                 let cleared = is(i).walk() == walk::HOLDING && is(i).walk_mm() == 0;
                 self.walk_on(i.into(), was(i).walk(), cleared)
@@ -179,7 +190,21 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
             Step::StoreVisible(_) | Step::UnlinkVisible | Step::BroadcastArrives(_) => Ok(()),
             // Caches hold all that they may, always.
             Step::FillTable(_) | Step::FillLeaf(_) => Ok(()),
+            Step::PutBack => self.operate(before, after),
+            Step::Fill(mm) => self.run_to_entry(mm),
             Step::Ask(_) | Step::OtherInterrupt(_) => Err(Why::NoCounterpart),
+        }
+    }
+
+    /// A walk reads one more word of the entry of `mm`; the last of them may be all that it takes to hold the table.
+    fn read_a_word(&mut self, cpu: usize, mm: u8, after: &State) -> Result<(), Why> {
+        let entry = core::ptr::from_ref(self.execution.entry(mm)) as usize;
+        self.run(cpu, |driver| driver.last == Some(Access::Load(entry)))?;
+        let is = after.cpus[cpu];
+        match (is.walk(), is.walk_mm()) {
+            (walk::HOLDING, 0) => self.walk_on(cpu, walk::READING, true),
+            (walk::HOLDING, _) if after.broken().is_none() => self.walk_on(cpu, walk::READING, false),
+            _ => Ok(()),
         }
     }
 
@@ -251,6 +276,10 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
                 self.read(ask::question(self.scenario, before))?;
                 match now {
                     Stage::Linked => self.run_to_event(0, EventKind::StillLinked),
+                    Stage::ReadersWait => {
+                        self.run_to_event(0, EventKind::StillLinked)?;
+                        self.run(0, waits)
+                    }
                     Stage::Drained => self.run_to_event(0, EventKind::SyncElided),
                     Stage::SyncWait => {
                         let end = usize::from(EventKind::SyncEnd as u16);
@@ -262,6 +291,15 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
             }
             (Stage::SyncWait, _) => self.run_to_event(0, EventKind::SyncEnd),
             (Stage::GraceWait, _) => self.run_to_event(0, EventKind::Drained),
+            (Stage::Drained, Stage::ReadersWait) => {
+                self.run_to_event(0, EventKind::Reuse)?;
+                self.run(0, waits)
+            }
+            (_, Stage::Done) if after.common.links(mm) => self.run_to_entry(mm),
+            (Stage::Fresh, Stage::ReadersWait) => self.run(0, waits),
+            (Stage::Fresh, _) => self.run_to_event(0, EventKind::Retire),
+            // It goes on as soon as it is told to.
+            (Stage::ReadersWait, _) => Ok(()),
             (Stage::Drained, _) => self.run_to_event(0, EventKind::Reuse),
             _ => Err(Why::NoCounterpart),
         }

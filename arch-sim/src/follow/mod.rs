@@ -59,7 +59,7 @@ pub fn follow(strategy: &str, exploration: &Exploration) -> Result<Followed, Not
         Profile::X86 | Profile::Weakest => drive::play::<false>(&scope, scenario, counterexample),
     });
     let (schedule, findings) = played?;
-    judge(scenario, counterexample, &findings)?;
+    judge(counterexample, &findings)?;
     Ok(Followed {
         scope,
         wrong: Wrong { schedule: Schedule(schedule), ways: 0, findings },
@@ -68,12 +68,13 @@ pub fn follow(strategy: &str, exploration: &Exploration) -> Result<Followed, Not
 }
 
 /// What the core's oracles say must be what the model said.
-fn judge(_scenario: &Scenario, counterexample: &Counterexample, findings: &[String]) -> Result<(), NotFollowed> {
+fn judge(counterexample: &Counterexample, findings: &[String]) -> Result<(), NotFollowed> {
     let culprit = counterexample.steps.last().map_or(0, |(_, state)| state.common.culprit());
     let of_kind = |kind: ViolationKind| format!("{}: the walk of cpu{culprit} ", kind.in_words());
     let found = match counterexample.broken {
         Broken::ReusedWhileHeld => findings.iter().any(|f| f.starts_with(&of_kind(ViolationKind::ReusedWhileHeld))),
         Broken::FreedWhileHeld => findings.iter().any(|f| f.starts_with(&of_kind(ViolationKind::FreedWhileHeld))),
+        Broken::TornEntry => findings.iter().any(|f| f.starts_with(&of_kind(ViolationKind::TornEntry))),
         Broken::StaleTranslation | Broken::Conflict => findings.iter().any(|f| f.contains(" of cpu")),
     };
     let all = if findings.is_empty() { "nothing".into() } else { findings.join("; ") };

@@ -32,6 +32,8 @@ pub(super) fn scope(strategy: usize, scenario: &Scenario, counterexample: &Count
         promoted: vec![0; MOST_MMS.into()],
         acts: vec![Vec::new(); cpus],
         nmis: vec![Vec::new(); cpus],
+        in_use: false,
+        filled: Vec::new(),
     };
     // The machine that has a broadcast instruction has tags as well: where `mixed` uses it, what is played has them, which changes none of the model's other steps there.
     let broadcasts =
@@ -59,7 +61,7 @@ pub(super) fn scope(strategy: usize, scenario: &Scenario, counterexample: &Count
         staging: Some(staging),
         buffers: false,
         hardware: profile.hardware(),
-        guards: 0,
+        guards: scenario.removed.guards(),
     }
 }
 
@@ -76,7 +78,8 @@ fn flushes_before(way: u8) -> u8 {
 }
 
 fn add(staging: &mut Staging, scenario: &Scenario, before: &State, step: Step) {
-    let mut act = |cpu: u8, act: Act| staging.acts[usize::from(cpu)].push(act);
+    let Staging { acts, nmis, freezes, in_use, filled, .. } = staging;
+    let mut act = |cpu: u8, act: Act| acts[usize::from(cpu)].push(act);
     match step {
         Step::WalkBegin(cpu, mm) if scenario.walker == WalkerClass::Rcu => act(cpu, Act::Read(mm)),
         Step::WalkBegin(cpu, mm) if scenario.walker == WalkerClass::TwoWord => act(cpu, Act::WalkTwoWord(mm)),
@@ -86,8 +89,10 @@ fn add(staging: &mut Staging, scenario: &Scenario, before: &State, step: Step) {
         Step::BecomeLazy(cpu) => act(cpu, Act::BecomeLazy),
         Step::LeaveLazy(cpu) => act(cpu, Act::LeaveLazy(before.cpus[usize::from(cpu)].current())),
         Step::Quiescent(cpu) => act(cpu, Act::Quiescent),
-        Step::NmiBegin(cpu, mm) => staging.nmis[usize::from(cpu)].push(mm),
-        Step::Freeze(cpu) => staging.freezes[usize::from(cpu)] += 1,
+        Step::NmiBegin(cpu, mm) => nmis[usize::from(cpu)].push(mm),
+        Step::Freeze(cpu) => freezes[usize::from(cpu)] += 1,
+        Step::PutBack => *in_use = true,
+        Step::Fill(mm) if !scenario.operation.collapses() => filled.push(mm),
         _ => {}
     }
 }

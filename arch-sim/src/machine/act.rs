@@ -76,10 +76,10 @@ fn operate<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scene: &mut dyn S
     for (i, core) in world.cores.iter().enumerate() {
         let other = Sim::<TAGGED>::machine().cpus[i];
         // A frozen CPU invalidates before it runs; a lazy one before it uses a translation.
-        let (frozen, lazy) = direction::unseen(|| (other.vcpu.owes_a_flush(), other.loaded.is_lazy()));
-        if frozen {
+        if direction::uses_nothing_cached(i, other) {
             continue;
         }
+        let lazy = direction::unseen(|| other.loaded.is_lazy());
         let stale = core.mmu.borrow().stale(!lazy, |pa| world.read_if_ram(pa));
         if let Some(what) = stale {
             world.findings.borrow_mut().push(format!("when the operation is over, cpu{i} still has cached {what}"));
@@ -95,7 +95,7 @@ fn disturb<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, plot: &Plot<TAGGE
         Role::Read => &[Act::Read(1)],
         Role::TwoWord => &[Act::WalkTwoWord(1)],
         Role::Walk | Role::Foreign => &[Act::Walk(1)],
-        Role::Lazy | Role::Left => &[],
+        Role::Lazy | Role::Left | Role::Loaded => &[],
         Role::Write => &[Act::Write],
     };
     acts.iter().for_each(|act| perform(cpu, plot, *act));

@@ -189,11 +189,9 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
                     .push(format!("frame {frame} is used again while cpu{i} translates by it as its root"));
             }
             // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
-            let booted = world.machine.get() != 0;
-            let (lazy, frozen) = direction::unseen(|| {
-                let cpu = booted.then(|| Self::machine().cpus[i]);
-                (cpu.is_some_and(|cpu| cpu.loaded.is_lazy()), cpu.is_some_and(|cpu| cpu.vcpu.owes_a_flush()))
-            });
+            let cpu = (world.machine.get() != 0).then(|| Self::machine().cpus[i]);
+            let lazy = direction::unseen(|| cpu.is_some_and(|cpu| cpu.loaded.is_lazy()));
+            let frozen = cpu.is_some_and(|cpu| direction::uses_nothing_cached(i, cpu));
             if (above && !frozen) || (leaf && !lazy && !frozen) {
                 let what = if above { "a paging-structure cache" } else { "a TLB" };
                 world

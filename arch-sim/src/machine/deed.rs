@@ -150,7 +150,7 @@ fn judge_tag<const TAGGED: bool>(same: bool, next: &Mm<Sim<TAGGED>>) {
     let (tag, root) = (next.asid().0, next.root.addr());
     world.fill();
     for (i, core) in world.cores.iter().enumerate() {
-        let frozen = direction::unseen(|| Sim::<TAGGED>::cpu_number(i).vcpu.owes_a_flush());
+        let frozen = direction::uses_nothing_cached(i, Sim::<TAGGED>::cpu_number(i));
         let cached = core.mmu.borrow().of_another(tag, root);
         if let Some(what) = cached.filter(|_| !frozen) {
             let finding = format!("a tag is used again while cpu{i} has cached under it {what}");

@@ -23,11 +23,12 @@ use kernel::smp::cpu::Cpu;
 use kernel::smp::rcu;
 use kernel::sync;
 use kernel::tlb::switch;
-use kernel::workload::{Scene, scene};
+use kernel::workload::{Scene, WorkloadId, scene};
 
 use super::act::{Plot, act, walk_in_nmi};
 use super::arch::Sim;
 use super::direction::{self, Accesses, Direction};
+use super::retried::Retried;
 use super::run::{STACK, Strand, arena, strand_on};
 use super::scope::{Role, Scope};
 use super::staging::Stage;
@@ -273,6 +274,9 @@ fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> 
     }
     let staged = match scope.deed {
         Some(deed) => deed.scene(cpu),
+        None if scope.workload == WorkloadId::CollapseAnon => {
+            scene(scope.workload, cpu).map(|collapse| Box::new(Retried(collapse)) as _)
+        }
         None => scene(scope.workload, cpu),
     };
     let mut staged = staged.expect(MEMORY);

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use kernel::arch::Arch;
 use kernel::atomic::{Observer, Word};
+use kernel::smp::cpu::Cpu;
 use kernel::tlb::transport::paravirt;
 use kernel::upcall;
 
@@ -149,6 +150,13 @@ impl Direction {
     }
 }
 
+/// Whether CPU `i` makes good a flush before it runs anything else: it is frozen and owes one, or has begun to. What it has cached until then nobody uses.
+pub(super) fn uses_nothing_cached<const TAGGED: bool>(i: usize, cpu: &Cpu<Sim<TAGGED>>) -> bool {
+    // With nothing to make good a resumed CPU is done as soon as it says that it runs.
+    let making_good = world().cores[i].resuming.get();
+    unseen(|| cpu.vcpu.owes_a_flush() || making_good && !cpu.vcpu.owes_nothing_frozen())
+}
+
 impl Direction {
     /// Whether two translations of an address are cached on a CPU that is neither lazy nor frozen: both catch up before they translate.
     pub(super) fn judge_conflicts<const TAGGED: bool>(&self) {
@@ -159,7 +167,7 @@ impl Direction {
         for i in 0..world.cores.len() {
             let Some((va, one, other)) = world.conflict(i) else { continue };
             let cpu = Sim::<TAGGED>::cpu_number(i);
-            if !unseen(|| cpu.vcpu.owes_a_flush() || cpu.loaded.is_lazy()) {
+            if !uses_nothing_cached(i, cpu) && !unseen(|| cpu.loaded.is_lazy()) {
                 world.findings.borrow_mut().push(format!(
                     "cpu{i} has two translations of {va}, to {one} and {other}: an entry was made before the old one was broken"
                 ));
@@ -184,7 +192,9 @@ fn handle<const TAGGED: bool>(kind: Kind) {
             let cpu = Sim::<TAGGED>::this_cpu();
             paravirt::freeze(cpu);
             direction().stop_before::<TAGGED>(Access::Pause);
+            core.resuming.set(true);
             paravirt::resume(cpu);
+            core.resuming.set(false);
         }
         Kind::Program | Kind::Buffer => unreachable!("these interrupt nothing"),
     }

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::addr::Pfn;
+use kernel::addr::{Level, Pfn};
 use kernel::mm::address_space::Mm;
 use kernel::record::event::{EVENT_BYTES, Event};
 use kernel::record::ring::RingHeader;
 use kernel::smp::cpu::Cpu;
 use kernel::tlb::switch::SWITCHING;
+use kernel::workload::WorkloadId;
 
 use super::arch::Sim;
 use super::directed::{Directed, EVENTS};
@@ -44,6 +45,13 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     /// The table that changes hands.
     pub(crate) fn table(&self) -> Option<Pfn> {
         self.table
+    }
+
+    /// The entry of this mm that points at the table that changes hands, or did.
+    pub(crate) fn entry(&self, mm: MmNumber) -> &'static AtomicU64 {
+        let level = if self.plot.scope.workload == WorkloadId::CollapseAnon { Level::Pmd } else { Level::Pud };
+        let parent = self.mm(mm).table_at(level, self.plot.va).expect("the parent stays");
+        parent.slot(self.plot.va.index(level))
     }
 
     /// Whether `cpu` says that it changes over.

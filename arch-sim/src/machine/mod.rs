@@ -22,6 +22,7 @@ mod mmu;
 mod programs;
 pub mod prove;
 pub mod recording;
+mod retried;
 mod run;
 pub mod scope;
 pub mod staging;

@@ -69,11 +69,13 @@ pub enum Role {
     TwoWord,
     /// It loads the mm, and keeps it.
     Load,
+    /// It has the mm loaded, and does nothing.
+    Loaded,
 }
 
 impl Role {
     /// All, with the names of the command line.
-    pub const NAMES: [(&'static str, Role); 9] = [
+    pub const NAMES: [(&'static str, Role); 10] = [
         ("walk", Role::Walk),
         ("load", Role::LoadAndWalk),
         ("read", Role::Read),
@@ -83,6 +85,7 @@ impl Role {
         ("write", Role::Write),
         ("two-word", Role::TwoWord),
         ("load-only", Role::Load),
+        ("loaded", Role::Loaded),
     ];
 
     /// As on the command line.
@@ -92,7 +95,9 @@ impl Role {
 
     fn class(self) -> WalkerClass {
         match self {
-            Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write | Role::Load => WalkerClass::Gup,
+            Role::Walk | Role::LoadAndWalk | Role::Lazy | Role::Left | Role::Write | Role::Load | Role::Loaded => {
+                WalkerClass::Gup
+            }
             Role::Read => WalkerClass::Rcu,
             Role::Foreign => WalkerClass::Foreign,
             Role::TwoWord => WalkerClass::TwoWord,

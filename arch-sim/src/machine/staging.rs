@@ -13,7 +13,7 @@ use kernel::atomic::Ordering;
 use kernel::guard::{self, Guard};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::collapse::{CollapseError, collapse_anon};
-use kernel::mm::entry::Perm;
+use kernel::mm::entry::{Entry, Perm};
 use kernel::mm::file::File;
 use kernel::mm::unmap::munmap;
 use kernel::mm::{exit, fault};
@@ -129,9 +129,30 @@ pub struct Staging {
     pub acts: Vec<Vec<Act>>,
     /// By CPU, what its NMIs walk, one after the other.
     pub nmis: Vec<Vec<MmNumber>>,
+    /// Somebody has a reference to a page, so that a collapse puts the table back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_use: bool,
+    /// Mms that have another table where the shared one was, as soon as they have left that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filled: Vec<MmNumber>,
 }
 
 impl Staging {
+    /// So many CPUs have mm number `mm` loaded, and do `act`.
+    pub fn walks_of(mm: MmNumber, walker: WalkerClass, walkers: usize, act: Act) -> Staging {
+        let cpus = walkers + 1;
+        Staging {
+            walker: WalkerClass::NAMES[walker as usize].0.into(),
+            loaded: (0..cpus).map(|i| if i > 0 { mm } else { 0 }).collect(),
+            freezes: vec![0; cpus],
+            promoted: vec![0; MOST_MMS.into()],
+            acts: (0..cpus).map(|i| vec![act; i.min(1)]).collect(),
+            nmis: vec![Vec::new(); cpus],
+            in_use: false,
+            filled: Vec::new(),
+        }
+    }
+
     /// How many CPUs.
     pub fn cpus(&self) -> usize {
         self.loaded.len()
@@ -145,7 +166,7 @@ impl Staging {
             && [self.freezes.len(), self.acts.len(), self.nmis.len()] == [cpus; 3]
             && self.promoted.len() == usize::from(MOST_MMS)
             && self.loaded.iter().all(|mm| *mm == 0 || known(mm))
-            && self.nmis.iter().flatten().all(known)
+            && self.nmis.iter().flatten().chain(&self.filled).all(known)
             && self.class().is_some()
     }
 
@@ -168,6 +189,7 @@ pub(super) struct Stage<const TAGGED: bool> {
     id: WorkloadId,
     pub(super) mms: Vec<Arc<Mm<Sim<TAGGED>>>>,
     file: Option<Arc<File<Sim<TAGGED>>>>,
+    filled: Vec<MmNumber>,
 }
 
 impl<const TAGGED: bool> Stage<TAGGED> {
@@ -177,11 +199,17 @@ impl<const TAGGED: bool> Stage<TAGGED> {
         for (mm, flushes) in mms.iter().zip(&staging.promoted) {
             promote(cpu, mm, *flushes);
         }
-        let mut stage = Stage { id, mms, file: None };
+        let mut stage = Stage { id, mms, file: None, filled: staging.filled.clone() };
         if id == WorkloadId::CollapseAnon {
             let (mm, range) = (&stage.mms[0], HERE..HERE.add(PMD_SIZE));
             mm.map(range.clone(), Perm::WRITE, Backing::Anon)?;
             fault::populate(cpu, mm, range)?;
+            let table = mm.table_at(Level::Pte, HERE).expect("it was made");
+            if let Entry::Leaf { page, .. } = table.entry(Level::Pte, HERE)
+                && staging.in_use
+            {
+                assert!(Sim::<TAGGED>::machine().frames.get(page.pfn()).try_get(1), "the page is mapped");
+            }
             return Ok(stage);
         }
         let file = File::new();
@@ -209,6 +237,22 @@ impl<const TAGGED: bool> Stage<TAGGED> {
     fn sharers(&self) -> &[Arc<Mm<Sim<TAGGED>>>] {
         let count = if self.id == WorkloadId::UnshareChain { 3 } else { 2 };
         &self.mms[..count]
+    }
+
+    /// Mm number `mm` leaves the shared table; if it shall, it has another one there then.
+    fn leave(
+        &self,
+        cpu: &'static Cpu<Sim<TAGGED>>,
+        mm: MmNumber,
+        range: std::ops::Range<VirtAddr>,
+    ) -> Result<(), OpError> {
+        let leaver = &self.mms[usize::from(mm) - 1];
+        munmap(cpu, leaver, range)?;
+        if self.filled.contains(&mm) {
+            leaver.map(GIB..GIB.add(PAGE_SIZE), Perm::WRITE, Backing::Anon)?;
+            fault::populate(cpu, leaver, GIB..GIB.add(PAGE_SIZE))?;
+        }
+        Ok(())
     }
 
     /// Where walks go.
@@ -263,14 +307,13 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Stage<TAGGED> {
                 result => result?,
             },
             WorkloadId::UnshareChain => {
-                for mm in &self.mms[..2] {
-                    munmap(cpu, mm, gib.clone())?;
-                }
+                self.leave(cpu, 1, gib.clone())?;
+                self.leave(cpu, 2, gib)?;
             }
             WorkloadId::MunmapMany => {
-                munmap(cpu, &self.mms[0], VirtAddr(GIB.0 - PAGES_BEFORE * PAGE_SIZE)..gib.end)?;
+                self.leave(cpu, 1, VirtAddr(GIB.0 - PAGES_BEFORE * PAGE_SIZE)..gib.end)?;
             }
-            _ => munmap(cpu, &self.mms[0], gib)?,
+            _ => self.leave(cpu, 1, gib)?,
         }
         Ok(())
     }

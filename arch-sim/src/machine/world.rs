@@ -39,6 +39,8 @@ pub(super) struct Core {
     pub(super) relaxed: Cell<bool>,
     /// It is to run a handler of this kind before it goes on.
     pub(super) handler: Cell<Option<Kind>>,
+    /// The hypervisor lets it run again: it makes good what it owes.
+    pub(super) resuming: Cell<bool>,
     /// It is about to read, or write, through its own translation of this address.
     pub(super) probing: Cell<Option<(VirtAddr, bool)>>,
     /// How many of its translations could go more than one way.

@@ -10,7 +10,7 @@ use super::mmu;
 use super::scenario::{MmNumber, Operation, Removal, Scenario};
 use super::state::{Broken, CpuState, SWITCHING, Stage, State, switching, walk};
 use super::step::{Step, present};
-use super::symmetry;
+use super::{symmetry, two_word};
 
 /// By interrupt.
 pub(crate) const BY_INTERRUPT: u8 = 1;
@@ -43,6 +43,7 @@ pub(crate) fn possible(scenario: &Scenario, state: &State, steps: &mut Vec<Step>
     if common.unlink_buffered() == 1 {
         steps.push(Step::UnlinkVisible);
     }
+    two_word::possible(scenario, state, steps);
     let cpus = &state.cpus[..scenario.cpus as usize];
     let any = |pending: fn(CpuState) -> u8| cpus.iter().any(|cpu| pending(*cpu) == 1);
     let ready = match common.stage() {
@@ -54,7 +55,7 @@ pub(crate) fn possible(scenario: &Scenario, state: &State, steps: &mut Vec<Step>
             let complete = !any(CpuState::broadcast) || !present(scenario, Removal::Completion);
             complete && !any(CpuState::flush_ipi)
         }
-        Stage::SyncWait => !any(CpuState::sync_ipi),
+        Stage::SyncWait | Stage::ReadersWait => !any(CpuState::sync_ipi),
         Stage::GraceWait | Stage::Retired => !any(CpuState::grace),
         // What it writes into the table reaches memory after the store that unlinked it.
         Stage::Drained => common.unlink_buffered() == 0,
@@ -114,15 +115,17 @@ pub(crate) fn operate(scenario: &Scenario, state: &mut State, way: u8) {
         },
         Stage::SyncWait | Stage::GraceWait => state.common.set_stage(Stage::Drained),
         Stage::Drained => {
-            judge_walks(scenario, state, Broken::ReusedWhileHeld);
-            judge_caches(scenario, state);
-            state.common.set_stage(Stage::Done);
+            hand_over(scenario, state, Broken::ReusedWhileHeld);
+            if two_word::waits(scenario) && !operation.collapses() {
+                // As `kernel::mm::unmap` does before it lets go of the map lock.
+                two_word::wait_for_readers(scenario, state);
+            }
         }
         Stage::Retired => {
-            judge_walks(scenario, state, Broken::FreedWhileHeld);
-            judge_caches(scenario, state);
-            state.common.set_stage(Stage::Done);
+            hand_over(scenario, state, Broken::FreedWhileHeld);
         }
+        Stage::Fresh => retire(scenario, state),
+        Stage::ReadersWait => readers_waited(scenario, state),
         Stage::Done => {}
     }
 }
@@ -190,7 +193,12 @@ fn is_target(scenario: &Scenario, cpu: CpuState, mm: MmNumber, tables: bool) -> 
 fn flushed(scenario: &Scenario, state: &mut State, mm: MmNumber) {
     match scenario.operation {
         Operation::Pages => state.common.set_stage(Stage::Done),
-        Operation::Free => retire(scenario, state),
+        Operation::Free => {
+            retire(scenario, state);
+            if two_word::waits(scenario) {
+                two_word::wait_for_readers(scenario, state);
+            }
+        }
         operation => {
             for cpu in &mut state.cpus[..scenario.cpus as usize] {
                 cpu.set_party(cpu.in_mask(mm) as u8);
@@ -212,10 +220,38 @@ fn next_leaver(scenario: &Scenario, state: &mut State, left_behind: &CpuMask) {
         }
     }
     state.forget_answers();
+    if two_word::waits(scenario) {
+        two_word::wait_for_readers(scenario, state);
+    } else {
+        begin_next(state);
+    }
+}
+
+fn begin_next(state: &mut State) {
     state.common.set_interrupted(0);
     state.common.set_way(0);
     state.common.set_leaver(state.common.leaver() + 1);
     state.common.set_stage(Stage::Linked);
+}
+
+/// Nobody reads two words any more who began before: what was to come then comes.
+fn readers_waited(scenario: &Scenario, state: &mut State) {
+    match scenario.operation {
+        Operation::Free => state.common.set_stage(Stage::Retired),
+        operation if operation.collapses() => two_word::put_back(scenario, state),
+        operation if state.common.leaver() < operation.leavers() => begin_next(state),
+        _ => state.common.set_stage(Stage::Done),
+    }
+}
+
+/// The table is used again, or freed: whoever has it violates `broken`.
+fn hand_over(scenario: &Scenario, state: &mut State, broken: Broken) {
+    judge_walks(scenario, state, broken);
+    judge_caches(scenario, state);
+    if scenario.two_words() {
+        state.common.set_handed_over(broken as u8);
+    }
+    state.common.set_stage(Stage::Done);
 }
 
 /// Begins a grace period.
@@ -258,6 +294,9 @@ fn decided(scenario: &Scenario, state: &mut State, decision: &Decision) {
                 // The table is the survivor's: it cannot be another one.
                 begin_grace(scenario, state);
                 state.common.set_stage(Stage::GraceWait);
+            } else if scenario.two_words() {
+                // Whether it is used or put back turns out only now.
+                state.common.set_stage(Stage::Fresh);
             } else {
                 retire(scenario, state);
             }
@@ -266,7 +305,7 @@ fn decided(scenario: &Scenario, state: &mut State, decision: &Decision) {
     state.forget_answers();
 }
 
-fn break_it(state: &mut State, what: Broken, cpu: usize) {
+pub(crate) fn break_it(state: &mut State, what: Broken, cpu: usize) {
     if state.common.broken() == 0 {
         state.common.set_broken(what as u8);
         state.common.set_culprit(cpu as u8);

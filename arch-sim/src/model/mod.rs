@@ -1,7 +1,7 @@
 //! The strategies' own decision code in an explicit-state model of the rest of the machine.
 //!
 //! What is real: [`kernel::sync::Strategy::decide`], called with the reads that it makes, each a step of its own. What is modelled, one
-//! shared access per step: the operation up to the reuse or the free of one table; the flush on each transport; walks of four classes, in any number; context switches with their
+//! shared access per step: the operation up to the reuse or the free of one table; the flush on each transport; walks of every class, in any number; context switches with their
 //! windows, lazy CPUs; interrupts, held off by whoever masks them; CPUs that a hypervisor freezes; grace periods. And the hardware below: store buffers (total
 //! store order), TLBs and paging-structure caches that are filled whenever they may be, broadcast invalidations that arrive when they like.
 //!
@@ -22,6 +22,7 @@ pub mod state;
 pub mod step;
 pub mod strategies;
 mod symmetry;
+pub(crate) mod two_word;
 mod walker;
 pub mod words;
 

@@ -1,5 +1,6 @@
 //! What one exploration is about: how many CPUs, which operation, how its flush travels, who walks, and which guards are taken away.
 
+use kernel::guard::Guard;
 pub use kernel::sync::Publication;
 use kernel::sync::{Ask, Decision, Setting, View};
 use kernel::tlb::transport::TransportId;
@@ -41,6 +42,11 @@ impl Operation {
             Operation::Free => "free",
             Operation::Pages => "pages",
         }
+    }
+
+    /// An mm takes the table out and puts a page of 2 MiB in its place, or the table again.
+    pub const fn collapses(self) -> bool {
+        matches!(self, Operation::Collapse | Operation::CollapseInBatch)
     }
 
     /// The mms that unlink, in this order, are 1 to this.
@@ -101,6 +107,10 @@ pub enum Removal {
     FlushFirst,
     /// A frozen CPU that owes a flush makes it good for the mm that it has loaded alone.
     ResumeFlushesAll,
+    /// A reader of two words does not look at the low one again.
+    LowAgain,
+    /// Whoever gives up a table, or puts one back for which nobody was waited, does not wait for readers of two words before the entry is filled again.
+    TwoWordSync,
 }
 
 /// A set of [`Removal`]s.
@@ -114,6 +124,17 @@ impl Removed {
     /// These are not.
     pub fn these(list: &[Removal]) -> Removed {
         Removed(list.iter().fold(0, |bits, one| bits | 1 << *one as u8))
+    }
+
+    /// Those of them that are guards of the kernel, as bits of [`mod@kernel::guard`].
+    pub fn guards(self) -> u64 {
+        let known = [
+            (Removal::GraceBeforeFree, Guard::GraceBeforeFree),
+            (Removal::UnshareSync, Guard::UnshareSync),
+            (Removal::LowAgain, Guard::LowAgain),
+            (Removal::TwoWordSync, Guard::TwoWordSync),
+        ];
+        known.iter().filter(|(one, _)| self.has(*one)).fold(0, |bits, (_, guard)| bits | 1 << *guard as u64)
     }
 
     /// Whether `one` is taken away.
@@ -157,6 +178,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Walks read each entry as two words.
+    pub fn two_words(&self) -> bool {
+        self.walker == WalkerClass::TwoWord
+    }
+
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
         Setting {

@@ -95,6 +95,8 @@ packed! {
         had_tags / set_had_tags: 1 at 57;
         /// The mm that the walk from an NMI walks.
         nested_mm / set_nested_mm: 2 at 58;
+        /// What a walk that reads two words has read of them: see [`super::two_word`].
+        reading / set_reading: 4 at 60;
     }
 }
 
@@ -200,10 +202,14 @@ pub(crate) enum Stage {
     Retired = 11,
     /// Over.
     Done = 12,
+    /// The strategy wants another table to be used; not taken yet. Only where entries are read as two words.
+    Fresh = 13,
+    /// Waits for readers of two words, before the entry is filled again.
+    ReadersWait = 14,
 }
 
 impl Stage {
-    const ALL: [Stage; 13] = [
+    const ALL: [Stage; 15] = [
         Stage::Linked,
         Stage::PagesBegun,
         Stage::PagesWait,
@@ -217,6 +223,8 @@ impl Stage {
         Stage::Drained,
         Stage::Retired,
         Stage::Done,
+        Stage::Fresh,
+        Stage::ReadersWait,
     ];
 }
 
@@ -232,6 +240,8 @@ pub enum Broken {
     StaleTranslation = 3,
     /// Two valid entries for one address could be cached at once.
     Conflict = 4,
+    /// A walk uses two words that were never one entry.
+    TornEntry = 5,
 }
 
 impl Broken {
@@ -242,13 +252,13 @@ impl Broken {
             Broken::FreedWhileHeld => "the table is freed while a walk holds it",
             Broken::StaleTranslation => "the frame changes hands while a TLB or a paging-structure cache leads there",
             Broken::Conflict => "an old and a new entry for one address can be cached at once",
+            Broken::TornEntry => "a walk uses two words that were one entry at no time",
         }
     }
 
     pub(crate) fn from_number(n: u8) -> Option<Broken> {
-        [Broken::ReusedWhileHeld, Broken::FreedWhileHeld, Broken::StaleTranslation, Broken::Conflict]
-            .into_iter()
-            .find(|b| *b as u8 == n)
+        use Broken::{Conflict, FreedWhileHeld, ReusedWhileHeld, StaleTranslation, TornEntry};
+        [ReusedWhileHeld, FreedWhileHeld, StaleTranslation, Conflict, TornEntry].into_iter().find(|b| *b as u8 == n)
     }
 }
 
@@ -285,6 +295,10 @@ packed! {
         pages_flushed / set_pages_flushed: 1 at 35;
         /// How many unlinks there were.
         unlinks / set_unlinks: 2 at 36;
+        /// By mm: where its entry pointed at the table, memory has another table, or a page of 2 MiB, by now. Kept only where entries are read as two words.
+        filled / set_filled: 3 at 38;
+        /// The table has changed hands, and who takes it up now violates this ([`Broken`]). Kept only there too.
+        handed_over / set_handed_over: 2 at 41;
     }
 }
 

@@ -5,7 +5,7 @@ use kernel::workload::walker::WalkerClass;
 
 use super::scenario::{MmNumber, Operation, Publication, Removal, Scenario};
 use super::state::{Stage, State, switching, walk};
-use super::{initiator, mmu, symmetry, walker};
+use super::{initiator, mmu, symmetry, two_word, walker};
 
 /// One step of one CPU, of its hardware, or of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,12 +58,17 @@ pub enum Step {
     FillTable(u8),
     /// Its hardware caches a translation through the table.
     FillLeaf(u8),
+    /// The collapse fails, and puts the table back. Only where entries are read as two words; so is the next.
+    PutBack,
+    /// The entry of this mm, which was cleared, is filled again.
+    Fill(MmNumber),
 }
 
 /// All steps that are possible in `state`.
 pub(crate) fn possible(scenario: &Scenario, state: &State, steps: &mut Vec<Step>) {
-    // A page that was freed can be reached later, by a CPU that the flush has skipped.
-    let over = state.common.stage() == Stage::Done && scenario.operation != Operation::Pages;
+    // A page that was freed can be reached later, by a CPU that the flush has skipped; and an entry filled again between two words of it that a walk reads.
+    let goes_on = scenario.operation == Operation::Pages || scenario.two_words();
+    let over = state.common.stage() == Stage::Done && !goes_on;
     if state.common.broken() != 0 || over {
         return;
     }
@@ -207,7 +212,7 @@ pub(crate) fn take(scenario: &Scenario, before: &State, step: Step) -> State {
         Step::UnlinkVisible => state.common.write_back(),
         Step::StoreVisible(i) => state.cpus[i as usize].write_back(),
         Step::WalkBegin(i, mm) => walker::begin(scenario, &mut state.cpus[i as usize], mm),
-        Step::WalkOn(i) => walker::go_on(state, i),
+        Step::WalkOn(i) => walker::go_on(scenario, state, i),
         Step::WalkEnd(i) => walker::end(scenario, &mut state.cpus[i as usize]),
         Step::NmiBegin(i, mm) => walker::nmi_begin(scenario, &mut state.cpus[i as usize], mm),
         Step::NmiOn(i) => walker::nmi_go_on(scenario, state, i),
@@ -242,6 +247,8 @@ pub(crate) fn take(scenario: &Scenario, before: &State, step: Step) -> State {
             let cpu = &mut state.cpus[i as usize];
             cpu.set_leaves(cpu.leaves() | 1 << (cpu.root() - 1));
         }
+        Step::PutBack => two_word::put_back(scenario, state),
+        Step::Fill(mm) => two_word::fill(state, mm),
     }
     if scenario.eager_fills {
         mmu::fill_all(scenario, state);

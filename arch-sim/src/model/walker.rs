@@ -2,10 +2,10 @@
 
 use kernel::workload::walker::WalkerClass;
 
-use super::mmu;
 use super::scenario::{ANY, MmNumber, Publication, Removal, Scenario};
 use super::state::{CpuState, SWITCHING, State, switching, walk, word};
 use super::step::present;
+use super::{mmu, two_word};
 
 /// Publishes a walk by showing `mm`; returns where the walk is then. The walk masks interrupts in the same step, which nobody can see.
 fn publish(scenario: &Scenario, cpu: &mut CpuState, mm: u8) -> u8 {
@@ -43,12 +43,15 @@ pub(crate) fn begin(scenario: &Scenario, cpu: &mut CpuState, mm: MmNumber) {
 }
 
 /// The walk passes its barrier, or reads the entry: a walk that finds none is over at once, but for its slot.
-pub(crate) fn go_on(state: &mut State, i: u8) {
+pub(crate) fn go_on(scenario: &Scenario, state: &mut State, i: u8) {
     let cpu = &mut state.cpus[i as usize];
     if cpu.walk() == walk::PUBLISHED {
         cpu.fence();
         cpu.set_walk(walk::READING);
         return;
+    }
+    if scenario.two_words() {
+        return two_word::read(scenario, state, i);
     }
     let linked = state.common.links(cpu.walk_mm());
     cpu.set_walk(walk::HOLDING);

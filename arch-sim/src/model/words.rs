@@ -6,8 +6,9 @@ use kernel::workload::walker::WalkerClass;
 
 use super::check::{Counterexample, Exploration};
 use super::scenario::{ANY, MmNumber, Operation, Publication, Scenario};
-use super::state::{SWITCHING, Stage, State, switching, walk};
+use super::state::{CpuState, SWITCHING, Stage, State, switching, walk};
 use super::step::Step;
+use super::two_word;
 
 fn mm(number: MmNumber) -> char {
     (b'A' + number - 1) as char
@@ -39,6 +40,7 @@ pub(crate) fn step(scenario: &Scenario, before: &State, step: Step, after: &Stat
             format!("cpu{i} {how} mm {}", mm(of))
         }
         Step::WalkOn(i) if cpu(i).walk() == walk::PUBLISHED => format!("cpu{i} passes its full barrier"),
+        Step::WalkOn(i) if scenario.two_words() => reads_a_word(cpu(i), after.cpus[i as usize], i),
         Step::WalkOn(i) if after.cpus[i as usize].walk_mm() == 0 => {
             format!("cpu{i} reads the entry of mm {}: cleared", mm(cpu(i).walk_mm()))
         }
@@ -68,7 +70,27 @@ pub(crate) fn step(scenario: &Scenario, before: &State, step: Step, after: &Stat
         Step::Resume(i) => format!("the hypervisor resumes cpu{i}"),
         Step::FillTable(i) => format!("cpu{i}'s hardware caches the entry that points at the table"),
         Step::FillLeaf(i) => format!("cpu{i}'s hardware caches a translation through the table"),
+        Step::PutBack if after.common.stage() == Stage::ReadersWait => {
+            "cpu0 has to put the table back, and interrupts everybody who may be between two words".into()
+        }
+        Step::PutBack => "cpu0 puts the table back".into(),
+        Step::Fill(of) if scenario.operation.collapses() => {
+            format!("the entry of mm {} is filled again, with a page of 2 MiB", mm(of))
+        }
+        Step::Fill(of) => format!("the entry of mm {} is filled again, with another table", mm(of)),
     }
+}
+
+fn reads_a_word(was: CpuState, is: CpuState, i: u8) -> String {
+    let read =
+        format!("cpu{i} reads the {} of the entry of mm {}", two_word::next_read(was.reading()), mm(was.walk_mm()));
+    let found = match (is.reading(), is.walk(), is.walk_mm()) {
+        (0, walk::READING, _) => "not what it was, so it begins anew",
+        (0, _, 0) => "the same, and nothing of the table in both",
+        (0, ..) => "the same, so it uses both words",
+        (reading, ..) => two_word::found(reading),
+    };
+    format!("{read}: {found}")
 }
 
 fn loaded(value: u8) -> String {
@@ -160,6 +182,10 @@ fn operation(scenario: &Scenario, before: &State, after: &State) -> String {
             _ => "does not sync".into(),
         },
         Stage::Deciding => match after.common.stage() {
+            Stage::ReadersWait => {
+                "notes who could still walk, and interrupts everybody who may be between two words".into()
+            }
+            Stage::Fresh => "is told by the strategy: another table".into(),
             Stage::Deciding => "reads one more word for that".into(),
             Stage::Linked => {
                 let left = cpus.filter(|i| after.cpus[*i as usize].left_behind() == 1);
@@ -175,7 +201,15 @@ fn operation(scenario: &Scenario, before: &State, after: &State) -> String {
         },
         Stage::SyncWait => "has all acknowledgements".into(),
         Stage::GraceWait => "has waited for a grace period".into(),
+        Stage::Drained if after.common.stage() == Stage::ReadersWait => {
+            "uses the table again, and interrupts everybody who may be between two words".into()
+        }
         Stage::Drained => "uses the table again".into(),
+        Stage::Fresh => "takes another table, and retires this one".into(),
+        Stage::ReadersWait if scenario.operation.collapses() => {
+            "has all acknowledgements, and puts the table back".into()
+        }
+        Stage::ReadersWait => "has all acknowledgements".into(),
         Stage::Retired => "frees the table".into(),
         Stage::Done => "has finished".into(),
     }

@@ -26,7 +26,7 @@ impl Strategy for GatherFlag {
             // Nor were frozen CPUs.
             TransportId::Paravirt => true,
             // A flush by interrupt is taken for one that was a broadcast: an earlier one of the same gather, or that of another mm that left the table.
-            TransportId::Mixed => setting.chain || setting.batch,
+            TransportId::Mixed => setting.has_earlier_walks() || setting.batch,
         };
         if wrong { Verdict::Unsafe } else { sync_all::promises(setting) }
     }

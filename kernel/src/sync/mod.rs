@@ -8,12 +8,13 @@
 //! - [`Strategy::decide`], a pure function from what can be read of the machine ([`View`]) and what the flush covered ([`Ask`])
 //!   to a [`Decision`]. It sends nothing itself; [`crate::mm::state`] carries the decision out. That the same function can be asked by a model is the point.
 //!
-//! A new strategy is one file with one type, and one line in the list at the end of this file.
+//! A new strategy is one file with one type. In `strategies/`, at the top of the repository, the file is all that it takes: the build finds it. One that is to stay is a module here, and a line in `list.rs`.
 
 pub mod acked_generation;
 pub mod coverage;
 pub mod fresh_table;
 pub mod gather_flag;
+mod list;
 pub mod mask_targeted;
 pub mod none;
 pub mod rcu;
@@ -24,19 +25,18 @@ pub mod targeted;
 pub mod targeted_v4;
 pub mod targeted_xchg;
 
-use crate::addr::{CpuId, Pfn, VirtAddr};
+pub use list::{Entry, NAMES, OWN, all};
+
+use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::ledger::Elision;
 use crate::mm::address_space::Mm;
-use crate::mm::two_word;
-use crate::mm::walk::{self, WalkFn};
 use crate::record::cell::Verdict;
 use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::transport::TransportId;
-use crate::workload::store_buffer;
 use crate::workload::walker::WalkerClass;
 
 /// What a strategy publishes of a CPU's walks; what it means is the strategy's own business.
@@ -136,6 +136,14 @@ pub struct Setting {
     pub batch: bool,
     /// Who walks.
     pub walker: WalkerClass,
+}
+
+impl Setting {
+    /// Whether the strategy is asked about a table that walks of an mm may still hold that left it earlier. Where entries are read as two words each mm that leaves waits for all walks
+    /// ([`crate::mm::two_word`]).
+    pub const fn has_earlier_walks(&self) -> bool {
+        self.chain && !matches!(self.walker, WalkerClass::TwoWord)
+    }
 }
 
 /// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a mode whose walkers are where the mode says.
@@ -264,59 +272,10 @@ impl LookBarrier {
     #[inline(always)]
     pub(crate) fn here<A: Arch>(self) {
         match self {
+            // Full: cleared, then look. Pairs with the fence of `walk_begin` (tests/litmus/publish-scan).
             LookBarrier::Full => A::fence(),
+            // As posted: enough for nothing (tests/litmus/publish-scan-read-barrier).
             LookBarrier::Reads => fence(Ordering::Acquire),
-        }
-    }
-}
-
-/// A strategy made ready to run on machines of kind `A`.
-pub struct Entry<A: Arch> {
-    /// As on the command line.
-    pub name: &'static str,
-    /// In one line.
-    pub about: &'static str,
-    /// [`Strategy::promises`].
-    pub promises: fn(Setting) -> Verdict,
-    /// [`Strategy::frees_without_grace`].
-    pub frees_without_grace: fn(bool) -> bool,
-    /// [`Strategy::predicts`].
-    pub predicts: fn(&Round) -> Option<Predicted>,
-    /// [`Strategy::decide`].
-    pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
-    /// Its two halves of a Dekker shape, alone.
-    pub halves: store_buffer::Halves<A>,
-    /// [`Strategy::SELF_MAP`].
-    pub self_map: bool,
-    /// [`Strategy::PUBLISHES`].
-    pub publishes: Publication,
-    /// [`Strategy::RESTORES`].
-    pub restores: bool,
-    /// `get_user_pages_fast`, compiled for it.
-    pub get_user_pages_fast: WalkFn<A>,
-    /// The same for entries that are read as two words: [`two_word::get_user_pages`].
-    pub get_user_pages_two_word: WalkFn<A>,
-    /// `pin_user_pages_fast`, compiled for it.
-    pub pin_user_pages_fast: WalkFn<A>,
-}
-
-impl<A: Arch> Entry<A> {
-    /// The entry of `S`.
-    pub const fn of<S: Strategy>() -> Entry<A> {
-        Entry {
-            name: S::NAME,
-            about: S::ABOUT,
-            promises: S::promises,
-            frees_without_grace: S::frees_without_grace,
-            predicts: S::predicts,
-            decide: S::decide,
-            halves: store_buffer::Halves::of::<S>(),
-            self_map: S::SELF_MAP,
-            publishes: S::PUBLISHES,
-            restores: S::RESTORES,
-            get_user_pages_fast: walk::get_user_pages_fast::<A, S>,
-            get_user_pages_two_word: two_word::get_user_pages::<A, S>,
-            pin_user_pages_fast: walk::pin_user_pages_fast::<A, S>,
         }
     }
 }
@@ -359,39 +318,7 @@ impl<A: Arch> View for MachineView<A> {
         A::fence();
     }
     fn read_fence(&self) {
-        // Acquire: orders loads before it against loads after it, and no store against any load.
+        // Acquire: orders loads before it against loads after it, and no store against any load (tests/litmus/publish-scan-read-barrier).
         fence(Ordering::Acquire);
     }
-}
-
-/// The signature that all walks share: mm, first address, whether to write, where the pages go; returns how many.
-pub type Walk<A> = fn(&'static Cpu<A>, &Mm<A>, VirtAddr, bool, &mut [Pfn]) -> usize;
-
-macro_rules! strategies {
-    ($($strategy:ty),* $(,)?) => {
-        /// All strategies by name, in the order of their numbers.
-        pub const NAMES: &[crate::suite::Named] = &[$((<$strategy>::NAME, <$strategy>::ABOUT),)*];
-
-        /// All strategies, made ready for `A`, in the same order.
-        pub fn all<A: Arch>() -> &'static [Entry<A>] {
-            // A constant, so that it is promoted to a static for each `A`.
-            const { &[$(Entry::<A>::of::<$strategy>(),)*] }
-        }
-    };
-}
-
-strategies! {
-    none::None,
-    sync_all::SyncAll,
-    static_hook::StaticHook,
-    gather_flag::GatherFlag,
-    targeted_v4::TargetedV4,
-    targeted::Targeted,
-    targeted_xchg::TargetedXchg,
-    acked_generation::AckedGeneration,
-    rcu::Rcu,
-    fresh_table::FreshTable,
-    mask_targeted::MaskTargeted,
-    coverage::Coverage,
-    self_map::SelfMap,
 }

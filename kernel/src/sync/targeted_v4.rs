@@ -41,7 +41,9 @@ impl Strategy for TargetedV4 {
         }
         match setting.walker {
             // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
-            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.chain => Verdict::Safe,
+            WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.has_earlier_walks() => {
+                Verdict::Safe
+            }
             // The end of a nested walk says that nobody walks; a reader under RCU says nothing at all.
             _ => Verdict::Unsafe,
         }
@@ -56,14 +58,15 @@ impl Strategy for TargetedV4 {
     #[inline(always)]
     fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
-        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot.
+        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot, but does with an entry that was cleared
+        // by an exchange (tests/litmus/exchange-clear).
         A::fence();
         0
     }
 
     #[inline(always)]
     fn walk_end<A: Arch>(cpu: &Cpu<A>, _outer: u64) {
-        // Release: pairs with the acquire of `View::slot`.
+        // Release: pairs with the acquire of `View::slot` (tests/litmus/walk-end).
         cpu.walk_slot.0.store(0, Ordering::Release);
     }
 
