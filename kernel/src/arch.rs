@@ -43,11 +43,12 @@ pub struct Asid(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UserFault;
 
-/// How table entries are read. Acquire: pairs with [`ENTRY_STORE`] of what the entry points at.
+/// How table entries are read. Acquire: pairs with [`ENTRY_STORE`], before which what the entry points at was made (tests/litmus/hand-over).
 pub const ENTRY_LOAD: Ordering = Ordering::Acquire;
-/// How table entries are written.
+/// How table entries are written. Release: pairs with [`ENTRY_LOAD`] (tests/litmus/hand-over).
 pub const ENTRY_STORE: Ordering = Ordering::Release;
-/// How table entries are exchanged.
+/// How table entries are exchanged. AcqRel: with both halves an exchange is a full barrier on both architectures, which `targeted-v4` rests on
+/// (tests/litmus/exchange-clear).
 pub const ENTRY_SWAP: Ordering = Ordering::AcqRel;
 
 /// A machine, as the core sees it. All functions act on the CPU that calls them.

@@ -151,7 +151,7 @@ fn refuse(shared: &Shared, exit: fn(ExitCode) -> !, message: &str) -> ! {
     shared.set_message(message);
     shared.version.store(VERSION, Ordering::Relaxed);
     shared.set_state(RunState::Refused);
-    // Release: pairs with the runner's read of the magic before anything else.
+    // Release: pairs with the runner's read of the magic before anything else (tests/litmus/hand-over).
     shared.magic.store(MAGIC, Ordering::Release);
     exit(ExitCode::Refused)
 }
@@ -238,7 +238,7 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
     shared.cpus.store(count as u32, Ordering::Relaxed);
     shared.status_at.store(status_at.0, Ordering::Relaxed);
     shared.rings_at.store(rings_at.0, Ordering::Relaxed);
-    // Release: pairs with the runner's read of the magic before anything else.
+    // Release: pairs with the runner's read of the magic before anything else (tests/litmus/hand-over).
     shared.magic.store(MAGIC, Ordering::Release);
 
     let boot = cpus[0];
@@ -290,7 +290,7 @@ extern "C" fn operate<A: Arch>() -> ! {
     let done = |index, row: CellRow| {
         // SAFETY: `rows` has room for every cell; the runner reads row `index` only after the count below says that it is complete.
         unsafe { rows.add(index).write(row) };
-        // Release: pairs with the runner's acquire of the count.
+        // Release: pairs with the runner's acquire of the count (tests/litmus/hand-over).
         shared.cells_done.store(index as u32 + 1, Ordering::Release);
         log_row(index, &row);
     };
@@ -354,7 +354,7 @@ fn bring_online<A: Arch>(cpu: &'static Cpu<A>, other: &'static Cpu<A>) {
         panic!("{} (hardware number {:#x}) could not be started: {error}", other.id, other.hw_id);
     }
     let mut wait = Wait::new(cpu, Doing::WaitOnline);
-    // Acquire: pairs with the release in `secondary`.
+    // Acquire: pairs with the release in `secondary` (tests/litmus/hand-over).
     while !other.online.load(Ordering::Acquire) {
         wait.again(|| Some(other.id));
     }
@@ -367,7 +367,7 @@ fn bring_online<A: Arch>(cpu: &'static Cpu<A>, other: &'static Cpu<A>) {
 /// [`Arch::set_this_cpu`] done, traps, interrupt controller and timer set up.
 pub fn secondary<A: Arch>(cpu: &'static Cpu<A>) -> ! {
     cpu.status.doing.store(Doing::Idle as u32, Ordering::Relaxed);
-    // Release: pairs with the acquire in `bring_online`.
+    // Release: pairs with the acquire in `bring_online` (tests/litmus/hand-over).
     cpu.online.store(true, Ordering::Release);
     loop {
         let Some((job, argument)) = cpu.job() else {

@@ -101,12 +101,13 @@ impl<A: Arch> Machine<A> {
 
     /// The CPUs that are online.
     pub fn online(&self) -> impl Iterator<Item = &'static Cpu<A>> + use<A> {
-        // Acquire: pairs with the release in `came_online`.
+        // Acquire: pairs with the release in `came_online` (tests/litmus/hand-over).
         self.cpus[..self.online.load(Ordering::Acquire)].iter().copied()
     }
 
     /// One more CPU is online.
     pub fn came_online(&self) {
+        // Release: what the CPU was set up with comes before (tests/litmus/hand-over).
         self.online.fetch_add(1, Ordering::Release);
     }
 

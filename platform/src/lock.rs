@@ -48,7 +48,7 @@ impl Lock {
         let irqs_were_enabled = Native::irq_save();
         let me = cpu_number().map_or(NO_NUMBER, |n| u32::from(n) + 1);
         for _ in 0..rounds {
-            // Acquire: pairs with the release in `leave` of whoever had it.
+            // Acquire: pairs with the release in `leave` of whoever had it (tests/litmus/hand-over, tests/litmus/hand-back).
             match self.holder.compare_exchange(FREE, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Entry { irqs_were_enabled, nested: false }),
                 Err(holder) if holder == me => return Some(Entry { irqs_were_enabled, nested: true }),
@@ -62,7 +62,7 @@ impl Lock {
     /// Undoes the [`Lock::enter`] that returned `entry`, on the same CPU.
     pub(crate) fn leave(&self, entry: Entry) {
         if !entry.nested {
-            // Release: pairs with the acquire in `enter_within`.
+            // Release: pairs with the acquire in `enter_within` (tests/litmus/hand-over, tests/litmus/hand-back).
             self.holder.store(FREE, Ordering::Release);
         }
         Native::irq_restore(entry.irqs_were_enabled);

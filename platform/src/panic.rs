@@ -62,7 +62,7 @@ fn backtrace(first: usize) {
             return;
         }
         slot.store(return_address as u64, Ordering::Relaxed);
-        // Release: pairs with the runner's read of the length before the addresses.
+        // Release: pairs with the runner's read of the length before the addresses (tests/litmus/hand-over).
         SHARED.backtrace_len.store(depth as u32 + 1, Ordering::Release);
         console::write_in_panic(format_args!("  at {return_address:#x}"));
         // An exception may have changed to another stack, which lies anywhere; a frame that is its own caller is the end.

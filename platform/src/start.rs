@@ -59,6 +59,6 @@ pub(crate) fn refuse(why: core::fmt::Arguments<'_>) -> ! {
 /// Tells the runner that the root is valid, for a run that ends before the core has said so; what is not there yet is 0.
 pub(crate) fn publish() {
     SHARED.version.store(VERSION, Ordering::Relaxed);
-    // Release: pairs with the runner's read of the magic before anything else.
+    // Release: pairs with the runner's read of the magic before anything else (tests/litmus/hand-over).
     SHARED.magic.store(MAGIC, Ordering::Release);
 }

@@ -69,7 +69,7 @@ impl Writer {
 /// Tells the runner where the ring is.
 pub(crate) fn init() {
     SHARED.defmt.capacity.store(RING_BYTES as u64, Ordering::Relaxed);
-    // Release: pairs with the runner's read of the address before the capacity.
+    // Release: pairs with the runner's read of the address before the capacity (tests/litmus/hand-over).
     SHARED.defmt.at.store(machine::physical(&RING).0, Ordering::Release);
 }
 
@@ -112,7 +112,7 @@ unsafe impl Logger for RingLogger {
         // SAFETY: called once after each `acquire`, so this CPU holds the lock.
         let writer = unsafe { Writer::get() };
         writer.encoder.end_frame(|bytes| Writer::store(&mut writer.next, bytes));
-        // Release: pairs with the runner's read of the count before the bytes.
+        // Release: pairs with the runner's read of the count before the bytes (tests/litmus/hand-over).
         SHARED.defmt.written.store(writer.next, Ordering::Release);
         if let Some(entry) = writer.entry.take() {
             LOCK.leave(entry);

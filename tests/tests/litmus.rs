@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde::Deserialize;
+use tests::arm;
 use tests::litmus::Litmus;
 use tests::litmus_format;
 use tests::store_buffer::{Op, outcomes};
@@ -126,6 +127,19 @@ fn our_own_explorer_agrees_about_x86() {
     assert!(tests > 10);
 }
 
+/// Each AArch64 test has the verdict that the manifest says, by our own explorer.
+#[test]
+fn our_own_explorer_agrees_about_aarch64() {
+    let mut tests = 0;
+    for test in verdicts().into_iter().filter(|t| t.file.ends_with(".aarch64.litmus")) {
+        let litmus =
+            arm::parse(&read(&format!("litmus/{}", test.file))).unwrap_or_else(|e| panic!("{}: {e}", test.file));
+        assert_eq!(if litmus.happens() { "Sometimes" } else { "Never" }, test.verdict, "{}", test.file);
+        tests += 1;
+    }
+    assert!(tests > 10);
+}
+
 #[test]
 fn herd7_agrees_where_it_is_installed() {
     if Command::new("herd7").arg("-version").output().is_err() {
@@ -173,6 +187,40 @@ fn a_store_before_a_load_needs_a_full_barrier_on_both_sides() {
             let program = [side(walker, "x", "y"), side(updater, "y", "x")];
             let both_missed = outcomes(&Default::default(), &program).iter().any(|o| o["0:A"] == 0 && o["1:A"] == 0);
             assert_eq!(both_missed, *sometimes, "walker {walker}, updater {updater}");
+        }
+    }
+}
+
+/// The table of AArch64 verdicts for the same, walker by updater. Rows: none, DMB ISHLD, DMB ISHST, DMB ISH, SWP, SWPA, SWPL, SWPAL. Columns: none, DMB ISH, DMB ISHLD, DMB ISHST; then an
+/// entry that is cleared by SWP, SWPA, SWPL, SWPAL.
+#[test]
+fn verdicts_of_walker_and_updater_on_aarch64() {
+    const NEVER: [&str; 8] =
+        ["........", "........", "........", ".N.....N", "........", "........", "........", ".N.....N"];
+    let barrier = |kind: &str| if kind.starts_with("DMB") { format!("{kind}\n") } else { String::new() };
+    let store = |kind: &str| match kind {
+        "" | "DMB ISH" | "DMB ISHLD" | "DMB ISHST" => "STR W0,[X1]\n".to_owned(),
+        exchange => format!("{exchange} W0,W4,[X1]\n"),
+    };
+    let side = |kind: &str| format!("MOV W0,#1\n{}{}LDR W2,[X3]", store(kind), barrier(kind));
+    let walkers = ["", "DMB ISHLD", "DMB ISHST", "DMB ISH", "SWP", "SWPA", "SWPL", "SWPAL"];
+    let updaters = ["", "DMB ISH", "DMB ISHLD", "DMB ISHST", "SWP", "SWPA", "SWPL", "SWPAL"];
+    for (walker, row) in walkers.into_iter().zip(NEVER) {
+        for (updater, verdict) in updaters.into_iter().zip(row.chars()) {
+            let sides = [side(walker), side(updater)];
+            let [mut mine, mut theirs] = sides.each_ref().map(|side| side.lines());
+            let mut code = String::from("P0 | P1 ;\n");
+            loop {
+                match (mine.next(), theirs.next()) {
+                    (None, None) => break,
+                    (a, b) => code += &format!("{} | {} ;\n", a.unwrap_or_default(), b.unwrap_or_default()),
+                }
+            }
+            let text = format!(
+                "AArch64 table\n\"\"\n{{\n0:X1=x; 0:X3=y;\n1:X1=y; 1:X3=x;\n}}\n{code}exists (0:X2=0 /\\ 1:X2=0)\n"
+            );
+            let happens = arm::parse(&text).unwrap_or_else(|e| panic!("{e}:\n{text}")).happens();
+            assert_eq!(!happens, verdict == 'N', "walker {walker}, updater {updater}");
         }
     }
 }

@@ -90,6 +90,35 @@ pub(crate) fn run(command: &mut Command, limit: Duration, show: bool) -> anyhow:
     Ok(Finished { status, stdout: text_of(&mut stdout)?, stderr: text_of(&mut stderr)? })
 }
 
+/// Runs `command` to its end, keeping its output; nothing if it does not end within `limit`. Once `stop` holds it is stopped, which is an error.
+pub(crate) fn run_within(
+    command: &mut Command,
+    limit: Duration,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<Option<Finished>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let begin = Instant::now();
+    check_interrupted()?;
+    tie(command);
+    let (mut stdout, mut stderr) = (anonymous_file("stdout")?, anonymous_file("stderr")?);
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(Finished { status, stdout: text_of(&mut stdout)?, stderr: text_of(&mut stderr)? }));
+        }
+        if stop() || check_interrupted().is_err() {
+            kill_group(&mut child);
+            return Err(Interrupted.into());
+        }
+        if begin.elapsed() > limit {
+            kill_group(&mut child);
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(if begin.elapsed().as_millis() < 200 { 1 } else { 10 }));
+    }
+}
+
 /// Runs `command` with our own standard streams, at most for `limit`.
 pub(crate) fn run_visibly(command: &mut Command, limit: Duration) -> anyhow::Result<ExitStatus> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -186,6 +215,19 @@ mod tests {
         let error = run(Command::new("sleep").arg("60"), Duration::from_millis(50), false).err().unwrap();
         assert!(error.to_string().contains("sleep did not finish"), "{error}");
         assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_is_late_is_no_error_and_what_is_stopped_is() {
+        let second = Duration::from_secs(1);
+        let sleep = |time: &str| {
+            let mut command = Command::new("sleep");
+            command.arg(time);
+            command
+        };
+        assert!(run_within(&mut sleep("0"), 10 * second, &|| false).unwrap().is_some_and(|f| f.status.success()));
+        assert!(run_within(&mut sleep("60"), second / 20, &|| false).unwrap().is_none());
+        assert!(run_within(&mut sleep("60"), 10 * second, &|| true).err().unwrap().is::<Interrupted>());
     }
 
     #[test]

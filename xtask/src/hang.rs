@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     fn state(doing: Doing, waits_for: Option<u32>) -> CpuState {
-        CpuState { doing: Some(doing), waits_for, detail: 0 }
+        CpuState { doing: Some(doing), waits_for, detail: 0, points: 0 }
     }
 
     #[test]
@@ -54,7 +54,7 @@ mod tests {
             state(Doing::Idle, None),
             CpuState { detail: 0x4000, ..state(Doing::Walk, None) },
             state(Doing::WaitLock, Some(0)),
-            CpuState { doing: None, waits_for: None, detail: 0 },
+            CpuState { doing: None, waits_for: None, detail: 0, points: 0 },
         ];
         assert_eq!(
             report(&states),

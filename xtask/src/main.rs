@@ -24,6 +24,7 @@ mod hang;
 mod hunt;
 mod image;
 mod judge;
+mod kept;
 mod linux;
 mod list;
 mod matrix;

@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) fault: Option<String>,
     /// The last events of each CPU.
     pub(crate) events: Vec<CpuEvents>,
+    /// Pause points that were crossed, one bit each.
+    pub(crate) points: u64,
 }
 
 impl Bench {
@@ -87,17 +89,18 @@ impl Bench {
             gdb: false,
         };
         let mut cells = Vec::new();
-        let mut events = Vec::new();
+        let (mut events, mut points) = (Vec::new(), 0);
         let guest = Guest::start(launch)?;
         let result = guest.supervise_and(Some(PATIENCE), stop, &mut |cell, _| cells.push(cell), &mut |memory| {
             events = memory.events().unwrap_or_default();
+            points = memory.points().unwrap_or_default();
         });
         let fault = match result {
             Ok(_) => None,
             Err(error) => Some(error.downcast::<KernelFault>()?.sentence()),
         };
         let rows = cells.into_iter().map(|cell| Row::resolve(probe.arch, cell)).collect::<anyhow::Result<_>>()?;
-        Ok(Outcome { rows, fault, events })
+        Ok(Outcome { rows, fault, events, points })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Progress on standard error: one line for each step, moving on a terminal, plain elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -43,8 +44,23 @@ impl Step {
     }
 }
 
-/// Counts cells on a terminal; says nothing elsewhere.
-pub(crate) struct Cells(ProgressBar);
+/// How often a line is written where there is no terminal.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// Counts cells on a terminal; elsewhere says nothing, or a line now and then.
+pub(crate) struct Cells {
+    bar: ProgressBar,
+    told: Option<Told>,
+}
+
+/// How far it is, for lines.
+struct Told {
+    what: String,
+    total: u64,
+    begin: Instant,
+    /// How many are done, and when that was last said.
+    state: Mutex<(u64, Instant)>,
+}
 
 impl Cells {
     /// Of `total` cells none is done.
@@ -56,7 +72,7 @@ impl Cells {
     pub(crate) fn of(total: u64, what: &str) -> Cells {
         let bar = ProgressBar::new(if std::io::stderr().is_terminal() { total } else { 0 });
         if !std::io::stderr().is_terminal() {
-            return Cells(ProgressBar::hidden());
+            return Cells { bar: ProgressBar::hidden(), told: None };
         }
         if let Ok(style) =
             ProgressStyle::with_template(&format!("{{bar:30}} {{pos}}/{{len}} {what}, {{elapsed}} {{msg}}"))
@@ -64,17 +80,41 @@ impl Cells {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Cells(bar)
+        Cells { bar, told: None }
+    }
+
+    /// The same for what takes minutes: without a terminal it says a line now and then.
+    pub(crate) fn told(total: u64, what: &str) -> Cells {
+        let state = Mutex::new((0, Instant::now()));
+        let told = Told { what: what.to_owned(), total, begin: Instant::now(), state };
+        Cells { told: (!std::io::stderr().is_terminal()).then_some(told), ..Cells::of(total, what) }
+    }
+
+    /// `what` is under way.
+    pub(crate) fn now(&self, what: String) {
+        self.tell(0, &what);
+        self.bar.set_message(what);
     }
 
     /// One more is done; `latest` names it.
     pub(crate) fn one_more(&self, latest: String) {
-        self.0.set_message(latest);
-        self.0.inc(1);
+        self.tell(1, &latest);
+        self.bar.set_message(latest);
+        self.bar.inc(1);
+    }
+
+    fn tell(&self, more: u64, latest: &str) {
+        let Some(Told { what, total, begin, state }) = &self.told else { return };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += more;
+        if state.1.elapsed() > EVERY {
+            state.1 = Instant::now();
+            eprintln!("{} of {total} {what}, {} s: {latest}", state.0, begin.elapsed().as_secs());
+        }
     }
 
     /// Takes the bar away.
     pub(crate) fn end(self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

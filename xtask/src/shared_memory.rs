@@ -63,6 +63,8 @@ pub(crate) struct CpuState {
     pub(crate) waits_for: Option<u32>,
     /// Detail of the activity.
     pub(crate) detail: u64,
+    /// Pause points that it has crossed, one bit each.
+    pub(crate) points: u64,
 }
 
 /// What a ring still holds, and how many bytes before that are lost.
@@ -157,6 +159,11 @@ impl GuestMemory {
         Ok((u32::read(&head, offset_of!(Shared, panic_cpu)), addresses))
     }
 
+    /// Pause points that any CPU has crossed, one bit each by the number of [`kernel::scenario::Point`].
+    pub(crate) fn points(&self) -> anyhow::Result<u64> {
+        Ok(self.cpu_states()?.iter().fold(0, |points, cpu| points | cpu.points))
+    }
+
     /// What each CPU is doing now.
     pub(crate) fn cpu_states(&self) -> anyhow::Result<Vec<CpuState>> {
         let head = self.read(self.root, offset_of!(Shared, message))?;
@@ -170,6 +177,7 @@ impl GuestMemory {
             doing: Doing::from_number(u32::read(one, offset_of!(CpuStatus, doing))),
             waits_for: Some(u32::read(one, offset_of!(CpuStatus, waits_for))).filter(|&c| c != u32::MAX),
             detail: u64::read(one, offset_of!(CpuStatus, detail)),
+            points: u64::read(one, offset_of!(CpuStatus, points)),
         };
         Ok(all.chunks_exact(bytes).map(decode).collect())
     }

@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_control_that_is_too_short_is_no_complaint() {
-        let ran = |rows, fault: Option<&str>| Ran { rows, fault: fault.map(String::from), events: vec![] };
+        let ran = |rows, fault: Option<&str>| Ran { rows, fault: fault.map(String::from), events: vec![], points: 0 };
         assert_eq!(complaint(&ran(vec![row(Verdict::Unsafe, Verdict::Void)], None)), None);
         assert!(complaint(&ran(vec![row(Verdict::Safe, Verdict::Unsafe)], None)).unwrap().contains("expected safe"));
         assert_eq!(complaint(&ran(vec![], Some("it panicked\n at x"))).unwrap(), "it panicked");

@@ -11,6 +11,7 @@ use crate::arch::{self, Arch};
 use crate::build::{self, Kind, repository};
 use crate::child;
 use crate::error::Outcome;
+use crate::mutate::orderings;
 use crate::setup;
 use crate::soak::Soak;
 use crate::toolchain;
@@ -66,7 +67,8 @@ impl Test {
             if !passed(&["test", "--workspace", "--no-fail-fast"], &[], &runner)? {
                 failed.push("on the host".to_owned());
             }
-            if !passed_under_loom(&runner)? {
+            eprintln!("$ cargo xtask mutate --orderings=only");
+            if !orderings::run(LIMIT_OF_MUTANT, true, false)? {
                 failed.push("under loom".to_owned());
             }
         }
@@ -114,23 +116,11 @@ fn keep_runner() -> anyhow::Result<PathBuf> {
     Ok(copy)
 }
 
-/// The core with loom's atomics, built apart from everything else: each ordering in it is needed.
-fn passed_under_loom(runner: &Path) -> anyhow::Result<bool> {
-    let mut command = toolchain::cargo();
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", repository().join("target/loom"));
-    passed_by(command, &["test", "--release", "--no-fail-fast", "--package", "tests", "--test", "loom_*"], &[], runner)
-}
+/// For each loom test without a half of an ordering; seconds on an idle machine.
+const LIMIT_OF_MUTANT: Duration = Duration::from_secs(600);
 
 fn passed(arguments: &[&str], test_arguments: &[&str], runner: &Path) -> anyhow::Result<bool> {
-    passed_by(toolchain::cargo(), arguments, test_arguments, runner)
-}
-
-fn passed_by(
-    mut command: process::Command,
-    arguments: &[&str],
-    test_arguments: &[&str],
-    runner: &Path,
-) -> anyhow::Result<bool> {
+    let mut command = toolchain::cargo();
     command.current_dir(repository()).args(arguments);
     if !test_arguments.is_empty() {
         command.arg("--").args(test_arguments);

@@ -36,14 +36,15 @@ impl<A: Arch> Reply<A> {
         let wait = self.last.load(Ordering::Relaxed) + 1;
         self.last.store(wait, Ordering::Relaxed);
         self.thread.store(thread.cast_mut(), Ordering::Relaxed);
-        // AcqRel: whoever takes the thread sees what it left, and a thread that `take_any` came too early for sees that it ends. Pairs with both that take.
+        // AcqRel: whoever takes the thread sees what it left, and a thread that `take_any` came too early for sees that it ends. Pairs with both that take
+        // (tests/litmus/call-ring).
         self.wait.swap(wait, Ordering::AcqRel);
         wait
     }
 
     #[inline(always)]
     fn take(&self, wait: u64) -> Option<Arc<Thread<A>>> {
-        // Acquire: pairs with `begin`.
+        // Acquire: pairs with `begin` (tests/litmus/hand-over).
         self.wait.compare_exchange(wait, 0, Ordering::Acquire, Ordering::Relaxed).ok()?;
         // SAFETY: `begin` was given a reference to the thread with this number, which nobody takes twice.
         Some(unsafe { Arc::from_raw(self.thread.load(Ordering::Relaxed)) })
@@ -51,7 +52,7 @@ impl<A: Arch> Reply<A> {
 
     /// Takes the thread, whichever wait it is in.
     pub(crate) fn take_any(&self) -> Option<Arc<Thread<A>>> {
-        // AcqRel: pairs with `begin`.
+        // AcqRel: pairs with `begin` (tests/litmus/call-ring).
         if self.wait.swap(0, Ordering::AcqRel) == 0 {
             return None;
         }

@@ -114,6 +114,6 @@ fn append(header: &RingHeader, slots: &[Slot], event: &Event) {
     slot[1].store(event.kind as u64 | (event.cpu as u64) << 16 | (event.mm as u64) << 32, Ordering::Relaxed);
     slot[2].store(event.a, Ordering::Relaxed);
     slot[3].store(event.b, Ordering::Relaxed);
-    // Release: pairs with the runner's acquire of `written`.
+    // Release: pairs with the runner's acquire of `written` (tests/litmus/hand-over).
     header.written.store(written + EVENT_BYTES as u64, Ordering::Release);
 }

@@ -174,15 +174,16 @@ impl<A: Arch> Mm<A> {
         self.tag.asid()
     }
 
-    /// How many flushes it has seen.
+    /// How many flushes it has seen. Acquire: pairs with `next_flush_generation`; what is looked at behind it has what those flushes are about
+    /// (tests/litmus/hand-over).
     #[inline]
     pub fn flush_generation(&self) -> u64 {
         self.flush_generation.load(Ordering::Acquire)
     }
 
-    /// Counts one more flush; AcqRel, and [`crate::tlb::switch`] puts a full fence behind.
+    /// Counts one more flush. Release: the entries were changed before (tests/litmus/hand-over). [`crate::tlb::switch`] puts a full fence behind.
     pub(crate) fn next_flush_generation(&self) -> u64 {
-        self.flush_generation.fetch_add(1, Ordering::AcqRel) + 1
+        self.flush_generation.fetch_add(1, Ordering::Release) + 1
     }
 
     /// Adds a region. Nothing may be both written and executed.

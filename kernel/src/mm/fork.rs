@@ -24,8 +24,8 @@ use crate::smp::cpu::Cpu;
 pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm<A>>, MapError> {
     let child = Mm::child_of(cpu, parent)?;
     let map = parent.map.write();
-    // Release, then a full fence: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast`.
-    parent.write_protect_seq.fetch_add(1, Ordering::AcqRel);
+    parent.write_protect_seq.fetch_add(1, Ordering::Relaxed);
+    // Full: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast` (tests/litmus/pin-fork).
     A::fence();
     pause!(cpu, ForkBegin);
     let mut gather = Gather::new(cpu, parent);
@@ -41,7 +41,8 @@ pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm
     }
     gather.finish();
     pause!(cpu, ForkEnd);
-    // Release: the pages are protected and flushed before the sequence is even again.
+    // Release: the pages are protected and flushed before the sequence is even again. Pairs with the first load of `pin_user_pages_fast`
+    // (tests/litmus/hand-over).
     parent.write_protect_seq.fetch_add(1, Ordering::Release);
     drop(map);
     match result {

@@ -127,7 +127,7 @@ impl<A: Arch> Frame<A> {
     }
 
     /// How often the frame was allocated or used again, read before whatever is read next. A table is given a new number before anything else takes its place in
-    /// its parent. Acquire: pairs with the release of the entry that does.
+    /// its parent. Acquire: pairs with the flush before that number (tests/litmus/hand-over).
     #[inline(always)]
     pub fn generation_now(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
@@ -206,7 +206,7 @@ impl<A: Arch> Frame<A> {
         self.pins.store(0, Ordering::Relaxed);
         self.generation.store(self.generation() + 1, Ordering::Relaxed);
         self.set_state(state);
-        // Release: whoever gets a reference (acquire) sees what the page is.
+        // Release: whoever gets a reference (acquire) sees what the page is (tests/litmus/hand-over).
         self.refs.store(1, Ordering::Release);
     }
 
@@ -234,18 +234,19 @@ impl<A: Arch> Frame<A> {
 
     /// Pins, now.
     pub fn pins(&self) -> u32 {
-        self.pins.load(Ordering::Relaxed)
+        // Acquire: pairs with `drop_pins` (tests/litmus/hand-over).
+        self.pins.load(Ordering::Acquire)
     }
 
     /// Takes `n` references unless there is none: for walks, which hold no lock.
     ///
-    /// AcqRel: pairs with [`Frame::freeze`] (acquire side: a get that fails, or follows a thaw, sees the cleared entry) and with the
-    /// releases that drop references.
+    /// Acquire: pairs with [`Frame::thaw`], so that a get that follows one sees the cleared entry. It releases nothing: what a holder did before it got the reference is its own,
+    /// and of a get and a [`Frame::freeze`], both exchanges of one word, one comes first.
     #[inline]
     pub fn try_get(&self, n: u32) -> bool {
         let mut now = self.refs.load(Ordering::Relaxed);
         while now != 0 {
-            match self.refs.compare_exchange_weak(now, now + n, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.refs.compare_exchange_weak(now, now + n, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(seen) => now = seen,
             }
@@ -257,8 +258,8 @@ impl<A: Arch> Frame<A> {
     #[inline(always)]
     pub(super) fn try_get_once(&self) -> bool {
         let now = self.refs.load(Ordering::Relaxed);
-        // AcqRel: as in `try_get`.
-        now != 0 && self.refs.compare_exchange(now, now + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // Acquire: as in `try_get` (tests/litmus/get-recheck-thaw).
+        now != 0 && self.refs.compare_exchange(now, now + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Takes a reference for an entry or a caller that already has one, or holds the lock of a table that maps it.
@@ -279,22 +280,22 @@ impl<A: Arch> Frame<A> {
     /// Marks `n` references as pins. Relaxed is enough for who reads them under the write-protect sequence, see [`crate::mm::fork`].
     #[inline]
     pub fn add_pins(&self, n: u32) {
-        // AcqRel: before the recheck of the entry, as the reference itself.
-        self.pins.fetch_add(n, Ordering::AcqRel);
+        self.pins.fetch_add(n, Ordering::Relaxed);
     }
 
     /// Unmarks `n` pins.
     #[inline]
     pub fn drop_pins(&self, n: u32) {
+        // Release: what was written through them comes before. Pairs with `pins` (tests/litmus/hand-over).
         self.pins.fetch_sub(n, Ordering::Release);
     }
 
     /// Takes all references away if there are exactly `expected`; from then on no walk gets one.
     ///
-    /// AcqRel: release pairs with `try_get` (see the head of this file); acquire pairs with `put`.
+    /// Acquire: pairs with `put`. What was done before is published by `thaw`; a get that fails looks at nothing.
     #[must_use]
     pub fn freeze(&self, expected: u32) -> bool {
-        self.refs.compare_exchange(expected, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.refs.compare_exchange(expected, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Gives `refs` references back after [`Frame::freeze`]. Release: pairs with `try_get`.

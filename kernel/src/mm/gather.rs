@@ -74,8 +74,8 @@ pub struct Gather<'m, A: Arch> {
 impl<'m, A: Arch> Gather<'m, A> {
     /// Begins to gather for `mm`.
     pub fn new(cpu: &'static Cpu<A>, mm: &'m Mm<A>) -> Gather<'m, A> {
-        // AcqRel: pairs with the load in `finish` of whoever gathers at the same time.
-        mm.gathers.fetch_add(1, Ordering::AcqRel);
+        // Relaxed: whoever finds an entry that this one has cleared finds it under the table's lock, and this count with it.
+        mm.gathers.fetch_add(1, Ordering::Relaxed);
         Gather {
             cpu,
             mm,
@@ -272,13 +272,14 @@ impl<'m, A: Arch> Gather<'m, A> {
         debug_assert!(self.unshared.is_empty());
         // Cleared and not flushed: what another gather of this mm must not overlook.
         ghost::point(self.cpu);
-        // Acquire: pairs with `new`.
+        // Acquire: a gather that is seen to be over has flushed what it cleared. Pairs with the release below (tests/litmus/hand-over).
         if self.mm.gathers.load(Ordering::Acquire) > 1 && guard!(NestedGather) {
             self.everything = true;
             self.freed_tables = true;
         }
         self.flush();
-        self.mm.gathers.fetch_sub(1, Ordering::AcqRel);
+        // Release: see above (tests/litmus/hand-over).
+        self.mm.gathers.fetch_sub(1, Ordering::Release);
         rcu::poll(self.cpu);
     }
 }

@@ -107,7 +107,8 @@ pub(super) fn settle<A: Arch>(
 ) {
     let Some(coverage) = coverage else { return };
     let mask = mm.mask.load(Ordering::Relaxed);
-    // Full: the entries were cleared, then read what CPUs have loaded. Pairs with the fence of a CPU that loads the mm.
+    // Full: the entries were cleared, then read what CPUs have loaded. Pairs with the fence of a CPU that loads the mm
+    // (tests/litmus/join-flush).
     A::fence();
     let unreached = can_hold(&MachineView { cpu }, mm.id, &mask).without(coverage.acknowledged());
     let generation = A::machine().unlink_generation.load(Ordering::Relaxed);

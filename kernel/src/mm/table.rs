@@ -181,8 +181,8 @@ impl<A: Arch> TableGuard<A> {
         let table = Table::at(pa.pfn());
         table.frame().set_unlinked_at(A::instructions());
         cpu.events.write(EventKind::Unlink, mm.id, table.pfn().0.into(), va.0);
-        // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on.
-        let generation = A::machine().unlink_generation.fetch_add(1, Ordering::AcqRel) + 1;
+        // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on (tests/litmus/acked-generation).
+        let generation = A::machine().unlink_generation.fetch_add(1, Ordering::Release) + 1;
         let unlinked = Unlinked::new(mm, table, self.table, level, va.align_down(level), raw, generation);
         pause!(cpu, AfterUnlink);
         unlinked

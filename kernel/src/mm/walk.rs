@@ -56,16 +56,17 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    // Acquire: pairs with the release in `fork`; what is read below is from after an even value.
+    // Acquire: pairs with the release in `fork`; what is read below is from after an even value (tests/litmus/hand-over).
     let sequence = mm.write_protect_seq.load(Ordering::Acquire);
     if sequence & 1 != 0 {
         return 0;
     }
     let count = walk::<A, S, true>(cpu, mm, start, write, pages);
     pause!(cpu, PinSequence);
-    // Full: pinned, then read the sequence. Pairs with the fence in `fork` between making it odd and reading the pins.
+    // Full: pinned, then read the sequence. Pairs with the fence in `fork` between making it odd and reading the pins
+    // (tests/litmus/pin-fork).
     A::fence();
-    if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Acquire) != sequence {
+    if guard!(ForkRetry) && mm.write_protect_seq.load(Ordering::Relaxed) != sequence {
         for pfn in &pages[..count] {
             page::unpin_walked(cpu, *pfn);
         }

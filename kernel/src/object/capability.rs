@@ -63,8 +63,8 @@ impl<A: Arch> Node<A> {
 
     /// Whether it was not deleted or revoked.
     pub fn is_alive(&self) -> bool {
-        // Acquire: pairs with the release in `kill`.
-        self.alive.load(Ordering::Acquire)
+        // Relaxed: who finds it dead reads nothing more of it, and who must not miss that looks under the lock that `kill` holds.
+        self.alive.load(Ordering::Relaxed)
     }
 
     /// An error unless it allows all of `rights`.
@@ -99,8 +99,7 @@ impl<A: Arch> Node<A> {
 
     fn kill(&self) {
         let _uses = self.uses.lock();
-        // Release: pairs with `is_alive`.
-        self.alive.store(false, Ordering::Release);
+        self.alive.store(false, Ordering::Relaxed);
     }
 
     fn is_original(&self) -> bool {

@@ -266,7 +266,7 @@ impl<A: Arch> Thread<A> {
     /// Whether it ends as soon as a CPU turns to it.
     #[inline]
     pub fn is_ending(&self) -> bool {
-        // Acquire: pairs with `end`.
+        // Acquire: pairs with `end` (tests/litmus/hand-over).
         self.ending.load(Ordering::Acquire)
     }
 
@@ -281,7 +281,7 @@ impl<A: Arch> Thread<A> {
             return;
         }
         self.status.store(status, Ordering::Relaxed);
-        // Release: pairs with `is_ending`.
+        // Release: pairs with `is_ending`, behind which the status is read (tests/litmus/hand-over).
         if self.ending.swap(true, Ordering::Release) {
             return;
         }

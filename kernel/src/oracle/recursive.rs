@@ -40,6 +40,7 @@ impl Live {
             _ => 0,
         };
         Live {
+            // Acquire: as in `acknowledge_generation` (tests/litmus/acked-generation).
             unlinks: machine.unlink_generation.load(Ordering::Acquire),
             flushes: mm.flush_generation(),
             pmd,

@@ -29,6 +29,7 @@ impl RingHeader {
 
     /// How many bytes at the start of the stream are no longer there.
     pub fn overwritten(&self) -> u64 {
+        // Acquire: pairs with the release of who writes (tests/litmus/hand-over).
         let written = self.written.load(Ordering::Acquire);
         written.saturating_sub(self.capacity.load(Ordering::Relaxed))
     }

@@ -7,7 +7,7 @@ use crate::record::ring::RingHeader;
 /// First word of [`Shared`] once the guest has filled it in.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"TLBSYNC\x01");
 /// Version of everything under `record`; the runner refuses another one.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How the run stands; the value of [`Shared::state`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +88,8 @@ pub struct CpuStatus {
     pub waits_for: AtomicU32,
     /// Detail of `doing`: an address, a cell index.
     pub detail: AtomicU64,
+    /// Pause points that it has crossed in this run, by the number of [`crate::scenario::Point`], one bit each; with `checking`.
+    pub points: AtomicU64,
 }
 
 /// The value of [`CpuStatus::doing`].
@@ -179,13 +181,13 @@ impl Shared {
             le[..chunk.len()].copy_from_slice(chunk);
             word.store(u64::from_le_bytes(le), Ordering::Relaxed);
         }
-        // Release: pairs with the runner's read of the length before the words.
+        // Release: pairs with the runner's read of the length before the words (tests/litmus/hand-over).
         self.message_len.store(bytes.len() as u32, Ordering::Release);
     }
 
     /// Sets the run's state, after everything that it describes.
     pub fn set_state(&self, state: RunState) {
-        // Release: pairs with the runner's read of the state before anything else.
+        // Release: pairs with the runner's read of the state before anything else (tests/litmus/hand-over).
         self.state.store(state as u32, Ordering::Release);
     }
 }

@@ -1,13 +1,15 @@
 //! Scenarios: which CPU goes on, and how far, step by step.
 //!
-//! A *pause point* is a named place in the core ([`Point`]). `pause!(cpu, AfterPmdRead)` is nothing in a build without `checking`, and one relaxed load where no
-//! scenario is being played. A *scenario* is a script of steps over a few actors ([`script`]); while one is played exactly one actor runs, and every other one
+//! A *pause point* is a named place in the core ([`Point`]). `pause!(cpu, AfterPmdRead)` is nothing in a build without `checking`, and a note that it was crossed
+//! where no scenario is being played. A *scenario* is a script of steps over a few actors ([`script`]); while one is played exactly one actor runs, and every other one
 //! waits at its point, with interrupts masked or not as they are there: a walk that is held holds off interrupts as a real one does, and an NMI reaches it as it
 //! would a real one ([`stage`]). What the actors do is in [`play`].
 
 pub mod play;
 pub mod script;
 pub mod stage;
+
+use core::sync::atomic::Ordering;
 
 use crate::arch::Arch;
 use crate::record::shared::Doing;
@@ -26,6 +28,8 @@ macro_rules! points {
             /// All points, in the order of their numbers.
             pub const ALL: &'static [Point] = &[$(Point::$point,)*];
         }
+        // One bit each in a word.
+        const _: () = assert!(Point::ALL.len() <= 64);
     };
 }
 
@@ -106,6 +110,10 @@ macro_rules! pause {
 pub fn reach<A: Arch>(cpu: &Cpu<A>, point: Point) {
     if A::machine().stage.is_open() {
         stage::reach(cpu, point);
+    } else {
+        // Only this CPU writes it. An NMI between load and store may lose a bit that another crossing sets.
+        let points = &cpu.status.points;
+        points.store(points.load(Ordering::Relaxed) | 1 << point as u8, Ordering::Relaxed);
     }
 }
 

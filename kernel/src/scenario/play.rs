@@ -49,11 +49,11 @@ impl<A: Arch> Cast<'_, A> {
     /// Waits until every other CPU has the mm loaded (again, where the last flush made it unload).
     fn next_round(&self, cpu: &'static Cpu<A>) {
         self.ready.store(0, Ordering::Relaxed);
-        // Release: pairs with the acquire in `member`.
+        // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
         self.round.fetch_add(1, Ordering::Release);
         let others = A::machine().online_mask().count() - 1;
         let mut wait = Wait::new(cpu, Doing::WaitWorkload);
-        // Acquire: pairs with the release in `member`.
+        // Acquire: pairs with the release in `member` (tests/litmus/hand-over).
         while self.ready.load(Ordering::Acquire) != others {
             wait.again(|| None);
         }
@@ -108,6 +108,7 @@ pub fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, cell: Cell, script: &Sc
     }
     call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
     let played = play(cpu, suite, scene.as_mut(), &cast);
+    // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
     cast.stop.store(true, Ordering::Release);
     let mut wait = Wait::new(cpu, Doing::WaitWorkload);
     for id in others.iter() {
@@ -178,6 +179,7 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     let cast = unsafe { &*(argument as *const Cast<'_, A>) };
     let role = cast.script.actors.get(cpu.id.index()).map(|actor| actor.role);
     let (mut round, mut acted) = (0, false);
+    // Acquire, of both: pairs with the releases of the first CPU (tests/litmus/hand-over).
     while !cast.stop.load(Ordering::Acquire) {
         let now = cast.round.load(Ordering::Acquire);
         if now != round {
@@ -185,7 +187,7 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
             if !matches!(role, Some(Role::Foreign | Role::Loader)) {
                 switch::load(cpu, cast.mm);
             }
-            // Release: pairs with the acquire in `next_round`.
+            // Release: pairs with the acquire in `next_round` (tests/litmus/hand-over).
             cast.ready.fetch_add(1, Ordering::Release);
         }
         if let Some(role) = role

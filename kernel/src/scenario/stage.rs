@@ -4,7 +4,7 @@
 //! the point that it names, has completed, or has waited for another CPU for longer than any CPU that runs would take to answer (*blocked*). An actor
 //! whose step ended as blocked does not go on before its next step, even if what it waited for has come. After the last step all run freely.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::arch::Arch;
 use crate::record::event::EventKind;
@@ -57,6 +57,7 @@ impl Stage {
     /// Whether a scenario is being played.
     #[inline(always)]
     pub fn is_open(&self) -> bool {
+        // Relaxed: a pause point orders nothing. `actor` makes up for it.
         self.open.load(Ordering::Relaxed)
     }
 
@@ -74,13 +75,13 @@ impl Stage {
         self.begun.store(now, Ordering::Relaxed);
         self.count.store(script.steps.len(), Ordering::Relaxed);
         self.current.store(0, Ordering::Relaxed);
-        // Release: pairs with the acquire of whoever sees it open and then reads the turn.
+        // Release: pairs with the acquire in `actor` of whoever sees it open and then reads the turn (tests/litmus/hand-over).
         self.open.store(true, Ordering::Release);
     }
 
     /// Ends it. All actors have completed.
     pub fn close(&self) {
-        self.open.store(false, Ordering::Release);
+        self.open.store(false, Ordering::Relaxed);
     }
 
     /// The records of all steps.
@@ -90,13 +91,13 @@ impl Stage {
 
     /// Whether the first `actors` actors have completed.
     pub fn all_over(&self, actors: usize) -> bool {
-        // Acquire: pairs with the release in `leave`.
+        // Acquire: pairs with the release in `leave` (tests/litmus/hand-over).
         self.over[..actors].iter().all(|over| over.load(Ordering::Acquire))
     }
 
     /// The current step: whose, and its goal. `None` after the last.
     fn turn(&self) -> Option<(usize, u32)> {
-        // Acquire: pairs with the release in `end_step`: what the actor before did is visible.
+        // Acquire: pairs with the release in `end_step`: what the actor before did is visible (tests/litmus/hand-over).
         let current = self.current.load(Ordering::Acquire);
         if current >= self.count.load(Ordering::Relaxed) {
             return None;
@@ -121,12 +122,13 @@ impl Stage {
                 break;
             }
             let next = (self.steps[current].load(Ordering::Relaxed) & 0xff) as usize;
+            // Acquire: as in `all_over` (tests/litmus/hand-over).
             if !self.over[next].load(Ordering::Acquire) {
                 break;
             }
             (outcome, doing) = (StepOutcome::Over, 0);
         }
-        // Release: pairs with the acquire in `turn`.
+        // Release: pairs with the acquire in `turn` (tests/litmus/hand-over).
         self.current.store(current, Ordering::Release);
     }
 
@@ -134,6 +136,7 @@ impl Stage {
     fn give_up(&self, now: u64) {
         if self.turn().is_some() {
             self.end_step(StepOutcome::Stuck, 0, now);
+            // Release: as in `end_step` (tests/litmus/hand-over).
             self.current.store(self.count.load(Ordering::Relaxed), Ordering::Release);
         }
     }
@@ -141,6 +144,8 @@ impl Stage {
 
 /// The actor of this CPU. What runs in an NMI is no actor.
 fn actor<A: Arch>(cpu: &Cpu<A>) -> Option<usize> {
+    // Acquire: pairs with the release in `open`, which this CPU has seen (tests/litmus/hand-over).
+    fence(Ordering::Acquire);
     Some(cpu.id.index()).filter(|i| *i < MAX_ACTORS && !cpu.nmi.is_inside())
 }
 
@@ -155,7 +160,7 @@ pub fn enter<A: Arch>(cpu: &Cpu<A>) {
 pub fn leave<A: Arch>(cpu: &Cpu<A>) {
     let stage = &A::machine().stage;
     let Some(me) = actor(cpu) else { return };
-    // Release: pairs with the acquire in `all_over`.
+    // Release: pairs with the acquire in `all_over` (tests/litmus/hand-over).
     stage.over[me].store(true, Ordering::Release);
     if let Some((whose, goal)) = stage.turn()
         && whose == me

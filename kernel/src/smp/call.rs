@@ -114,9 +114,9 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
         }
         // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
         target.inbox.from.insert(cpu.id, Ordering::Release);
-        // A full barrier on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
-        // exchanges before it takes, sees the entry above.
-        if !target.inbox.raised.swap(true, Ordering::AcqRel) {
+        // Release, and acquire in `serve`, on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
+        // exchanges before it takes, sees the entry above (tests/litmus/call-ring).
+        if !target.inbox.raised.swap(true, Ordering::Release) {
             cpu.ledger.vector(cause, 1);
             A::ring(target, Doorbell::Call);
         }
@@ -147,8 +147,9 @@ fn wait_for_room<A: Arch>(cpu: &'static Cpu<A>) {
 /// Interrupts `target`, if no interrupt is on its way there, and does not wait: it shall look at something that was changed before.
 pub fn interrupt<A: Arch>(cpu: &'static Cpu<A>, target: &'static Cpu<A>) {
     cpu.ledger.wanted(Cause::Wake, 1);
-    // AcqRel: as in `call_many`. If it is `true`, `serve` has not begun, and what was changed before is visible to the target after it.
-    if !target.inbox.raised.swap(true, Ordering::AcqRel) {
+    // Release: as in `call_many`. If it is `true`, `serve` has not begun, and what was changed before is visible to the target after it
+    // (tests/litmus/call-ring).
+    if !target.inbox.raised.swap(true, Ordering::Release) {
         cpu.ledger.vector(Cause::Wake, 1);
         A::ring(target, Doorbell::Call);
     }
@@ -162,8 +163,8 @@ fn first_waiting<A: Arch>(initiator: CpuId, targets: &CpuMask) -> Option<CpuId> 
 /// Serves all requests that wait for this CPU. Called from the call interrupt, with interrupts masked.
 pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
     cpu.events.write(EventKind::HandlerBegin, 0, 0, 0);
-    // AcqRel: see `call_many`; whoever enters itself after this exchange rings again.
-    cpu.inbox.raised.swap(false, Ordering::AcqRel);
+    // Acquire: see `call_many`; whoever enters itself after this exchange rings again (tests/litmus/call-ring).
+    cpu.inbox.raised.swap(false, Ordering::Acquire);
     acknowledge_generation(cpu);
     for id in cpu.inbox.from.take().iter() {
         let request = &A::machine().cpu(id).request;

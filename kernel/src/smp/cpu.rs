@@ -97,17 +97,19 @@ impl<A: Arch> Cpu<A> {
     /// Hands the CPU a job; it had none. The caller wakes it by a call.
     pub fn give_job(&self, job: Job<A>, argument: usize) {
         self.job_argument.store(argument, Ordering::Relaxed);
-        // Release: publishes the argument, and what it points at, to `take_job`.
+        // Release: publishes the argument, and what it points at, to `job` (tests/litmus/hand-over).
         self.job.store(job as usize, Ordering::Release);
     }
 
-    /// Whether the CPU has finished what [`Cpu::give_job`] gave it. Acquire: pairs with [`Cpu::finish_job`].
+    /// Whether the CPU has finished what [`Cpu::give_job`] gave it. Acquire: pairs with [`Cpu::finish_job`]
+    /// (tests/litmus/hand-back).
     pub fn has_job(&self) -> bool {
         self.job.load(Ordering::Acquire) != 0
     }
 
     /// The job to run, for this CPU's own loop.
     pub fn job(&self) -> Option<(Job<A>, usize)> {
+        // Acquire: pairs with `give_job` (tests/litmus/hand-over).
         let job = self.job.load(Ordering::Acquire);
         if job == 0 {
             return None;
@@ -117,7 +119,7 @@ impl<A: Arch> Cpu<A> {
         Some((job, self.job_argument.load(Ordering::Relaxed)))
     }
 
-    /// Marks the job as done. Release: pairs with [`Cpu::has_job`].
+    /// Marks the job as done. Release: pairs with [`Cpu::has_job`] (tests/litmus/hand-back).
     pub fn finish_job(&self) {
         self.job.store(0, Ordering::Release);
     }

@@ -83,8 +83,8 @@ pub(crate) fn enter<A: Arch>(cpu: &'static Cpu<A>) {
 
 /// Walks, if somebody has asked for it.
 fn walk<A: Arch>(cpu: &'static Cpu<A>) {
-    // Acquire: pairs with the release of who asked.
-    let what = cpu.nmi.walk.swap(0, Ordering::AcqRel);
+    // Acquire: pairs with the release of who asked (tests/litmus/hand-over).
+    let what = cpu.nmi.walk.swap(0, Ordering::Acquire);
     if what == 0 {
         return;
     }

@@ -110,7 +110,7 @@ pub fn enter_idle<A: Arch>(cpu: &Cpu<A>) {
 /// The CPU may read tables again.
 pub fn leave_idle<A: Arch>(cpu: &Cpu<A>) {
     // Release: pairs with the load in `holding_up`, which may find this value instead of the one of `enter_idle`.
-    cpu.rcu.seen.store(A::machine().rcu.started.load(Ordering::Acquire), Ordering::Release);
+    cpu.rcu.seen.store(A::machine().rcu.started.load(Ordering::Relaxed), Ordering::Release);
     // Full: store `seen`, then read tables. Pairs with the fence in `start`.
     A::fence();
 }
@@ -134,7 +134,7 @@ pub(crate) fn leave_nmi<A: Arch>(cpu: &Cpu<A>, idle: bool) {
 /// Begins a grace period and returns its number.
 fn start<A: Arch>(machine: &Machine<A>) -> u64 {
     // AcqRel: publishes the unlinks before it to every CPU that shows this number.
-    let number = machine.rcu.started.fetch_add(1, Ordering::AcqRel) + 1;
+    let number = machine.rcu.started.fetch_add(1, Ordering::Release) + 1;
     // Full: cleared an entry, then read `seen`. Pairs with the fence in `leave_idle`.
     A::fence();
     number

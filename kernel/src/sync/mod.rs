@@ -272,7 +272,9 @@ impl LookBarrier {
     #[inline(always)]
     pub(crate) fn here<A: Arch>(self) {
         match self {
+            // Full: cleared, then look. Pairs with the fence of `walk_begin` (tests/litmus/publish-scan).
             LookBarrier::Full => A::fence(),
+            // As posted: enough for nothing (tests/litmus/publish-scan-read-barrier).
             LookBarrier::Reads => fence(Ordering::Acquire),
         }
     }
@@ -316,7 +318,7 @@ impl<A: Arch> View for MachineView<A> {
         A::fence();
     }
     fn read_fence(&self) {
-        // Acquire: orders loads before it against loads after it, and no store against any load.
+        // Acquire: orders loads before it against loads after it, and no store against any load (tests/litmus/publish-scan-read-barrier).
         fence(Ordering::Acquire);
     }
 }

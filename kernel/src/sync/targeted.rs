@@ -82,6 +82,7 @@ impl Strategy for Targeted {
         if guard!(PublishFence) {
             A::fence();
         } else {
+            // What is left without the guard: enough for nothing (tests/litmus/publish-scan-no-barrier).
             fence(Ordering::Acquire);
         }
         outer

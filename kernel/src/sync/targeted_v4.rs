@@ -58,14 +58,15 @@ impl Strategy for TargetedV4 {
     #[inline(always)]
     fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
-        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot.
+        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot, but does with an entry that was cleared
+        // by an exchange (tests/litmus/exchange-clear).
         A::fence();
         0
     }
 
     #[inline(always)]
     fn walk_end<A: Arch>(cpu: &Cpu<A>, _outer: u64) {
-        // Release: pairs with the acquire of `View::slot`.
+        // Release: pairs with the acquire of `View::slot` (tests/litmus/walk-end).
         cpu.walk_slot.0.store(0, Ordering::Release);
     }
 

@@ -31,14 +31,15 @@ impl Strategy for TargetedXchg {
     #[inline(always)]
     fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         let outer = cpu.walk_slot.0.load(Ordering::Relaxed);
-        // AcqRel, one instruction: pairs with the fence in `targeted::decide`, see the head of this file.
+        // AcqRel, one instruction: pairs with the fence in `targeted::decide`, see the head of this file
+        // (tests/litmus/exchange-scan).
         cpu.walk_slot.0.swap(targeted::inside(outer, mm.id), Ordering::AcqRel);
         outer
     }
 
     #[inline(always)]
     fn walk_end<A: Arch>(cpu: &Cpu<A>, outer: u64) {
-        // Release: pairs with the acquire of `View::slot`.
+        // Release: pairs with the acquire of `View::slot` (tests/litmus/walk-end).
         cpu.walk_slot.0.store(outer, Ordering::Release);
     }
 

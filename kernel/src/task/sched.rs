@@ -119,7 +119,7 @@ pub(crate) fn wake<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
         tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
     }
     if home != cpu.id {
-        // Full: put it there, then read what runs. Pairs with the fence in `next`.
+        // Full: put it there, then read what runs. Pairs with the fence in `next` (tests/litmus/wake-run).
         A::fence();
         if tasks.running.load(Ordering::Relaxed) <= u32::from(priority) {
             look_again(cpu, home);
@@ -140,7 +140,7 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     tasks.gives_way.store(false, Ordering::Relaxed);
     if tasks.ready.load(Ordering::Relaxed) == 0 {
         tasks.running.store(0, Ordering::Relaxed);
-        // Full: nothing runs, then read the queue. Pairs with the fence in `wake`.
+        // Full: nothing runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
         A::fence();
     }
     let mut queues = tasks.queues.lock();
@@ -164,7 +164,7 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
 pub(super) fn takes_over<A: Arch>(cpu: &Cpu<A>, priority: u8) -> bool {
     let tasks = &cpu.tasks;
     let before = tasks.running.swap(u32::from(priority) + 1, Ordering::Relaxed);
-    // Full: said what runs, then read the queue. Pairs with the fence in `wake`.
+    // Full: said what runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
     A::fence();
     let may = tasks.ready.load(Ordering::Relaxed) >> priority <= 1;
     if may {

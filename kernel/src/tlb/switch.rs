@@ -102,9 +102,10 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.loading.store(mm.id, Ordering::Relaxed);
-    loaded.mm.store(SWITCHING, Ordering::Release);
+    // Relaxed: whoever sees it takes the CPU for one that walks.
+    loaded.mm.store(SWITCHING, Ordering::Relaxed);
     pause!(cpu, Switching);
-    let was_in = mm.mask.insert(cpu.id, Ordering::AcqRel);
+    let was_in = mm.mask.insert(cpu.id, Ordering::Relaxed);
     pause!(cpu, AfterMaskInsert);
     // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`. Said what is loaded, then look at its tag: pairs with
     // the fence in `tag::take`.
@@ -112,7 +113,8 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     if A::tagged() && !mm.tag.is_usable() {
         // Somebody takes its tag away just now.
         loaded.loading.store(NO_MM, Ordering::Relaxed);
-        loaded.mm.store(previous, Ordering::Release);
+        // Relaxed: whoever saw it before sees what was before.
+        loaded.mm.store(previous, Ordering::Relaxed);
         irq::unmask(cpu, enabled);
         return load(cpu, mm);
     }
@@ -143,9 +145,10 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
 pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
     let enabled = irq::mask(cpu);
     if cpu.loaded.mm.load(Ordering::Relaxed) != NO_MM {
-        cpu.loaded.mm.store(SWITCHING, Ordering::Release);
+        // Relaxed: as in `load`.
+        cpu.loaded.mm.store(SWITCHING, Ordering::Relaxed);
         if A::tagged() {
-            // Full: see `catch_up`.
+            // Full: shown as switching, then read the generation. Pairs with the fence in `begin_flush`: see `catch_up` (tests/litmus/lazy-flush).
             A::fence();
             catch_up(cpu);
         }
@@ -206,6 +209,7 @@ pub(super) fn begin_flush<A: Arch>(mm: &Mm<A>) -> u64 {
 /// In the handler of a flush that took everything of an mm that is not loaded here: the CPU leaves the mask.
 pub(super) fn flushed_all<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
     debug_assert!(cpu.loaded.mm() != mm.id);
+    // Release: as in `leave`; nothing is read through its translations after this (tests/litmus/walk-end).
     mm.mask.remove(cpu.id, Ordering::Release);
 }
 

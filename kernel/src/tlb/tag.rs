@@ -142,7 +142,8 @@ fn take<A: Arch>(cpu: &'static Cpu<A>, tags: &mut Tags<A>) -> Option<(u32, Optio
         let Some(mm) = tags.holders[at].upgrade() else { continue };
         let tag = at as u32 + 1;
         mm.tag.0.store(tag | TAKEN, Ordering::Relaxed);
-        // Full: marked the tag, then look who has the mm loaded. Pairs with the fence in `switch::load`.
+        // Full: marked the tag, then look who has the mm loaded. Pairs with the fence in `switch::load`
+        // (tests/litmus/tag-take).
         A::fence();
         if guard!(TagLook) && A::machine().online().any(|other| other.loaded.may_translate(&mm)) {
             mm.tag.0.store(tag, Ordering::Relaxed);

@@ -38,7 +38,7 @@ impl Bystander {
         }
         rcu::leave_idle(cpu);
         let longest = readings.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        // Acquire: pairs with the release that opens it. Whoever interrupted this CPU is still waiting: it was not let run since.
+        // Acquire: pairs with the release that opens it (tests/litmus/hand-over). Whoever interrupted this CPU is still waiting: it was not let run since.
         if window.load(Ordering::Acquire) {
             self.longest.fetch_max(longest, Ordering::Relaxed);
         }

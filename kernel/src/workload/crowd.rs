@@ -161,11 +161,11 @@ impl<'a, A: Arch> Crowd<'a, A> {
             return;
         }
         self.ready.store(0, Ordering::Relaxed);
-        // Release: pairs with the acquire in `member`.
+        // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
         self.round.fetch_add(1, Ordering::Release);
         let count = Self::others(cpu).count();
         let mut wait = Wait::new(cpu, Doing::WaitWorkload);
-        // Acquire: pairs with the release in `member`.
+        // Acquire: pairs with the release in `member` (tests/litmus/hand-over).
         while self.ready.load(Ordering::Acquire) != count {
             wait.again(|| None);
         }
@@ -189,16 +189,18 @@ impl<'a, A: Arch> Crowd<'a, A> {
 
     /// The operation begins.
     pub fn open(&self) {
+        // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
         self.window.store(true, Ordering::Release);
     }
 
     /// The operation is over.
     pub fn close(&self) {
-        self.window.store(false, Ordering::Release);
+        self.window.store(false, Ordering::Relaxed);
     }
 
     /// Sends the other CPUs home and waits until each has unloaded its mm.
     pub fn disperse(&self, cpu: &'static Cpu<A>) {
+        // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
         self.stop.store(true, Ordering::Release);
         let mut wait = Wait::new(cpu, Doing::WaitWorkload);
         for id in Self::others(cpu).iter() {
@@ -206,7 +208,7 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 wait.again(|| Some(id));
             }
         }
-        // Acquire: pairs with the release in `walk_in_nmi`: no NMI uses the crowd any more.
+        // Acquire: pairs with the release in `walk_in_nmi`: no NMI uses the crowd any more (tests/litmus/hand-back).
         while self.in_flight.load(Ordering::Acquire) != 0 {
             wait.again(|| None);
         }
@@ -242,6 +244,7 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     let mut round = 0;
     let mut part = crowd.part(cpu.id);
     let stands_by = crowd.bystander(A::machine().cpus[0]).is_some_and(|last| last.id == cpu.id);
+    // Acquire, of both: pairs with the releases of the first CPU (tests/litmus/hand-over).
     while !crowd.stop.load(Ordering::Acquire) {
         let now = crowd.round.load(Ordering::Acquire);
         if now != round {
@@ -253,12 +256,14 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
             if crowd.mode == Mode::Lazy {
                 switch::become_lazy(cpu);
             }
+            // Release: pairs with the acquire in `next_round` (tests/litmus/hand-over).
             crowd.ready.fetch_add(1, Ordering::Release);
         }
         if stands_by {
             crowd.bystander.spin(cpu, &crowd.window);
             continue;
         }
+        // Acquire: pairs with the release in `open` (tests/litmus/hand-over).
         if crowd.window.load(Ordering::Acquire) {
             match crowd.mode {
                 Mode::Same | Mode::Other | Mode::Isolated => walk(cpu, crowd, part.walks),
@@ -274,6 +279,7 @@ fn member<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     switch::unload(cpu);
     // NMIs asked for before the end may still come, and find the CPU idle.
     let mut wait = Wait::new(cpu, Doing::WaitWorkload);
+    // Acquire: as in `disperse` (tests/litmus/hand-back).
     while crowd.in_flight.load(Ordering::Acquire) != 0 {
         wait.again(|| None);
     }

@@ -135,7 +135,7 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
         capability::delete(cpu, &original);
     }
     object::finish(cpu);
-    // Release: pairs with the acquire in `member`.
+    // Release: pairs with the acquire in `member` (tests/litmus/hand-over).
     over.store(true, Ordering::Release);
     call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
     rest(cpu);
@@ -157,7 +157,7 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
 fn member<A: Arch>(cpu: &'static Cpu<A>, over: usize) {
     // SAFETY: the first CPU keeps it until this job has ended.
     let over = unsafe { &*(over as *const AtomicBool) };
-    // Acquire: pairs with the release in `run`.
+    // Acquire: pairs with the release in `run` (tests/litmus/hand-over).
     let is_over = || over.load(Ordering::Acquire);
     while !is_over() {
         if !turn::turn(cpu) {

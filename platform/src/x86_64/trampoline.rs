@@ -137,7 +137,7 @@ pub(super) fn start_cpu(cpu: &'static Cpu<X86>) -> Result<(), StartError> {
         // SAFETY: all zeroes is a valid value of the stacks. Made in place, since they are larger than a stack has room for.
         Box::leak(unsafe { Box::<InterruptStacks>::new_zeroed().assume_init() })
     });
-    // Release: pairs with the started CPU's load, which its reset and start order after this.
+    // Release: pairs with the started CPU's load, which its reset and start order after this (tests/litmus/hand-over).
     AREAS[cpu.hw_id as usize].store((cpu as *const Cpu<X86>).cast_mut(), Ordering::Release);
     apic::start(cpu.hw_id, (PAGE >> 12) as u8)
 }

@@ -1,9 +1,15 @@
 //! Running a model as it is, and once more for each half of each ordering in it, taken away.
+//!
+//! A test that does so takes one question at a time from its environment, for `cargo xtask mutate --orderings`: `ORDERINGS=met` has it say which halves its models meet
+//! (`met: FILE:LINE:COLUMN:HALF`, and ` about` behind those that it is about), and `ORDERINGS=FILE:LINE:COLUMN:HALF` has it run its models without that one, and say
+//! `wrong: ` and how, or `right`. Without, it takes away all that it is about, and fails if nothing is wrong then.
 
-use std::collections::BTreeSet;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kernel::atomic::{Site, watch, watched, weaken};
+use kernel::atomic::{Half, Site, watch, watched, weaken};
+
+use crate::orderings::{self, Written};
 
 /// The files of the kernel whose orderings a model is about, relative to `kernel/src`.
 pub type Sites = &'static [&'static str];
@@ -14,88 +20,119 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
 /// As many preemptions as there can be. A model in which several CPUs wait in loops needs this: loom starves one of them when it counts preemptions.
 pub const ALL: usize = usize::MAX;
 
+/// Explores interleavings of `model` with up to so many preemptions; whether all of them.
+fn explored(preemptions: usize, model: fn(), limit: std::time::Duration) -> bool {
+    let mut builder = loom::model::Builder::new();
+    builder.max_duration = Some(limit);
+    builder.preemption_bound = (preemptions != ALL).then_some(preemptions);
+    builder.max_branches = 20_000;
+    let begin = std::time::Instant::now();
+    builder.check(model);
+    begin.elapsed() < limit
+}
+
 /// Explores all interleavings of `model` with up to so many preemptions.
 ///
 /// # Panics
 /// If one of them violates what the model asserts, or races.
 pub fn explore(preemptions: usize, model: fn()) {
-    let mut builder = loom::model::Builder::new();
-    builder.max_duration = Some(LIMIT);
-    builder.preemption_bound = (preemptions != ALL).then_some(preemptions);
-    builder.max_branches = 20_000;
-    let begin = std::time::Instant::now();
-    builder.check(model);
-    assert!(begin.elapsed() < LIMIT, "the model was not explored to the end");
+    assert!(explored(preemptions, model, LIMIT), "the model was not explored to the end");
+}
+
+/// What is wrong in some interleaving, if anything is. Without a limit: whoever asks has one.
+fn violation(preemptions: usize, model: fn()) -> Option<String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(|| explored(preemptions, model, std::time::Duration::MAX)));
+    std::panic::set_hook(hook);
+    result.err().map(|payload| message(payload.as_ref()))
+}
+
+/// The first line of what a panic said.
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    text.and_then(|text| text.lines().find(|line| !line.trim().is_empty())).unwrap_or("a panic").trim().to_owned()
 }
 
 /// Whether some interleaving is wrong.
 pub fn violated(preemptions: usize, model: fn()) -> bool {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(|| explore(preemptions, model))).is_err();
-    std::panic::set_hook(hook);
-    result
+    violation(preemptions, model).is_some()
 }
 
-/// The line of the kernel at `site`, without its indentation.
-fn text(site: &Site) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(site.file);
-    let file = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let line = file.lines().nth(site.line as usize - 1).unwrap_or_default().trim();
-    format!("{}: {line} [{:?}]", site.file.trim_start_matches("kernel/src/"), site.half)
+/// What is wrong with one of `models` without `site`, if anything is.
+fn violation_without(site: Site, preemptions: usize, models: &[fn()]) -> Option<String> {
+    weaken(Some(site));
+    let wrong = models.iter().find_map(|model| violation(preemptions, *model));
+    weaken(None);
+    wrong
 }
 
-/// Whether `site`, `file: part of the line [half]`, names the site whose text is `text`.
-fn names(site: &str, text: &str) -> bool {
-    let parts = site.split_once(": ").and_then(|(file, rest)| Some((file, rest.rsplit_once(" [")?)));
-    let (file, (part, half)) = parts.expect("a site is written as file: part of the line [half]");
-    text.starts_with(file) && text.contains(part) && text.ends_with(half)
+/// Reads `FILE:LINE:COLUMN:HALF`.
+fn site(text: &str) -> Option<Site> {
+    let mut parts = text.rsplitn(4, ':');
+    let half = match parts.next()? {
+        "Acquire" => Half::Acquire,
+        "Release" => Half::Release,
+        "Full" => Half::Full,
+        _ => return None,
+    };
+    let (column, line) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    // One for each process.
+    Some(Site { file: String::leak(parts.next()?.to_owned()), line, column, half })
 }
 
-/// Says a line of an ordering that is not shown here, and why.
-fn excuse(survivors: &[(&str, &str)], text: &str) {
-    for (_, reason) in survivors.iter().filter(|(site, _)| names(site, text)) {
-        println!("excused: {text} -- {reason}");
-    }
+fn is_about(site: &Site, files: Sites) -> bool {
+    files.iter().any(|file| site.file == format!("kernel/src/{file}"))
 }
 
-/// Each of `models` is right; and for each half of each ordering that they meet in `files`, one of them is wrong without. `survivors` are those that they cannot
-/// show (file, part of the line and half), each with the reason (`shown in` another test: it is not tried here); one that is shown after all, or met nowhere, is an error too.
+/// Each of `models` is right; and for each half of each ordering in `files` that they meet, a comment there names the litmus test that needs it, or `elsewhere` (part of the
+/// line) says which other test shows it, or one of the models is wrong without.
 ///
 /// # Panics
 /// If that is not so.
-pub fn weakenings_show(preemptions: usize, files: Sites, survivors: &[(&str, &str)], models: &[fn()]) {
+pub fn weakenings_show(preemptions: usize, files: Sites, elsewhere: &[(&str, &str)], models: &[fn()]) {
+    let asked = std::env::var("ORDERINGS").ok();
+    if let Some(site) = asked.as_deref().and_then(site) {
+        match violation_without(site, preemptions, models) {
+            Some(how) => println!("wrong: {how}"),
+            None => println!("right"),
+        }
+        return;
+    }
     watch();
     models.iter().for_each(|model| explore(preemptions, *model));
-    let sites: Vec<Site> =
-        watched().into_iter().filter(|s| files.iter().any(|f| s.file == format!("kernel/src/{f}"))).collect();
-    let (mut shown, mut wrong) = (BTreeSet::new(), Vec::new());
-    let mut unmet: BTreeSet<&str> = survivors.iter().map(|(site, _)| *site).collect();
-    for site in sites {
-        let text = text(&site);
-        if survivors.iter().any(|(site, reason)| names(site, &text) && reason.starts_with("shown in ")) {
-            unmet.retain(|site| !names(site, &text));
-            excuse(survivors, &text);
+    let sites = watched();
+    if asked.is_some() {
+        for site in &sites {
+            let Site { file, line, column, half } = site;
+            println!("met: {file}:{line}:{column}:{half:?}{}", if is_about(site, files) { " about" } else { "" });
+        }
+        return;
+    }
+    let written = orderings::all().0;
+    let (mut shown, mut wrong) = (0, Vec::new());
+    for site in sites.into_iter().filter(|site| is_about(site, files)) {
+        let at = written.iter().find(|w| is_at(w, &site));
+        let text = at.map_or("", |at| &at.text);
+        if elsewhere.iter().any(|(part, _)| text.contains(part)) || at.is_some_and(named) {
             continue;
         }
-        weaken(Some(site));
-        let fails = models.iter().any(|model| violated(preemptions, *model));
-        weaken(None);
-        let excused = survivors.iter().any(|(site, _)| names(site, &text));
-        unmet.retain(|site| !names(site, &text));
-        match (fails, excused) {
-            (true, false) => {
-                shown.insert(text);
-            }
-            (false, true) => excuse(survivors, &text),
-            (true, true) => wrong.push(format!("is shown, and excused: {text}")),
-            (false, false) => wrong.push(format!("could be weaker: {text}")),
+        match violation_without(site, preemptions, models) {
+            Some(_) => shown += 1,
+            None => wrong.push(format!("could be weaker: {}:{}: {text} [{:?}]", site.file, site.line, site.half)),
         }
     }
-    wrong.extend(unmet.into_iter().map(|site| format!("is excused, and not there: {site}")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(!shown.is_empty(), "the models meet no ordering");
-    for text in shown {
-        println!("needed: {text}");
-    }
+    assert!(shown > 0, "the models meet no ordering that they need");
+}
+
+fn is_at(written: &Written, site: &Site) -> bool {
+    written.file == site.file
+        && written.line == site.line as usize
+        && format!("{:?}", written.half) == format!("{:?}", site.half)
+}
+
+/// Whether a comment names a litmus test that needs it.
+fn named(written: &Written) -> bool {
+    written.litmus.iter().any(|name| orderings::litmus_needs(name, written.half) == Ok(true))
 }

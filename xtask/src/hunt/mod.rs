@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use kernel::guard::Guard;
 use kernel::record::cell::Verdict;
-use kernel::suite::Mode;
+use kernel::scenario::Point;
+use kernel::suite::{Mode, Named};
 use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch};
@@ -94,6 +95,7 @@ struct Shown {
     timeline: Option<Timeline>,
     rows: Vec<Row>,
     pairs: Pairs,
+    points: u64,
     recording: Recording,
 }
 
@@ -107,7 +109,11 @@ struct Covered {
     pages: u64,
     /// Cells in which a violation was to be expected.
     expected: usize,
+    /// Cells that were not run: refused by the strategy, and such that this engine cannot show.
+    not_run: [usize; 2],
     pairs: Pairs,
+    /// Pause points that were crossed, one bit each.
+    points: u64,
 }
 
 impl Covered {
@@ -118,6 +124,27 @@ impl Covered {
         self.walks += rows.iter().map(|r| r.cell.walks).sum::<u64>();
         self.pages += rows.iter().map(|r| r.cell.pages).sum::<u64>();
         self.expected += rows.iter().filter(|r| r.expected == Verdict::Unsafe).count();
+        for (count, verdict) in self.not_run.iter_mut().zip([Verdict::Refused, Verdict::NotApplicable]) {
+            *count += rows.iter().filter(|r| r.verdict == verdict).count();
+        }
+    }
+
+    /// What was not run, and why; nothing if all was.
+    fn not_run(&self) -> String {
+        let [refused, cannot] = self.not_run;
+        let mut out = String::new();
+        if refused > 0 {
+            out += &format!("{refused} of these cells were not run: the strategy refuses such walkers there.\n");
+        }
+        if cannot > 0 {
+            out += &format!(
+                "{cannot} of these cells were not run: QEMU cannot show them (`cargo xtask sim` explores them in a model).\n"
+            );
+        }
+        if refused + cannot == self.cells {
+            out += "So nothing was searched.\n";
+        }
+        out
     }
 }
 
@@ -204,6 +231,7 @@ impl Hunt {
             for one in shown {
                 covered.add(&one.rows);
                 covered.pairs.join(one.pairs);
+                covered.points |= one.points;
                 wrong = one.wrong;
             }
             bar.end();
@@ -248,7 +276,11 @@ impl Hunt {
             grouped(covered.walks),
             grouped(covered.pages)
         );
-        out += &paragraph(0, &covered.pairs.text());
+        out += &covered.not_run();
+        if covered.walks > 0 {
+            out += &paragraph(0, &crossed(covered.points));
+            out += &paragraph(0, &covered.pairs.text());
+        }
         if covered.expected > 0 {
             out += &format!("NOT as expected: a violation was to be found in {} of these cells.\n", covered.expected);
         }
@@ -307,6 +339,18 @@ impl Hunt {
     }
 }
 
+/// Pause points that were crossed, and those that were not, by name.
+fn crossed(points: u64) -> String {
+    let (seen, unseen): (Vec<_>, Vec<_>) =
+        Point::NAMES.iter().enumerate().partition(|(number, _)| points >> number & 1 != 0);
+    let names = |list: &[(usize, &Named)]| list.iter().map(|(_, (name, _))| *name).collect::<Vec<_>>().join(", ");
+    let mut out = format!("Pause points crossed, {} of {}: {}", seen.len(), Point::NAMES.len(), names(&seen));
+    if !unseen.is_empty() {
+        out += &format!("; not {}", names(&unseen));
+    }
+    out + "."
+}
+
 fn in_words(case: &Case) -> String {
     let of = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (ops, workloads) = (of(case.ops, "operation"), of(case.workloads.len() as u64, "workload"));
@@ -338,7 +382,7 @@ impl Ground {
         let cells: Vec<_> = outcome.rows.iter().map(|r| r.cell).collect();
         let recording = Recording::new(self.arch, String::new(), &cells, outcome.events);
         let fault = outcome.fault.filter(|_| row.is_none()).map(|f| error::first_line(&f));
-        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows, pairs, recording })
+        Ok(Shown { wrong, row, fault, timeline, rows: outcome.rows, pairs, points: outcome.points, recording })
     }
 }
 
@@ -355,10 +399,28 @@ mod tests {
             Row::resolve(Arch::Aarch64, record).unwrap()
         };
         let mut covered = Covered::default();
+        assert_eq!(covered.not_run, [0, 0]);
         covered.add(&[row(Verdict::Safe), row(Verdict::Unsafe)]);
+        assert_eq!(covered.not_run(), "");
+        let skipped = Row { verdict: Verdict::NotApplicable, ..row(Verdict::NotApplicable) };
+        let mut nothing = Covered::default();
+        nothing.add(&[skipped.clone(), skipped]);
+        assert!(nothing.not_run().starts_with("2 of these cells were not run: QEMU cannot show them"));
+        assert!(nothing.not_run().ends_with("So nothing was searched.\n"));
         covered.add(&[row(Verdict::Safe)]);
         let numbers = (covered.seeds, covered.cells, covered.ops, covered.walks, covered.pages, covered.expected);
         assert_eq!(numbers, (2, 3, 192, 30, 90, 1));
+    }
+
+    #[test]
+    fn points_are_named_whether_they_were_crossed_or_not() {
+        let text = crossed(0b101);
+        let all = Point::NAMES.len();
+        assert!(
+            text.starts_with(&format!("Pause points crossed, 2 of {all}: walk_begin, after_pgd_read; not published, ")),
+            "{text}"
+        );
+        assert!(!crossed(u64::MAX).contains("; not"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The control of a search for survivors: the same runs with every guard in place.
 
 use kernel::record::cell::Verdict;
+use serde::{Deserialize, Serialize};
 
 use super::noticed;
 use crate::rows::Row;
 
 /// What the unmutated runs said.
-#[derive(Default, Debug)]
+#[derive(Default, Debug, Serialize, Deserialize)]
 pub(super) struct Control {
     runs: usize,
     cells: usize,

@@ -1,22 +1,27 @@
 //! `cargo xtask mutate`: takes one guard of the kernel away at a time, and requires that some check fails.
 //!
 //! A guard says by whom it is missed ([`ShownBy`]): by the workloads in QEMU, which are run under seeds until one notices; by a scenario, which takes it away in the setting that needs it;
-//! by checks on the host, which tests are. Atomic orderings are guards too: loom's models are run without each ([`orderings`]).
+//! by checks on the host, which tests are. Atomic orderings are guards too: loom's models are run without each ([`orderings`]). What is found is kept until all is, so that a call
+//! that was interrupted is gone on with.
 
 mod control;
-mod orderings;
+pub(crate) mod orderings;
 
-use clap::Args;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
 use kernel::guard::{Guard, ShownBy};
 use kernel::record::cell::Verdict;
 use kernel::suite::Mode;
 use kernel::tlb::transport;
 use kernel::workload::walker::WalkerClass;
+use serde::{Deserialize, Serialize};
 
 use self::control::Control;
 use crate::arch::{self, Arch, ArchChoice};
-use crate::build::Kind;
+use crate::build::{self, Kind};
 use crate::error::{self, Outcome, bad_input};
+use crate::kept::{self, Kept};
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench, Probe};
@@ -58,13 +63,31 @@ pub(crate) struct Mutate {
     /// Seeds, tried in this order until one notices
     #[arg(long, value_name = "A..B", default_value = "1..6")]
     seeds: Seeds,
-    /// Weakens the orderings of the kernel's atomics too, one at a time, under loom
+    /// Weakens the orderings of the kernel's atomics, one half at a time, under loom: too, or only that
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "too", value_name = "WHEN")]
+    orderings: Option<Orderings>,
+    /// Seconds for each loom test without a half of an ordering
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    limit: u64,
+    /// Begins anew, also where an earlier call was interrupted
     #[arg(long)]
-    orderings: bool,
+    fresh: bool,
 }
 
+/// Whether orderings are weakened beside guards, or alone.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Orderings {
+    /// After the guards.
+    Too,
+    /// And no guards.
+    Only,
+}
+
+/// Where what was found is kept until all is.
+const KEPT: &str = "mutate/guards.jsonl";
+
 /// How it was noticed that a guard is missing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Notice {
     /// A transport and a seed, or a scenario.
     place: String,
@@ -106,44 +129,76 @@ impl Mutate {
             return Err(bad_input("mutate needs at least 2 CPUs and 1 operation: nobody else would look"));
         }
         let guards = self.guards()?;
+        let guards_are_missed = self.orderings == Some(Orderings::Only) || self.look_at(&guards, &archs)?;
+        let limit = Duration::from_secs(self.limit);
+        let all_needed = self.orderings.is_none() || orderings::run(limit, self.fresh, true)?;
+        Ok(if guards_are_missed && all_needed { Outcome::Expected } else { Outcome::Unexpected })
+    }
+
+    /// Whether something misses each of `guards`.
+    fn look_at(&self, guards: &[&'static str], archs: &[Arch]) -> anyhow::Result<bool> {
         let (in_scenarios, in_workloads): (Vec<_>, Vec<_>) = guards.iter().copied().partition(|g| by_scenario(g));
-        let bench = Bench::ready(&archs, Kind::Checking)?;
+        let bench = Bench::ready(archs, Kind::Checking)?;
+        let kept = self.kept(guards, archs)?;
+        if kept.count() > 0 {
+            eprintln!("mutate: {} results are from an earlier call; --fresh begins anew", kept.count());
+        }
         let mut used: Vec<&'static str> = in_workloads.iter().flat_map(|g| transports(g)).collect();
         used.sort();
         used.dedup();
-        let control = self.control(&bench, &archs, &used)?;
+        let control = match kept.get("control") {
+            Some(control) => control,
+            None => {
+                let control = self.control(&bench, archs, &used)?;
+                kept.keep("control", &control)?;
+                control
+            }
+        };
         if !in_workloads.is_empty() {
             output::print(&control.text())?;
         }
         if !control.holds() {
-            return Ok(Outcome::Unexpected);
+            kept.forget()?;
+            return Ok(false);
         }
         let mut findings = Vec::new();
-        let bar = Cells::of((guards.len() * archs.len()) as u64, "mutants");
-        for &guard in &in_workloads {
-            for &arch in &archs {
-                findings.push(self.look(&bench, guard, arch)?);
-                bar.one_more(guard.into());
-            }
-        }
-        for &guard in &in_scenarios {
-            for &arch in &archs {
-                let (runs, missed) = scenario::without(guard, arch)?;
-                let notice = missed.map(|(place, what)| Notice { place, what });
-                findings.push(Finding { guard, arch, runs, notice });
-                bar.one_more(guard.into());
-            }
+        let bar = Cells::told((guards.len() * archs.len()) as u64, "mutants");
+        for (&guard, &arch) in in_workloads.iter().chain(&in_scenarios).flat_map(|g| archs.iter().map(move |a| (g, a)))
+        {
+            let name = format!("{guard} on {}", arch.name());
+            bar.now(name.clone());
+            let (runs, notice) = match kept.get(&name) {
+                Some(found) => found,
+                None => {
+                    let found = if by_scenario(guard) {
+                        let (runs, missed) = scenario::without(guard, arch)?;
+                        (runs, missed.map(|(place, what)| Notice { place, what }))
+                    } else {
+                        self.look(&bench, guard, arch)?
+                    };
+                    kept.keep(&name, &found)?;
+                    found
+                }
+            };
+            findings.push(Finding { guard, arch, runs, notice });
+            bar.one_more(name);
         }
         bar.end();
         output::print(&table(&findings))?;
         let survivors = survivors(&findings);
-        let orderings = if self.orderings { Some(orderings::weaken()?) } else { None };
-        if let Some(orderings) = &orderings {
-            output::print(&orderings.text())?;
-        }
         output::print(&verdict(&survivors, guards.len()))?;
-        let all_needed = orderings.is_none_or(|o| o.all_needed());
-        Ok(if survivors.is_empty() && all_needed { Outcome::Expected } else { Outcome::Unexpected })
+        kept.forget()?;
+        Ok(survivors.is_empty())
+    }
+
+    /// What an interrupted call with the same options and images has found.
+    fn kept(&self, guards: &[&str], archs: &[Arch]) -> anyhow::Result<Kept> {
+        let mut files: Vec<_> = archs.iter().map(|&arch| build::image_path(arch, Kind::Checking)).collect();
+        files.extend(scenario::files()?);
+        let names: Vec<&str> = archs.iter().map(|arch| arch.name()).collect();
+        let seeds: Vec<u64> = self.seeds.iter().collect();
+        let words = format!("{names:?} {guards:?} {} {} {seeds:?}", self.smp, self.ops);
+        Kept::open(KEPT, &kept::fingerprint(&files, &words)?, self.fresh)
     }
 
     fn guards(&self) -> anyhow::Result<Vec<&'static str>> {
@@ -186,7 +241,7 @@ impl Mutate {
                 probes.extend(self.seeds.iter().map(|seed| self.probe(arch, transport, seed, Vec::new())));
             }
         }
-        let bar = Cells::of(probes.len() as u64, "controls");
+        let bar = Cells::told(probes.len() as u64, "controls");
         let outcomes = probe::in_order(
             &probes,
             probe::at_once(),
@@ -205,8 +260,8 @@ impl Mutate {
         Ok(control)
     }
 
-    /// Runs without `guard` until something notices.
-    fn look(&self, bench: &Bench, guard: &'static str, arch: Arch) -> anyhow::Result<Finding> {
+    /// Runs without `guard` until something notices: how many, and what was noticed.
+    fn look(&self, bench: &Bench, guard: &'static str, arch: Arch) -> anyhow::Result<(usize, Option<Notice>)> {
         let mut probes = Vec::new();
         for seed in self.seeds.iter() {
             probes.extend(transports(guard).into_iter().map(|t| self.probe(arch, t, seed, vec![guard])));
@@ -219,7 +274,7 @@ impl Mutate {
             }))
         };
         let mut results = probe::in_order(&probes, probe::at_once(), work, Option::is_some)?;
-        Ok(Finding { guard, arch, runs: results.len(), notice: results.pop().flatten() })
+        Ok((results.len(), results.pop().flatten()))
     }
 }
 
@@ -229,7 +284,8 @@ fn place(probe: &Probe) -> String {
 
 /// What the checks say of a run without a guard, if they say anything. A negative control that did not fire is no notice.
 fn noticed(rows: &[Row], fault: Option<&str>) -> Option<String> {
-    let wrong = rows.iter().find(|r| r.cell.miscounted != 0 || is_wrong(r));
+    // What the oracle saw says more than a count.
+    let wrong = rows.iter().find(|r| is_wrong(r)).or_else(|| rows.iter().find(|r| r.cell.miscounted != 0));
     let of_row = wrong.map(|row| {
         let what = match row.violation() {
             Some(kind) if is_wrong(row) => kind.in_words().to_owned(),

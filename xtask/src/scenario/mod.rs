@@ -83,7 +83,7 @@ impl Scenario {
             transports: Some(transports).filter(|t| !t.is_empty()),
             strategies: Some(strategies).filter(|s| !s.is_empty()),
         };
-        let paths = if self.files.is_empty() { all_files()? } else { find_files(&self.files)? };
+        let paths = if self.files.is_empty() { files()? } else { find_files(&self.files)? };
         let scripts: Vec<(PathBuf, Script)> =
             paths.into_iter().map(|p| read(&p).map(|s| (p, s))).collect::<anyhow::Result<_>>()?;
         let mut guests: Vec<(usize, Vec<Cell>)> = Vec::new();
@@ -228,7 +228,7 @@ impl Scenario {
 /// Plays the scenarios that take `guard` away, on `arch`: one cell each that must be found unsafe without it, and the same with all guards. How many cells were played, and, if all came out
 /// as they should, which scenario it was and what the oracle said.
 pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<(String, String)>)> {
-    let mut scripts: Vec<Script> = all_files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
+    let mut scripts: Vec<Script> = files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
     scripts.retain(|s| s.shown == Shown::Qemu && s.without.contains(&guard));
     let wish = Wish { archs: vec![arch], ..Wish::default() };
     let mut guests = Vec::new();
@@ -302,7 +302,7 @@ fn directory() -> PathBuf {
 }
 
 /// All files in `scenarios/`, by name.
-fn all_files() -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn files() -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory()).context("cannot read scenarios/")?;
     let mut files: Vec<PathBuf> =
         entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().context("cannot read scenarios/")?;
@@ -317,7 +317,7 @@ fn name_of(path: &Path) -> String {
 
 /// Paths as given, or names of files in `scenarios/`.
 fn find_files(given: &[String]) -> anyhow::Result<Vec<PathBuf>> {
-    let all = all_files()?;
+    let all = files()?;
     given
         .iter()
         .map(|word| {
@@ -347,7 +347,7 @@ fn read(path: &Path) -> anyhow::Result<Script> {
 }
 
 fn list() -> anyhow::Result<Outcome> {
-    let scripts: Vec<Script> = all_files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
+    let scripts: Vec<Script> = files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
     let width = scripts.iter().map(|s| s.name.len()).max().unwrap_or(0);
     let text: String = scripts
         .iter()

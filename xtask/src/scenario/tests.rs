@@ -10,7 +10,7 @@ use kernel::scenario::script::{Goal, Script};
 use super::cells::{self, Cell, Wish};
 use super::parse::{Scenario, Shown, parse};
 use super::report::{self, Found, Played};
-use super::{all_files, name_of, read};
+use super::{files, name_of, read};
 use crate::arch::Arch;
 use crate::rows::Row;
 use crate::rows::tests::cell;
@@ -205,7 +205,7 @@ fn another_engine_needs_a_reason_and_no_steps() {
 
 #[test]
 fn all_files_are_good_and_every_control_has_one() {
-    let files = all_files().unwrap_or_default();
+    let files = files().unwrap_or_default();
     let scripts: Vec<Scenario> = files.iter().map(|p| read(p).unwrap_or_else(|e| panic!("{e:#}"))).collect();
     for script in &scripts {
         if let Err(m) = cells::of(script) {
@@ -226,7 +226,7 @@ fn all_files_are_good_and_every_control_has_one() {
 
 #[test]
 fn guards_for_scenarios_are_taken_away_by_one() {
-    let files = all_files().unwrap_or_default();
+    let files = files().unwrap_or_default();
     let scripts: Vec<Scenario> = files.iter().map(|p| read(p).unwrap_or_else(|e| panic!("{e:#}"))).collect();
     for ((name, _), by) in Guard::NAMES.iter().zip(Guard::SHOWN_BY) {
         if *by == ShownBy::Scenario {

@@ -141,6 +141,6 @@ fn cpu_states_say_who_waits_for_whom() {
     field!(memory, (BASE + 0x8040), CpuStatus, doing, 3u32);
     field!(memory, (BASE + 0x8040), CpuStatus, waits_for, u32::MAX);
     let states = memory.memory().cpu_states().unwrap();
-    assert_eq!(states[0], CpuState { doing: Some(Doing::WaitSync), waits_for: Some(1), detail: 0 });
-    assert_eq!(states[1], CpuState { doing: Some(Doing::Walk), waits_for: None, detail: 0 });
+    assert_eq!(states[0], CpuState { doing: Some(Doing::WaitSync), waits_for: Some(1), detail: 0, points: 0 });
+    assert_eq!(states[1], CpuState { doing: Some(Doing::Walk), waits_for: None, detail: 0, points: 0 });
 }

@@ -51,7 +51,7 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
     board.what.store(what as *const Invalidation as usize, Ordering::Relaxed);
     board.asid.store(mm.asid().0.into(), Ordering::Relaxed);
     board.instructions.store(0, Ordering::Relaxed);
-    // Release: publishes the order, and the changed entries, to the handlers.
+    // Release: publishes the order, and the changed entries, to the handlers: one that was rung for something else has no other bell (tests/litmus/board-order).
     board.pending.store(&targets, Ordering::Release);
     for id in targets.iter() {
         cpu.events.write(EventKind::Interrupt, 0, BY_NMI, id.0.into());
@@ -70,7 +70,7 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
 /// The NMI. Whatever it interrupted, it only reads the board and invalidates: it takes no lock and follows no table.
 pub(crate) fn handle<A: Arch>(cpu: &'static Cpu<A>) {
     let board = &A::machine().nmi_board;
-    // Acquire: pairs with the release in `invalidate`.
+    // Acquire: pairs with the release in `invalidate` (tests/litmus/board-order).
     if !board.pending.load(Ordering::Acquire).contains(cpu.id) {
         return;
     }

@@ -42,18 +42,19 @@ pub struct Vcpu {
 impl Vcpu {
     /// The hypervisor takes the CPU away.
     pub fn freeze(&self) {
+        // Release: what the CPU read through translations that a flush leaves to it, it read before. Pairs with `owe`.
         self.state.store(FROZEN, Ordering::Release);
     }
 
     /// The hypervisor lets the CPU run again. Whether a flush was acknowledged for it, which it must make now.
     pub fn resume(&self) -> bool {
-        // AcqRel: pairs with the exchanges in `owe`, before which the entries were changed.
-        self.state.swap(RUNNING, Ordering::AcqRel) == OWES
+        // Acquire: pairs with the exchanges in `owe`, before which the entries were changed (tests/litmus/freeze-owe).
+        self.state.swap(RUNNING, Ordering::Acquire) == OWES
     }
 
     /// For a flush: whether the CPU is frozen, and owes it from now on.
     pub fn owe(&self) -> bool {
-        // AcqRel: the entries were changed before; pairs with the exchange in `resume`, after which they are looked at.
+        // Release: the entries were changed before; pairs with the exchange in `resume`, after which they are looked at. Acquire: pairs with `freeze`.
         match self.state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => true,
             // It owes one already: once more, so that the exchange that ends it sees what this flush has changed.

@@ -21,8 +21,8 @@ impl<A: Arch> Crowd<'_, A> {
             |other: &&'static Cpu<A>| other.id != cpu.id && (any || other.nmi.is_new(ghost::walk_under_way(other)));
         let Some(target) = from_first.find(once) else { return };
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        // Release: pairs with the acquire of the NMI.
-        let before = target.nmi.walk.swap(self as *const Crowd<'_, A> as usize, Ordering::AcqRel);
+        // Release: pairs with the acquire of the NMI (tests/litmus/hand-over).
+        let before = target.nmi.walk.swap(self as *const Crowd<'_, A> as usize, Ordering::Release);
         if before != 0 {
             // The one asked for before has not begun, and stands for both.
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -50,6 +50,6 @@ pub(crate) fn walk_in_nmi<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
         let rounds = if hides && chance.is_multiple_of(8) { 64 << (chance >> 8 & 3) } else { 0 };
         (0..rounds).for_each(|_| A::relax());
     }
-    // Release: pairs with the acquire of who waits for the end.
+    // Release: pairs with the acquire of who waits for the end (tests/litmus/hand-back).
     crowd.in_flight.fetch_sub(1, Ordering::Release);
 }
