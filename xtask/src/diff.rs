@@ -70,7 +70,12 @@ impl Diff {
 }
 
 fn rows(path: &Path) -> anyhow::Result<Vec<Record>> {
-    if path.is_file() { records::read(path) } else { page::rows(path) }
+    if !path.is_file() {
+        return page::rows(path);
+    }
+    let not_rows =
+        |e| bad_input(format!("{e:#}; give an experiment's folder, its rows.jsonl, or a file of run --json"));
+    records::read(path).map_err(not_rows)
 }
 
 fn read_budget(path: &Path) -> anyhow::Result<Budget> {

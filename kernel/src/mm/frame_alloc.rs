@@ -41,6 +41,7 @@ impl Default for Magazine {
 
 impl Magazine {
     /// Frames in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed) as usize
     }
@@ -50,12 +51,14 @@ impl Magazine {
         self.len() == 0
     }
 
+    #[inline]
     fn pop(&self) -> Option<Pfn> {
         let len = self.len().checked_sub(1)?;
         self.len.store(len as u32, Ordering::Relaxed);
         Some(Pfn(self.frames[len].load(Ordering::Relaxed)))
     }
 
+    #[inline]
     fn push(&self, pfn: Pfn) -> bool {
         let len = self.len();
         if len == MAGAZINE {
@@ -118,10 +121,14 @@ impl<A: Arch> Default for FrameAllocator<A> {
 }
 
 /// Takes one frame. Its contents are whatever they were.
+#[inline]
 pub fn alloc<A: Arch>(cpu: &Cpu<A>) -> Result<Pfn, OutOfFrames> {
-    if let Some(pfn) = cpu.magazine.pop() {
-        return Ok(pfn);
-    }
+    cpu.magazine.pop().map_or_else(|| refill(cpu), Ok)
+}
+
+/// Takes one frame when the magazine is empty, and fills it up.
+#[cold]
+fn refill<A: Arch>(cpu: &Cpu<A>) -> Result<Pfn, OutOfFrames> {
     let allocator = &A::machine().allocator;
     let mut inner = allocator.buddy.lock();
     for _ in 0..REFILL {
@@ -134,11 +141,17 @@ pub fn alloc<A: Arch>(cpu: &Cpu<A>) -> Result<Pfn, OutOfFrames> {
 }
 
 /// Gives one frame back. Nothing refers to it.
+#[inline]
 pub(super) fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     A::machine().frames.get(pfn).set_state(FrameState::Free);
-    if cpu.magazine.push(pfn) {
-        return;
+    if !cpu.magazine.push(pfn) {
+        spill(cpu, pfn);
     }
+}
+
+/// Gives one frame back when the magazine is full, and makes room in it.
+#[cold]
+fn spill<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     let mut inner = A::machine().allocator.buddy.lock();
     for _ in 0..SPILL {
         let Some(frame) = cpu.magazine.pop() else { break };

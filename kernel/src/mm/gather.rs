@@ -10,6 +10,7 @@
 //! one to flush, and it would return while translations are still there. Therefore a gather that finishes while another is under way flushes everything. The last of them
 //! finishes alone, and need not: whoever was there before it has flushed what it saw cleared, or cleared it and flushes it himself.
 
+use core::slice::Iter;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
@@ -65,6 +66,8 @@ pub struct Gather<'m, A: Arch> {
     local: [Pfn; LOCAL],
     pages: usize,
     page_batches: [Pfn; BATCHES],
+    /// The room that is left in the last of them.
+    room: Iter<'static, AtomicU64>,
     tables: usize,
     table_batch: Option<Pfn>,
     /// Shared tables that this mm has left and whose flush is due, by their offset in the file.
@@ -90,6 +93,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             local: [Pfn(0); LOCAL],
             pages: 0,
             page_batches: [Pfn(0); BATCHES],
+            room: [].iter(),
             tables: 0,
             table_batch: None,
             unshared: ArrayVec::new(),
@@ -97,6 +101,7 @@ impl<'m, A: Arch> Gather<'m, A> {
     }
 
     /// The entry of `level` for `va` was cleared or changed.
+    #[inline]
     pub fn changed(&mut self, level: Level, va: VirtAddr) {
         let va = va.align_down(level);
         self.start = self.start.min(va);
@@ -113,38 +118,42 @@ impl<'m, A: Arch> Gather<'m, A> {
     }
 
     /// Takes over the reference that a cleared leaf had. True if the gather is full, and the caller should drop its locks and flush.
+    #[inline]
     pub fn page(&mut self, head: Pfn) -> bool {
-        if self.pages < LOCAL {
+        if let Some(slot) = self.room.next() {
+            slot.store(head.0.into(), Ordering::Relaxed);
+        } else if self.pages < LOCAL {
             self.local[self.pages] = head;
-            self.pages += 1;
-            return false;
+        } else {
+            return self.page_in_next_batch(head);
         }
-        let at = self.pages - LOCAL;
-        let (batch, index) = (at / BATCH, at % BATCH);
+        self.pages += 1;
+        self.pages == LOCAL + BATCH * BATCHES
+    }
+
+    /// The same where what was there for pages is full.
+    #[cold]
+    fn page_in_next_batch(&mut self, head: Pfn) -> bool {
+        let batch = (self.pages - LOCAL) / BATCH;
         if batch == BATCHES {
             unreachable!("a full gather was not flushed");
         }
-        if index == 0 {
-            match self.batch_page() {
-                Some(pfn) => self.page_batches[batch] = pfn,
-                None => {
-                    // No room for it: flush what there is, this page included.
-                    if guard!(BatchlessFlush) {
-                        let _ = self.invalidate();
-                        page::put(self.cpu, head, 1);
-                        self.let_go();
-                    } else {
-                        page::put(self.cpu, head, 1);
-                        self.let_go();
-                        let _ = self.invalidate();
-                    }
-                    return true;
-                }
+        let Some(pfn) = self.batch_page() else {
+            // No room for it: flush what there is, this page included.
+            if guard!(BatchlessFlush) {
+                let _ = self.invalidate();
+                page::put(self.cpu, head, 1);
+                self.let_go();
+            } else {
+                page::put(self.cpu, head, 1);
+                self.let_go();
+                let _ = self.invalidate();
             }
-        }
-        batch_slot::<A>(self.page_batches[batch], index).store(head.0.into(), Ordering::Relaxed);
-        self.pages += 1;
-        self.pages == LOCAL + BATCH * BATCHES
+            return true;
+        };
+        self.page_batches[batch] = pfn;
+        self.room = batch_slots::<A>(pfn).iter();
+        self.page(head)
     }
 
     /// Takes over a table. No table lock is held: it may have to wait for a grace period.
@@ -164,7 +173,7 @@ impl<'m, A: Arch> Gather<'m, A> {
             return;
         };
         let table = unlinked.into_gather();
-        batch_slot::<A>(batch, self.tables).store(table.pfn().0.into(), Ordering::Relaxed);
+        batch_slots::<A>(batch)[self.tables].store(table.pfn().0.into(), Ordering::Relaxed);
         self.tables += 1;
         if self.tables == BATCH {
             self.flush();
@@ -238,17 +247,20 @@ impl<'m, A: Arch> Gather<'m, A> {
             page::put(self.cpu, self.local[i], 1);
         }
         let in_batches = self.pages.saturating_sub(LOCAL);
-        for i in 0..in_batches {
-            let pfn = Pfn(batch_slot::<A>(self.page_batches[i / BATCH], i % BATCH).load(Ordering::Relaxed) as u32);
-            page::put(self.cpu, pfn, 1);
+        let batches = &self.page_batches[..in_batches.div_ceil(BATCH)];
+        for (i, batch) in batches.iter().enumerate() {
+            for slot in &batch_slots::<A>(*batch)[..(in_batches - i * BATCH).min(BATCH)] {
+                page::put(self.cpu, Pfn(slot.load(Ordering::Relaxed) as u32), 1);
+            }
         }
-        for batch in &self.page_batches[..in_batches.div_ceil(BATCH)] {
+        for batch in batches {
             frame_alloc::free(self.cpu, *batch);
         }
+        self.room = [].iter();
         self.pages = 0;
         if let Some(batch) = self.table_batch.take() {
             for i in 0..self.tables {
-                let pfn = Pfn(batch_slot::<A>(batch, i).load(Ordering::Relaxed) as u32);
+                let pfn = Pfn(batch_slots::<A>(batch)[i].load(Ordering::Relaxed) as u32);
                 state::retire(self.cpu, Table::at(pfn));
             }
             frame_alloc::free(self.cpu, batch);
@@ -295,10 +307,10 @@ impl<A: Arch> Drop for Gather<'_, A> {
     }
 }
 
-fn batch_slot<A: Arch>(batch: Pfn, index: usize) -> &'static AtomicU64 {
-    debug_assert!(index < BATCH);
+/// What a batch page names.
+fn batch_slots<A: Arch>(batch: Pfn) -> &'static [AtomicU64; BATCH] {
     // SAFETY: the direct map covers all RAM; the frame is the gather's alone and holds 512 aligned words.
-    unsafe { &*A::direct_map(batch.addr()).cast::<AtomicU64>().add(index) }
+    unsafe { &*A::direct_map(batch.addr()).cast::<[AtomicU64; BATCH]>() }
 }
 
 impl<A: Arch> state::Flushed<'_, A> {

@@ -66,6 +66,7 @@ pub(super) const fn head_of(pfn: Pfn, inside: bool) -> Pfn {
 }
 
 /// Drops `n` references of the page with head `pfn`, and frees it if they were the last.
+#[inline]
 pub fn put<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
     if A::machine().frames.get(pfn).put(n) {
         free(cpu, pfn);
@@ -82,20 +83,26 @@ pub(crate) fn put_from_walk<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
 }
 
 /// Frees a page without references (dropped, or frozen).
+#[inline]
 pub fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     let frame = A::machine().frames.get(pfn);
     debug_assert_eq!(frame.refs(), 0);
     if frame.order() == 0 {
         oracle::poison::<A>(pfn, 8);
         frame_alloc::free(cpu, pfn);
-        return;
+    } else {
+        free_huge::<A>(pfn);
     }
+}
+
+/// The same of a 2 MiB page.
+fn free_huge<A: Arch>(pfn: Pfn) {
     for i in 0..1 << HUGE_ORDER {
         let part = Pfn(pfn.0 + i);
         oracle::poison::<A>(part, 8);
         A::machine().frames.get(part).set_state(FrameState::Free);
     }
-    frame.become_free();
+    A::machine().frames.get(pfn).become_free();
     A::machine().allocator.give(pfn, 1 << HUGE_ORDER);
 }
 

@@ -78,9 +78,13 @@ fn change_pmd<A: Arch>(pmd: Table<A>, range: Range<VirtAddr>, perm: Perm, privat
     }
 }
 
+// A function of its own: its loop has enough to keep in registers.
+#[inline(never)]
 fn change_ptes<A: Arch>(pte: Table<A>, range: Range<VirtAddr>, perm: Perm, private: bool, gather: &mut Gather<'_, A>) {
     let mut guard = pte.lock();
     let mut va = range.start;
+    // The first that is changed, and the last so far.
+    let mut changed: Option<(VirtAddr, VirtAddr)> = None;
     while va < range.end {
         if let Entry::Leaf { page, perm: old } = guard.entry(Level::Pte, va) {
             // A private page that others refer to as well is copied on the next write, not made writable.
@@ -89,9 +93,13 @@ fn change_ptes<A: Arch>(pte: Table<A>, range: Range<VirtAddr>, perm: Perm, priva
             let new = if shared { perm - Perm::WRITE } else { perm };
             if old != new {
                 guard.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, new));
-                gather.changed(Level::Pte, va);
+                changed = Some((changed.map_or(va, |(first, _)| first), va));
             }
         }
         va = va.add(PAGE_SIZE);
+    }
+    if let Some((first, last)) = changed {
+        gather.changed(Level::Pte, first);
+        gather.changed(Level::Pte, last);
     }
 }

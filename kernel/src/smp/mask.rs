@@ -82,18 +82,34 @@ impl CpuMask {
     }
 
     /// The CPUs in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, word)| {
-            let mut left = *word;
-            core::iter::from_fn(move || {
-                if left == 0 {
-                    return None;
-                }
-                let bit = left.trailing_zeros();
-                left &= left - 1;
-                Some(CpuId((i * 64) as u16 + bit as u16))
-            })
-        })
+    #[inline]
+    pub fn iter(&self) -> Cpus<'_> {
+        Cpus { words: &self.words, at: 0, left: self.words[0] }
+    }
+}
+
+/// The CPUs of a set, in ascending order.
+#[derive(Clone, Debug)]
+pub struct Cpus<'m> {
+    words: &'m [u64; WORDS],
+    /// The word that is under way.
+    at: usize,
+    /// What is left of it.
+    left: u64,
+}
+
+impl Iterator for Cpus<'_> {
+    type Item = CpuId;
+
+    #[inline]
+    fn next(&mut self) -> Option<CpuId> {
+        while self.left == 0 {
+            self.left = *self.words.get(self.at + 1)?;
+            self.at += 1;
+        }
+        let bit = self.left.trailing_zeros() as u16;
+        self.left &= self.left - 1;
+        Some(CpuId((self.at * 64) as u16 + bit))
     }
 }
 

@@ -98,23 +98,25 @@ fn claims(sources: &[Source]) -> Markup {
     html! {
         section id="claims" {
             h2 { "Claims" }
-            table.sortable.claims {
-                thead { tr {
-                    th data-sort="text" { "experiment" }
-                    th data-sort="text" { "what it shows" }
-                    th.number data-sort="number" { "cells" }
-                    th data-sort="text" { "as expected" }
-                } }
-                tbody {
-                    @for source in sources {
-                        tr {
-                            td { code { (source.manifest.experiment) } }
-                            td.wide { (source.manifest.claim) }
-                            td.number { (source.rows.len()) }
-                            td {
-                                @match source.unexpected() {
-                                    0 => span.chip.safe { "yes" },
-                                    n => span.chip.wrong { "no, " (n) " rows" },
+            div.scroll {
+                table.sortable.claims {
+                    thead { tr {
+                        th data-sort="text" { "experiment" }
+                        th data-sort="text" { "what it shows" }
+                        th.number data-sort="number" { "cells" }
+                        th data-sort="text" { "as expected" }
+                    } }
+                    tbody {
+                        @for source in sources {
+                            tr {
+                                td { code { (source.manifest.experiment) } }
+                                td.wide { (source.manifest.claim) }
+                                td.number { (source.rows.len()) }
+                                td {
+                                    @match source.unexpected() {
+                                        0 => span.chip.safe { "yes" },
+                                        n => span.chip.wrong { "no, " (n) " rows" },
+                                    }
                                 }
                             }
                         }
@@ -259,16 +261,18 @@ fn origin(sources: &[Source]) -> Markup {
     html! {
         section id="origin" {
             h2 { "Made with" }
-            table {
-                thead { tr { th { "experiment" } th { "revision" } th { "tools" } th { "images (SHA-256)" } } }
-                tbody {
-                    @for source in sources {
-                        @let m = &source.manifest;
-                        tr {
-                            td { code { (m.experiment) } }
-                            td { code { (short(&m.revision)) } }
-                            td { @for (tool, version) in &m.tools { (tool) " " (plain(version)) br; } }
-                            td { @for (image, hash) in &m.images { (image) " " code { (short(&plain(hash))) } br; } }
+            div.scroll {
+                table.claims {
+                    thead { tr { th { "experiment" } th { "revision" } th { "tools" } th { "images (SHA-256)" } } }
+                    tbody {
+                        @for source in sources {
+                            @let m = &source.manifest;
+                            tr {
+                                td { code { (m.experiment) } }
+                                td { code { (short(&m.revision)) } }
+                                td { @for (tool, version) in &m.tools { (tool) " " (plain(version)) br; } }
+                                td { @for (image, hash) in &m.images { (image) " " code { (short(&plain(hash))) } br; } }
+                            }
                         }
                     }
                 }

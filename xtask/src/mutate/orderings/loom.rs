@@ -67,7 +67,10 @@ impl Tests {
             bail!("loom's tests do not build:\n{}", child::last_lines(&finished.stderr, 12).join("\n"));
         }
         step.done();
-        let (names, programs) = finished.stdout.lines().filter_map(program).unzip();
+        // cargo tells of them in the order in which it was done with them.
+        let mut programs: Vec<_> = finished.stdout.lines().filter_map(program).collect();
+        programs.sort();
+        let (names, programs) = programs.into_iter().unzip();
         Ok(Tests { names, programs })
     }
 
