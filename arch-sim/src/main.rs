@@ -2,6 +2,7 @@
 
 mod core_command;
 mod follow_command;
+mod self_map_command;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -137,7 +138,10 @@ fn choose<T: Copy>(kind: &'static str, given: &[String], all: &[(&str, T)]) -> R
 fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let default = Bounds::default();
     let listed = strategies::listed();
-    let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
+    // Of this one the table is of the core, and nothing else is to be had.
+    let by_core = (!cli.how.json && !cli.follow.replay_on_core).then_some(self_map_command::NAME);
+    let names = listed.iter().map(|s| s.name).chain(by_core);
+    let strategies: Vec<(&str, &str)> = names.map(|name| (name, name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
     let known: Vec<_> = WalkerClass::ALL.into_iter().map(|w| (walker_name(w), w)).collect();
@@ -145,7 +149,7 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
         all_rounds: cli.how.all_rounds,
-        strategies: chosen.into_iter().map(String::from).collect(),
+        strategies: chosen.into_iter().filter(|name| Some(*name) != by_core).map(String::from).collect(),
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,
         walkers: choose("walker", &cli.cells.walker, &known)?,
@@ -175,7 +179,14 @@ fn main() -> ExitCode {
     if cli.follow.replay_on_core {
         return follow_command::run(&cli.follow, &cli.core, &bounds);
     }
-    match explore(&cli, &bounds) {
+    let deadline = cli.how.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let explored = match &cli.cells.strategy[..] {
+        [name] if name == self_map_command::NAME => Ok(true),
+        _ => explore(&cli, &bounds, deadline),
+    };
+    // What others read of the matrix has the model's cells alone.
+    let by_core = !cli.how.json && self_map_command::is_asked_for(&cli.cells);
+    match explored.map(|kept| (!by_core || self_map_command::explore(&bounds, deadline)) && kept) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -197,7 +208,7 @@ enum FileError {
 }
 
 /// Explores the matrix; whether everything is as expected.
-fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
+fn explore(cli: &Cli, bounds: &Bounds, deadline: Option<Instant>) -> Result<bool, FileError> {
     let resume = cli.how.resume;
     let not_kept = |error| FileError::Checkpoint(cli.how.checkpoint.clone(), error);
     let checkpoint = Checkpoint::open(&cli.how.checkpoint, bounds, resume).map_err(not_kept)?;
@@ -205,11 +216,8 @@ fn explore(cli: &Cli, bounds: &Bounds) -> Result<bool, FileError> {
         eprintln!("There is nothing to go on with: no earlier run of these bounds by this program was interrupted.");
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let running = Running {
-        threads: cli.how.threads.map_or(processors, usize::from),
-        deadline: cli.how.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes)),
-        checkpoint: Some(checkpoint),
-    };
+    let running =
+        Running { threads: cli.how.threads.map_or(processors, usize::from), deadline, checkpoint: Some(checkpoint) };
     let bar = progress_bar(run::count(bounds) as u64);
     let rows = run::run(bounds, running, |row| {
         bar.inc(1);

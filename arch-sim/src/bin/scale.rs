@@ -10,6 +10,7 @@ use arch_sim::scale::costs::{Grade, Preset};
 use arch_sim::scale::curve::{self, Point, Range};
 use arch_sim::scale::picture::{self, Quantity};
 use arch_sim::scale::published::{self, Comparison};
+use arch_sim::scale::sensitivity::Need;
 use clap::Parser;
 use kernel::tlb::transport::TransportId;
 use serde::Serialize;
@@ -219,19 +220,38 @@ fn report(scale: &Scale, range: &Range, points: &[Point], published: &[Compariso
     }
     out += "\nPublished numbers, and the model's:\n";
     for one in published {
-        let _ = writeln!(
-            out,
-            "  {}:\n    published {}, model {} {} ({:+.1} %): {}.",
-            one.what,
-            number(one.published),
-            number(one.model),
-            one.unit,
-            one.difference(),
-            one.why
-        );
+        let _ = writeln!(out, "  {}:", one.what);
+        let (published, model) = (number(one.published), number(one.model));
+        let compared =
+            format!("published {published}, model {model} {} ({:+.1} %): {}.", one.unit, one.difference(), one.why);
+        fill(&mut out, &compared);
+        if !one.needs.is_empty() {
+            let needs: Vec<String> = one.needs.iter().map(Need::in_words).collect();
+            fill(&mut out, &format!("With nothing else changed it would agree {}.", needs.join("; ")));
+        }
     }
     out
 }
+
+/// Adds `text` in lines of at most [`WIDTH`] columns, four of them empty.
+fn fill(out: &mut String, text: &str) {
+    let mut column = 0;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > WIDTH {
+            out.push('\n');
+            column = 0;
+        }
+        let before = if column == 0 { "    " } else { " " };
+        *out += before;
+        *out += word;
+        column += before.len() + width;
+    }
+    out.push('\n');
+}
+
+/// Columns of a line of text.
+const WIDTH: usize = 110;
 
 /// As many sizes as fit a line.
 fn shown_sizes(sizes: &[u32]) -> Vec<u32> {

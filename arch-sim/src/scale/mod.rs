@@ -11,6 +11,7 @@ mod machine;
 pub mod picture;
 pub mod published;
 pub mod run;
+pub mod sensitivity;
 
 pub use machine::Counts;
 
