@@ -5,6 +5,7 @@
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::sync::atomic::AtomicUsize;
 
 use kernel::smp::cpu::Cpu;
 
@@ -37,6 +38,8 @@ impl Default for EmergencyStack {
 #[derive(Default)]
 #[repr(C)]
 pub struct CpuLocal {
+    /// The stack pointer of the kernel as it entered EL0: entries find it there, and who goes back to EL0 puts it back.
+    kernel_stack: AtomicUsize,
     emergency: EmergencyStack,
 }
 
@@ -46,6 +49,8 @@ static BOOT_EMERGENCY_STACK: EmergencyStack = EmergencyStack::new();
 
 /// Where the end of the emergency stack lies in a [`Cpu`]; for the exception entry.
 pub const EMERGENCY_TOP: usize = offset_of!(Cpu<Aarch64>, arch) + offset_of!(CpuLocal, emergency) + EMERGENCY_BYTES;
+/// Where `kernel_stack` lies in a [`Cpu`]; for the assembly of [`crate::user_entry`].
+pub(crate) const KERNEL_STACK: usize = offset_of!(Cpu<Aarch64>, arch) + offset_of!(CpuLocal, kernel_stack);
 /// Where the kernel stack's end is kept in a [`Cpu`]; for the entry of started CPUs.
 pub const STACK_TOP: usize = offset_of!(Cpu<Aarch64>, stack_top);
 

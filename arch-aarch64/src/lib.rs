@@ -42,6 +42,7 @@ bare_metal! {
     pub mod timer;
     mod trap;
     pub mod user;
+    pub mod user_entry;
     pub mod user_mode;
     pub mod vectors;
 }

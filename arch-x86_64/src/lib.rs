@@ -42,5 +42,6 @@ bare_metal! {
     mod stubs;
     pub mod traps;
     pub mod user;
+    pub mod user_entry;
     pub mod user_mode;
 }

@@ -15,7 +15,7 @@ use core::arch::{global_asm, naked_asm};
 use core::mem::offset_of;
 
 use crate::traps::{CALL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, TrapFrame, on_call, on_exception, on_nmi, on_timer};
-use crate::user_mode::{RING, stopped};
+use crate::user_entry::{RING, stopped};
 
 /// Where the ring is before anything was pushed.
 const RING_AT_ENTRY: usize = RING - 16;

@@ -35,8 +35,10 @@ pub struct Machine<A: Arch> {
     pub allocator: FrameAllocator<A>,
     /// Table pages in use.
     pub tables: AtomicU64,
-    /// The number of the next mm or file.
+    /// The number of the next mm, or file that the kernel itself uses.
     pub next_mm: AtomicU32,
+    /// The number of the next file of programs.
+    pub next_file: AtomicU32,
     /// Who has which tag.
     pub asids: Mutex<A, Tags<A>>,
     /// Grace periods.
@@ -75,6 +77,7 @@ impl<A: Arch> Machine<A> {
             allocator,
             tables: AtomicU64::new(0),
             next_mm: AtomicU32::new(1),
+            next_file: AtomicU32::new(1),
             asids: Mutex::<A, _>::new(Tags::new(A::asids())),
             rcu: Rcu::default(),
             nmi_board: Board::default(),

@@ -1,7 +1,7 @@
 //! System calls: eight words in, eight words out.
 //!
 //! x86_64: the number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, R12; the status comes back in RAX and the words where the arguments were; RCX and R11 are lost. aarch64: `SVC #0`,
-//! the number in X8, arguments in X0 to X6; the status comes back in X0 and the words in X1 to X7. Everything else is as it was.
+//! the number in X8, arguments in X0 to X6; the status comes back in X0 and the words in X1 to X7; X9 to X17 are lost. Everything else is as it was.
 
 use crate::abi::{Number, Status};
 
@@ -31,7 +31,8 @@ pub fn raw(number: u64, arguments: [u64; 7]) -> [u64; 8] {
             core::arch::asm!(
                 "svc #0",
                 in("x8") number, inout("x0") a, inout("x1") b, inout("x2") c, inout("x3") d, inout("x4") e,
-                inout("x5") f, inout("x6") g, out("x7") last, options(nostack)
+                inout("x5") f, inout("x6") g, out("x7") last, out("x9") _, out("x10") _, out("x11") _, out("x12") _,
+                out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _, options(nostack)
             )
         };
         [a, b, c, d, e, f, g, last]

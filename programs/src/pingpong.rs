@@ -1,10 +1,9 @@
-//! A client and a server of one process: calls of six words, each answered with its words turned around.
-
-use core::sync::atomic::{AtomicU64, Ordering};
+//! A client and a server, of one process or of two: calls of six words, each answered with its words turned around.
 
 use crate::abi::{Info, Number, Rights, Status};
 use crate::first::{FREE, PRIORITY, PROCESS, Told};
-use crate::kernel::{self, Begin};
+use crate::image::Image;
+use crate::kernel::{self, Begin, Limits};
 use crate::{call, exit};
 
 const ENDPOINT: u64 = FREE;
@@ -17,8 +16,10 @@ const IN: u64 = 0x21_0000_0000;
 /// What the client says last.
 const LAST: u64 = u64::MAX;
 
-/// How many calls the server has answered.
-static ANSWERED: AtomicU64 = AtomicU64::new(0);
+/// The program as memory, and the server's process, where it is not the client's.
+const IMAGE: u64 = FREE + 2;
+const APART: u64 = FREE + 3;
+const LIMITS: Limits = Limits { slots: FREE + 1, frames: 0, bytes: 0, spaces: 0 };
 
 /// Makes as many calls as `argument` says, to a server on CPU `cpu`. The line of what was not as it must be.
 pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
@@ -32,6 +33,20 @@ pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
     let entry = serve as extern "C" fn(u64) -> ! as usize as u64;
     let begin = Begin { entry, stack: STACK + STACK_BYTES, argument: 0, priority: PRIORITY, cpu };
     kernel::make_thread(PROCESS, SERVER, begin).map_err(|_| line!())?;
+    talk(told)
+}
+
+/// The same, to a server in another process, on CPU 0.
+pub fn apart(argument: u64) -> Result<(), u32> {
+    kernel::make_endpoint(ENDPOINT).map_err(|_| line!())?;
+    let image = Image::new(PROCESS, IMAGE).map_err(|_| line!())?;
+    image.process(APART, LIMITS, PRIORITY).map_err(|_| line!())?;
+    kernel::grant(APART, ENDPOINT, ENDPOINT, Rights::READ, 0).map_err(|_| line!())?;
+    image.start(APART, SERVER, serve, 0, PRIORITY, 0).map_err(|_| line!())?;
+    talk(Told::by(argument))
+}
+
+fn talk(told: Told) -> Result<(), u32> {
     for n in 0..told.ops {
         // As it is, since what the program does is counted too.
         let [status, _, a, b, c, d, e, f] = call::raw(Number::Call as u64, [ENDPOINT, n, 1, 2, 3, 4, 5]);
@@ -39,8 +54,8 @@ pub fn between(argument: u64, cpu: u64) -> Result<(), u32> {
             return Err(line!());
         }
     }
-    kernel::call(ENDPOINT, Info::empty(), [LAST, 0, 0, 0, 0, 0]).map_err(|_| line!())?;
-    if ANSWERED.load(Ordering::Acquire) != told.ops {
+    let last = kernel::call(ENDPOINT, Info::empty(), [LAST, 0, 0, 0, 0, 0]).map_err(|_| line!())?;
+    if last.words[0] != told.ops {
         return Err(line!());
     }
     // The server waits for the next call, and would for ever.
@@ -103,10 +118,9 @@ extern "C" fn serve(_argument: u64) -> ! {
         if status != Status::Done as u64 {
             call::exit(exit::CHECK | u64::from(line!()))
         }
-        if a != LAST {
-            answered += 1;
-            ANSWERED.store(answered, Ordering::Release);
-        }
+        // The last answer says how many there were.
+        let f = if a == LAST { answered } else { f };
+        answered += 1;
         received = call::raw(Number::ReplyWait as u64, [ENDPOINT, f, e, d, c, b, a]);
     }
 }

@@ -60,7 +60,8 @@ pub fn hold(seed: u64) -> bool {
                 d = out(reg) difference,
                 call = const crate::abi::Number::Yield as u64,
                 out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _, out("x5") _, out("x6") _,
-                out("x7") _, out("x8") _,
+                out("x7") _, out("x8") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _, out("x13") _,
+                out("x14") _, out("x15") _, out("x16") _, out("x17") _,
                 options(nostack)
             )
         };

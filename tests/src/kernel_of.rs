@@ -39,11 +39,16 @@ pub struct Kernel<A: Arch> {
 impl<A: Arch> Kernel<A> {
     /// A machine of `cpus` CPUs and a first process with `slots` slots.
     pub fn new(cpus: usize, frames: usize, slots: u32) -> Kernel<A> {
+        Kernel::with(cpus, frames, slots, ALL)
+    }
+
+    /// The same, whose account has `all`.
+    pub fn with(cpus: usize, frames: usize, slots: u32, all: Price) -> Kernel<A> {
         let world = World::<A>::new(cpus, frames);
         let more = Price { frames: 64, bytes: 1 << 20, spaces: 1 };
-        let account = Account::first(ALL.and(more));
+        let account = Account::first(all.and(more));
         let cpu = world.cpu(0);
-        let first = world.on(0, || Process::new(cpu, &account, slots, ALL, 31)).expect("there is enough");
+        let first = world.on(0, || Process::new(cpu, &account, slots, all, 31)).expect("there is enough");
         world.on(0, || {
             capability::install(cpu, &first.table, SELF as u32, Object::Process(first.clone())).expect("it is empty");
         });
@@ -132,7 +137,7 @@ impl<A: Arch> Kernel<A> {
         let Kernel { world, account, first } = self;
         world.on(0, || {
             let original = first.table.get(SELF as u32).expect("it is there");
-            capability::delete(world.cpu(0), &original);
+            capability::delete(world.cpu(0), &original).expect("nobody revokes it");
             drop(original);
             finish(world.cpu(0));
         });

@@ -8,6 +8,7 @@ use kernel::abi::Rights;
 use kernel::addr::{PMD_SIZE, VirtAddr};
 use kernel::arch::Arch;
 use kernel::object::account::Price;
+use kernel::object::mapping::Payer;
 use kernel::object::process::Process;
 use kernel::object::thread::Thread;
 use scripted::{User, load};
@@ -53,7 +54,7 @@ impl<A: Arch> Talk<A> {
             kernel.give(&process, ENDPOINT, FREE, Rights::all(), badge);
             for at in [OUT, IN] {
                 process
-                    .map_anonymous(&process.account, at, PMD_SIZE, Rights::READ | Rights::WRITE)
+                    .map_anonymous(Payer::own(&process.account), at, PMD_SIZE, Rights::READ | Rights::WRITE)
                     .expect("it is free");
             }
             process

@@ -252,7 +252,10 @@ fn waits_end_with_what_is_waited_for_and_with_time() {
     let seen = nothing_left_over(&log, 5);
     assert_eq!(seen[1..], [Status::Done, Status::Unanswered, Status::Done, Status::Unanswered]);
     let endpoint = talk.kernel.first.table.get(FREE as u32).expect("it is there");
-    talk.kernel.world.on(0, || kernel::object::capability::delete(talk.kernel.world.cpu(0), &endpoint));
+    talk.kernel
+        .world
+        .on(0, || kernel::object::capability::delete(talk.kernel.world.cpu(0), &endpoint))
+        .expect("nobody revokes it");
     talk.kernel.run_in_turn();
     assert_eq!(log.borrow()[5], Status::Gone);
     drop(endpoint);

@@ -132,6 +132,30 @@ fn stranger_is_written_to() -> u64 {
     seen
 }
 
+/// What a server finds in its own memory when it has received a call that came on the short way, and the client when it has the answer: each had left another number there.
+fn memory_of_the_other() -> (u64, u64) {
+    let talk = Talk::<Untagged>::new();
+    let log = Log::default();
+    let (at_server, at_client) = (log.clone(), log.clone());
+    let note = OUT.add(8);
+    talk.server(0, move |user| {
+        user.write(note, 7);
+        user.ask(Number::Wait, &[ENDPOINT]);
+        at_server.borrow_mut().push(user.read(note));
+        send(user, Number::ReplyWait, ENDPOINT, Info::empty(), [0; 6]);
+    });
+    talk.run_cpu(0);
+    talk.client(move |user| {
+        user.write(note, 8);
+        send(user, Number::Call, ENDPOINT, Info::empty(), [0; 6]);
+        at_client.borrow_mut().push(user.read(note));
+    });
+    talk.run_cpu(0);
+    talk.finish();
+    let seen = log.borrow();
+    (seen[0], seen[1])
+}
+
 #[test]
 fn a_removed_guard_of_messages_is_found() {
     let (done, gone, lost) = (Status::Done, Status::BufferGone, Status::Undelivered);
@@ -140,6 +164,10 @@ fn a_removed_guard_of_messages_is_found() {
     assert_eq!(receiver_loses_a_page(), (lost, gone, Vec::new()));
     assert_eq!(sender_is_changed_between(), (done, done, all(2)));
     assert_eq!(stranger_is_written_to(), 99);
+    assert_eq!(memory_of_the_other(), (7, 8));
+
+    guard::remove(1 << Guard::ShortLoads as u64);
+    assert_eq!(memory_of_the_other(), (8, 8), "the server goes on in the client's memory");
 
     guard::remove(1 << Guard::IpcPinAgain as u64);
     let (client, server, seen) = receiver_loses_a_page();

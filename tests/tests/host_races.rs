@@ -1,14 +1,16 @@
 //! Interleavings of two CPUs that once were wrong, made by hand on the machine of the host.
 
 use kernel::addr::{PAGE_SIZE, VirtAddr};
+use kernel::arch::Arch;
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
+use kernel::mm::exit::exit;
 use kernel::mm::frame::FrameState;
 use kernel::mm::page;
 use kernel::mm::unmap::dontneed;
 use kernel::tlb::switch;
 use kernel::tlb::transport::TransportId;
-use tests::host::{Tagged, World};
+use tests::host::{Tagged, World, run_on};
 
 const AT: VirtAddr = VirtAddr(0x4000_0000);
 const WORD: u64 = 8;
@@ -39,4 +41,29 @@ fn a_lazy_cpu_that_was_skipped_catches_up() {
         world.on(1, || switch::load(two, &mm));
         assert_eq!(world.read(1, &mm, AT.add(WORD)), Ok(18), "by way of another mm: {elsewhere}");
     }
+}
+
+/// An address space ends while a CPU has it loaded, lazily. Before that CPU comes to hear of it, it has loaded another, which it goes on to use.
+#[test]
+fn a_cpu_that_uses_another_address_space_keeps_it() {
+    let world = World::<Tagged>::new(2, 8192);
+    world.choose("sync-all", TransportId::Broadcast);
+    let (one, two) = (world.cpu(0), world.cpu(1));
+    let ends = Mm::<Tagged>::new(one, 0).expect("memory suffices");
+    let used = Mm::<Tagged>::new(one, 0).expect("memory suffices");
+    world.on(1, || switch::load(two, &ends));
+    switch::become_lazy(two);
+    world.on(1, Tagged::irq_save);
+    let (loads, id) = (used.clone(), used.id);
+    world.while_waiting(move || {
+        run_on(1, || {
+            switch::load(two, &loads);
+            Tagged::irq_restore(true);
+        });
+    });
+    world.on(0, || exit(one, ends));
+    assert!(world.hook_ran());
+    assert_eq!(two.loaded.mm(), id, "it was unloaded from under whoever uses it");
+    world.on(0, || exit(one, used));
+    assert_eq!(two.loaded.mm(), switch::NO_MM);
 }

@@ -1,33 +1,48 @@
 //! The short way of system calls, on the machine of the host: that it is taken where it may be, by priority too, and what becomes of a caller that ends while it waits there.
 
 use kernel::abi::message::{Info, pack};
+use std::cell::Cell;
+use std::rc::Rc;
+
 use kernel::abi::{Number, Rights, Status};
+use kernel::addr::VirtAddr;
 use kernel::arch::Arch;
+use kernel::object::account::Price;
+use kernel::tlb::switch::{self, KERNEL_ASID};
 use scripted::User;
-use tests::host::{Tagged, Untagged};
+use tests::host::{Host, Tagged, Untagged, run_on};
 use tests::kernel_of::FREE;
-use tests::talk::{ENDPOINT, Log, Talk, heard, send};
+use tests::talk::{ENDPOINT, Log, OUT, Talk, heard, send};
 
 const CALLS: u64 = 50;
 
-/// Answers every call with its words and one more.
+/// Where a program notes something.
+const NOTE: VirtAddr = VirtAddr(OUT.0 + 8);
+
+/// Answers every call with its words and one more, and looks after each whether its memory is its own.
 fn serve(user: &User<'_>) {
     let mut call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::empty())]));
-    loop {
+    for n in 0.. {
+        assert_eq!(user.read(NOTE), n, "this is another's memory");
+        user.write(NOTE, n + 1);
         let answer = call.words.map(|word| word + 1);
         call = send(user, Number::ReplyWait, ENDPOINT, Info::empty(), answer);
     }
 }
 
-/// How many turns CPU 0 takes until a client there has made [`CALLS`] calls to a server on `cpu`, with these priorities.
-fn turns<A: Arch>(cpu: u16, client: u8, server: u8) -> usize {
+/// How many turns CPU 0 takes until a client there has made [`CALLS`] calls to a server on `cpu`, in its own process or in another, with these priorities.
+fn turns<A: Arch>(between: bool, cpu: u16, client: u8, server: u8) -> usize {
     let talk = Talk::<A>::new();
     let log = Log::<u64>::default();
     let seen = log.clone();
-    talk.thread(&talk.client, cpu, server, serve);
+    talk.thread(if between { &talk.server } else { &talk.client }, cpu, server, serve);
     talk.run_cpu(cpu.into());
     talk.thread(&talk.client, 0, client, move |user| {
         for n in 0..CALLS {
+            if between {
+                assert_eq!(user.read(NOTE), n * 1000, "this is another's memory");
+                user.write(NOTE, (n + 1) * 1000);
+            }
             let answer = send(user, Number::Call, ENDPOINT, Info::empty(), [n, 2, 3, 4, 5, 6]);
             assert_eq!((answer.status, answer.words), (Status::Done, [n + 1, 3, 4, 5, 6, 7]));
             seen.borrow_mut().push(answer.words[0]);
@@ -46,15 +61,67 @@ fn turns<A: Arch>(cpu: u16, client: u8, server: u8) -> usize {
     turns
 }
 
-/// A call whose server waits on the same CPU in the same process, and its answer, take no turn: the CPU goes from one thread to the other. Across CPUs each answer takes one.
+/// A call whose server waits on the same CPU, in the same process or in another, and its answer, take no turn: the CPU goes from one thread to the other. Across CPUs each answer takes one.
 #[test]
 fn calls_on_one_cpu_take_no_turns() {
-    for (client, server) in [(5, 5), (5, 9), (9, 5)] {
-        // The first call may find nobody, or a server that nobody has called.
-        assert!(turns::<Untagged>(0, client, server) <= 3, "priorities {client} and {server}");
-        assert!(turns::<Tagged>(0, client, server) <= 3, "priorities {client} and {server}, tagged");
+    for between in [false, true] {
+        for (client, server) in [(5, 5), (5, 9), (9, 5)] {
+            // The first call may find nobody, or a server that nobody has called. Pages are brought without a turn.
+            let which = format!("priorities {client} and {server}, between processes: {between}");
+            assert!(turns::<Untagged>(between, 0, client, server) <= 3, "{which}");
+            assert!(turns::<Tagged>(between, 0, client, server) <= 3, "{which}, tagged");
+        }
+        assert!(turns::<Untagged>(between, 1, 5, 5) as u64 >= CALLS);
     }
-    assert!(turns::<Untagged>(1, 5, 5) as u64 >= CALLS);
+}
+
+/// A machine with six tags.
+type Short = Host<7, true>;
+
+/// Where the tag of the one that would go on was taken meanwhile the short way does not wait for another: messages take the long way, and arrive.
+#[test]
+fn a_lost_tag_is_the_long_way() {
+    let talk = Talk::<Short>::new();
+    let limit = Price { frames: 16, bytes: 1 << 12, spaces: 0 };
+    let others: Vec<_> = (0..8).map(|i| talk.kernel.child(20 + i, 0, limit).mm.clone()).collect();
+    let cpu = talk.kernel.world.cpu(1);
+    // CPU 1 loads so many others that whoever waits loses its tag.
+    let steal = Rc::new(move || others.iter().for_each(|mm| run_on(1, || switch::load(cpu, mm))));
+    let (at_server, at_client) = (steal.clone(), steal);
+    let log = Log::<(u64, u64)>::default();
+    let seen = log.clone();
+    talk.thread(&talk.server, 0, 5, move |user| {
+        user.write(NOTE, 7);
+        let mut call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::empty())]));
+        for n in 0.. {
+            if n % 3 == 1 {
+                at_server();
+            }
+            let answer = [call.words[0] + user.read(NOTE), 0, 0, 0, 0, 0];
+            call = send(user, Number::ReplyWait, ENDPOINT, Info::empty(), answer);
+        }
+    });
+    talk.run_cpu(0);
+    let (client, server) = (talk.client.mm.clone(), talk.server.mm.clone());
+    let lost = Rc::new(Cell::new([0, 0]));
+    let losses = lost.clone();
+    talk.client(move |user| {
+        user.write(NOTE, 8);
+        for n in 0..12 {
+            if n % 3 == 2 {
+                at_client();
+            }
+            let before = [&client, &server].map(|mm| u64::from(mm.asid() == KERNEL_ASID));
+            losses.set([losses.get()[0] + before[0], losses.get()[1] + before[1]]);
+            let answer = send(user, Number::Call, ENDPOINT, Info::empty(), [n, 0, 0, 0, 0, 0]);
+            seen.borrow_mut().push((answer.words[0], user.read(NOTE)));
+        }
+    });
+    talk.run_cpu(0);
+    assert_eq!(*log.borrow(), (0..12).map(|n| (n + 7, 8)).collect::<Vec<_>>());
+    assert!(lost.get()[1] >= 4, "the server did not lose its tag: {lost:?}");
+    talk.kernel.world.on(1, || switch::unload(cpu));
+    talk.finish();
 }
 
 /// Who is more urgent than the one that would go on, and ready, runs first.

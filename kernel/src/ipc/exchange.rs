@@ -1,6 +1,6 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
 use super::pin::{PinError, Pinned};
@@ -88,7 +88,7 @@ pub(crate) fn prepare<A: Arch>(
         let node = process.table.get(word as u32).map_err(|error| error.status())?;
         let rights = Rights::from_bits((word >> 32) as u32).ok_or(Status::BadArgument)?;
         node.require(rights | Rights::GRANT).map_err(|error| error.status())?;
-        Some((node, rights))
+        Some((Arc::downgrade(&node), rights))
     } else {
         None
     };
@@ -162,9 +162,9 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
     }
     if result.is_ok()
         && let Some((node, rights, slot)) = capability
-        && let Err(error) = capability::derive(&node, &thread.process.table, slot, rights, 0)
+        && let Err(status) = accept(&node, thread, slot, rights)
     {
-        result = Err((Status::Undelivered, error.status()));
+        result = Err((Status::Undelivered, status));
     }
     drop(long);
     let told = result.map_or_else(|(sender, _)| sender, |()| Status::Done);
@@ -182,6 +182,13 @@ pub(crate) fn receive<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, de
     }
 }
 
+/// Puts a capability that came with a message into `slot` of the receiver's table.
+fn accept<A: Arch>(node: &Weak<Node<A>>, thread: &Thread<A>, slot: u32, rights: Rights) -> Result<(), Status> {
+    let node = node.upgrade().ok_or(Status::Gone)?;
+    capability::derive(&node, &thread.process.table, slot, rights, 0).map_err(|error| error.status())?;
+    Ok(())
+}
+
 /// Gives a taken receiver what is for it, and wakes it.
 fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Delivery<A>, caller: Option<Caller<A>>) {
     {
@@ -197,6 +204,12 @@ fn give<A: Arch>(cpu: &'static Cpu<A>, receiver: &Arc<Thread<A>>, delivery: Deli
         }
     }
     sched::wake(cpu, receiver);
+}
+
+/// Answers `client`, which was taken from its reply, with words alone, as [`reply`] does.
+pub(crate) fn give_short<A: Arch>(cpu: &'static Cpu<A>, client: &Arc<Thread<A>>, words: [u64; MESSAGE_WORDS]) {
+    let words = message(0, Info::empty(), words);
+    give(cpu, client, Delivery { words, long: None, capability: None, sender: None }, None);
 }
 
 /// Sends `outgoing` to `endpoint` and waits for the answer, into `incoming`.

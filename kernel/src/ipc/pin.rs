@@ -86,7 +86,7 @@ impl<A: Arch> Pinned<A> {
             return Err(PinError::Bad);
         }
         let count = bytes.div_ceil(PAGE_SIZE) as usize;
-        let list = payer.charge(Price { bytes: (count * size_of::<Pfn>()) as u64 + 16, ..Price::NOTHING });
+        let list = payer.charge(Price::array::<Pfn>(count as u64));
         let _list = list.map_err(|_| PinError::Quota)?;
         let mut pinned =
             Pinned { mm: mm.clone(), start, bytes, pages: Vec::with_capacity(count), paid: None, held: true };

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
 use crate::arch::Arch;
+use crate::object::account::trim_queue;
 use crate::object::thread::Thread;
 
 /// Threads that wait, the most urgent first; of the same priority the first to come. One alone needs no memory.
@@ -87,10 +88,8 @@ impl<A: Arch> Queue<A> {
         at.is_some()
     }
 
-    /// Threads pay for their places; an empty queue keeps none.
+    /// Threads pay for their places: those of threads that have gone are given back.
     fn shrink(&mut self) {
-        if self.others.is_empty() {
-            self.others = VecDeque::new();
-        }
+        trim_queue(&mut self.others, 0);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Reply<A: Arch> {
     wait: AtomicU64,
     /// Of the last one. Changed by whoever has the thread.
     last: AtomicU64,
-    /// Valid while `wait` is not 0.
+    /// Whose it is. Valid while `wait` is not 0.
     thread: AtomicPtr<Thread<A>>,
 }
 
@@ -30,12 +30,18 @@ impl<A: Arch> Default for Reply<A> {
 }
 
 impl<A: Arch> Reply<A> {
-    /// Puts `thread`, whose reply this is and which nobody else has, there to wait. The number of the wait.
+    /// It is that of `thread`, which is new and has not waited.
+    pub(crate) fn belongs_to(&self, thread: &Arc<Thread<A>>) {
+        self.thread.store(Arc::as_ptr(thread).cast_mut(), Ordering::Relaxed);
+    }
+}
+
+impl<A: Arch> Reply<A> {
+    /// Puts the thread whose reply this is, and a reference to which is given away with this, there to wait. The number of the wait.
     #[inline(always)]
-    fn begin(&self, thread: *const Thread<A>) -> u64 {
+    fn begin(&self) -> u64 {
         let wait = self.last.load(Ordering::Relaxed) + 1;
         self.last.store(wait, Ordering::Relaxed);
-        self.thread.store(thread.cast_mut(), Ordering::Relaxed);
         // AcqRel: whoever takes the thread sees what it left, and a thread that `take_any` came too early for sees that it ends. Pairs with both that take
         // (tests/litmus/call-ring).
         self.wait.swap(wait, Ordering::AcqRel);
@@ -76,7 +82,8 @@ impl<A: Arch> Clone for Caller<A> {
 impl<A: Arch> Caller<A> {
     /// `thread`, which the calling code has, begins to wait. Under the lock of its state.
     pub(crate) fn begin(thread: &Arc<Thread<A>>) -> Caller<A> {
-        let wait = thread.reply.begin(Arc::into_raw(thread.clone()));
+        let _in_reply = Arc::into_raw(thread.clone());
+        let wait = thread.reply.begin();
         Caller { reply: thread.reply.clone(), wait }
     }
 
@@ -88,31 +95,30 @@ impl<A: Arch> Caller<A> {
 
 /// Whom a thread has received from and not answered, if anybody. It keeps the last one's reply, so that calls by the same one need not be counted in and out.
 pub(crate) struct Unanswered<A: Arch> {
-    reply: Option<Arc<Reply<A>>>,
+    /// At first the thread's own, by which nobody can be meant.
+    reply: Arc<Reply<A>>,
     /// 0: nobody. Whom the short way has answered is not forgotten: the number is used, and finds nobody.
     wait: u64,
     /// Where it runs, if its call took the short way ([`crate::task::fast`]) and is not answered.
     place: Place,
 }
 
-impl<A: Arch> Default for Unanswered<A> {
-    fn default() -> Self {
-        Unanswered { reply: None, wait: 0, place: Place::NOWHERE }
-    }
-}
-
 impl<A: Arch> Unanswered<A> {
+    /// That of a thread whose reply is `own`, which has received from nobody.
+    pub(crate) fn new(own: Arc<Reply<A>>) -> Unanswered<A> {
+        Unanswered { reply: own, wait: 0, place: Place::NOWHERE }
+    }
+
     /// Has received from `caller`.
     pub(crate) fn set(&mut self, caller: Caller<A>) {
-        *self = Unanswered { reply: Some(caller.reply), wait: caller.wait, place: Place::NOWHERE };
+        *self = Unanswered { reply: caller.reply, wait: caller.wait, place: Place::NOWHERE };
     }
 
     /// Forgets it.
     pub(crate) fn take(&mut self) -> Option<Caller<A>> {
         self.place = Place::NOWHERE;
         let wait = core::mem::take(&mut self.wait);
-        let reply = self.reply.clone().filter(|_| wait != 0)?;
-        Some(Caller { reply, wait })
+        (wait != 0).then(|| Caller { reply: self.reply.clone(), wait })
     }
 
     /// Where the one runs whose call took the short way.
@@ -124,7 +130,7 @@ impl<A: Arch> Unanswered<A> {
     /// Whether the last one was `thread`.
     #[inline(always)]
     pub(crate) fn was(&self, thread: &Thread<A>) -> bool {
-        self.reply.as_ref().is_some_and(|last| Arc::ptr_eq(last, &thread.reply))
+        Arc::ptr_eq(&self.reply, &thread.reply)
     }
 
     /// Has received from `thread`, which runs on this CPU at `place`, begins to wait with this and is given away with it. False: nothing was done, since it ends. Without `ANY` it was
@@ -134,7 +140,7 @@ impl<A: Arch> Unanswered<A> {
     /// If true, the reference that `thread` stands for is given up by the caller.
     #[inline(always)]
     pub(crate) unsafe fn set_running<const ANY: bool>(&mut self, thread: &Thread<A>, place: Place) -> bool {
-        let wait = thread.reply.begin(thread);
+        let wait = thread.reply.begin();
         // Who ends it says so, then takes it from its reply: it is in order with the exchange in `begin`, so either he has found it there or it finds here that it ends.
         // If he has, it is in a queue by now, and the call is one that nobody waits for.
         if thread.is_ending()
@@ -145,7 +151,7 @@ impl<A: Arch> Unanswered<A> {
         }
         (self.wait, self.place) = (wait, place);
         if ANY && !self.was(thread) {
-            self.reply = Some(thread.reply.clone());
+            self.reply = thread.reply.clone();
         }
         true
     }
@@ -153,7 +159,9 @@ impl<A: Arch> Unanswered<A> {
     /// Takes the one that waits, if it still does: its call took the short way.
     #[inline(always)]
     pub(crate) fn take_running(&mut self) -> Option<Arc<Thread<A>>> {
-        let thread = self.reply.as_ref()?.take(self.wait)?;
+        // Whose call took the short way, where `place` says that it did.
+        debug_assert!(self.wait != 0);
+        let thread = self.reply.take(self.wait)?;
         self.place = Place::NOWHERE;
         Some(thread)
     }

@@ -7,7 +7,7 @@
 use alloc::sync::{Arc, Weak};
 
 use super::pin::Pinned;
-use super::reply::{Caller, Unanswered};
+use super::reply::{Caller, Reply, Unanswered};
 use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
@@ -24,7 +24,8 @@ pub(crate) struct Outgoing<A: Arch> {
     pub(crate) words: [u64; MESSAGE_WORDS],
     pub(crate) badge: u32,
     pub(crate) long: Option<Pinned<A>>,
-    pub(crate) capability: Option<(Arc<Node<A>>, Rights)>,
+    /// What goes with it, if that is still there when it is received.
+    pub(crate) capability: Option<(Weak<Node<A>>, Rights)>,
 }
 
 /// What a thread has ready to receive into.
@@ -45,7 +46,8 @@ pub(crate) enum Sender<A: Arch> {
 pub(crate) struct Delivery<A: Arch> {
     pub(crate) words: [u64; WORDS],
     pub(crate) long: Option<Pinned<A>>,
-    pub(crate) capability: Option<(Arc<Node<A>>, Rights, u32)>,
+    /// See [`Outgoing`]; and the slot.
+    pub(crate) capability: Option<(Weak<Node<A>>, Rights, u32)>,
     /// Who is told if it did not arrive; none of a short answer, which always does.
     pub(crate) sender: Option<Sender<A>>,
 }
@@ -100,8 +102,9 @@ pub(crate) struct State<A: Arch> {
     pub(crate) slot: Option<u32>,
 }
 
-impl<A: Arch> Default for State<A> {
-    fn default() -> Self {
+impl<A: Arch> State<A> {
+    /// That of a new thread, whose reply is `own`.
+    pub(crate) fn new(own: Arc<Reply<A>>) -> State<A> {
         State {
             phase: Phase::Runs,
             at: Weak::new(),
@@ -112,7 +115,7 @@ impl<A: Arch> Default for State<A> {
             fault: false,
             retry: false,
             replied: None,
-            caller: Unanswered::default(),
+            caller: Unanswered::new(own),
             buffer: None,
             slot: None,
         }

@@ -85,10 +85,15 @@ pub enum MapError {
     /// Memory is short.
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
+    /// All numbers of address spaces were used, each once: what a CPU has loaded is told by its number.
+    #[error("there have been {0} address spaces, and there is no number for another")]
+    OutOfNumbers(u32),
 }
 
 /// In the id of an mm or file whose pages programs see: the oracle leaves no tags in them.
 pub const PLAIN: u32 = 1 << 31;
+/// In the id of a file of programs beside [`PLAIN`], and in no mm's.
+pub(super) const FILE: u32 = 1 << 30;
 
 /// An address space.
 pub struct Mm<A: Arch> {
@@ -136,7 +141,10 @@ impl<A: Arch> Mm<A> {
 
     fn with_ancestors(cpu: &Cpu<A>, ancestors: Vec<u32>, plain: u32) -> Result<Arc<Mm<A>>, MapError> {
         let machine = A::machine();
-        let id = machine.next_mm.fetch_add(1, Ordering::Relaxed) | plain;
+        // Never used again: a CPU that shows a number has that mm loaded and no other.
+        let next = |id: u32| (id < FILE).then_some(id + 1);
+        let id = machine.next_mm.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let id = id.map_err(MapError::OutOfNumbers)? | plain;
         let root = table::alloc(cpu, id, Level::Pgd, VirtAddr(0))?;
         // SAFETY: the frame is zeroed and nobody else knows it.
         unsafe { A::init_root(root.pfn().addr()) };

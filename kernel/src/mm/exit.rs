@@ -32,10 +32,11 @@ pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
     gather.whole_mm();
     gather.finish();
     drop(map);
-    // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to.
-    let lazy = A::machine().online().filter(|other| other.loaded.mm() == mm.id).map(|other| other.id).collect();
+    // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to. Those too that just leave it, and are asked when they have: they look at it until then.
+    let others = A::machine().online().filter(|other| other.id != cpu.id);
+    let lazy = others.filter(|other| other.loaded.may_translate(&mm)).map(|other| other.id).collect();
     if guard!(ExitUnloads) {
-        call_many(cpu, &lazy, Cause::Wake, |cpu, _| switch::unload(cpu), 0);
+        call_many(cpu, &lazy, Cause::Wake, |cpu, id| switch::unload_if(cpu, id as u32), mm.id as usize);
     }
     // The root goes last, and after a grace period: a walk may have begun before.
     rcu::retire(cpu, mm.root().pfn());

@@ -12,11 +12,12 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Mm, PLAIN};
+use crate::mm::address_space::{FILE, Mm, PLAIN};
 use crate::mm::frame::FrameState;
 use crate::mm::frame_alloc::OutOfFrames;
 use crate::mm::page::{self, HUGE_ORDER};
 use crate::mm::share::SharedTable;
+use crate::object::account::trim;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::{Mutex, MutexGuard};
 use crate::smp::rcu;
@@ -43,7 +44,7 @@ pub struct Contents<A: Arch> {
 
 /// A file in memory.
 pub struct File<A: Arch> {
-    /// Its number among mms and files.
+    /// Its number: no mm's.
     pub id: u32,
     /// Its length in bytes: nothing belongs behind it.
     pub bytes: u64,
@@ -63,7 +64,9 @@ impl<A: Arch> File<A> {
 
     /// An empty file of `bytes` bytes whose pages programs see: they begin zeroed and hold what programs write.
     pub fn for_programs(bytes: u64) -> Arc<File<A>> {
-        File::numbered(A::machine().next_mm.fetch_add(1, Ordering::Relaxed) | PLAIN, bytes)
+        // Numbers of their own, which may come again: programs shall not use up those of address spaces by making files.
+        let id = A::machine().next_file.fetch_add(1, Ordering::Relaxed);
+        File::numbered((id % FILE) | FILE | PLAIN, bytes)
     }
 
     fn numbered(id: u32, bytes: u64) -> Arc<File<A>> {
@@ -93,6 +96,7 @@ impl<A: Arch> File<A> {
         let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
         if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
+            trim(&mut contents.mappings);
             return;
         }
         let mut kept = Vec::new();

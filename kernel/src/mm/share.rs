@@ -29,13 +29,16 @@ use crate::sync::coverage::can_hold;
 use crate::sync::{Ask, MachineView, Party};
 use crate::tlb::coverage::Coverage;
 
+/// The most mms that left a table that [`SharedTable::former`] names: any number of processes may come and go while two stay.
+pub(crate) const MOST_FORMER: usize = 128;
+
 /// The file's record of a PMD table that shows it.
 pub struct SharedTable<A: Arch> {
     /// The table.
     pub table: Table<A>,
     /// CPUs that could walk it for mms that have left, and had not acknowledged when they left.
     pub left_behind: CpuMask,
-    /// The mms that left since the table was last private, for the oracle.
+    /// The mms that left since the table was last private, for the oracle; of very many the last.
     pub former: Vec<u32>,
 }
 
@@ -88,6 +91,9 @@ pub(super) fn leave<A: Arch>(
     }
     let unlinked = pud.lock().unlink(cpu, mm, Level::Pud, va);
     frame.set_sharers(frame.sharers() - 1);
+    if shared.former.len() == MOST_FORMER {
+        shared.former.remove(0);
+    }
     shared.former.push(mm.id);
     gather.unshared(unlinked, offset);
     pause!(cpu, AfterLeave);

@@ -12,6 +12,7 @@ use crate::mm::share;
 use crate::mm::table::Table;
 use crate::mm::two_word;
 use crate::mm::zap::{self, EmptyTables};
+use crate::object::account::trim;
 use crate::smp::cpu::Cpu;
 
 /// Unmaps `range` and frees the tables that become unnecessary.
@@ -25,6 +26,7 @@ pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>)
     let first = map.partition_point(|r| r.range.start < range.start);
     let last = map.partition_point(|r| r.range.start < range.end);
     let gone: Vec<Region<A>> = map.drain(first..last).collect();
+    trim(&mut map);
     let floor = if first == 0 { VirtAddr(0) } else { map[first - 1].range.end };
     let ceiling = map.get(first).map_or(A::USER_END, |r| r.range.start);
     let mut gather = Gather::new(cpu, mm);

@@ -7,7 +7,9 @@
 //!
 //! The counters are Relaxed: they guard no memory, each is changed by read-modify-writes that never go over the limit, and that is all that is asked of them.
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// How many kinds of things are paid for.
@@ -16,8 +18,14 @@ const KINDS: usize = 3;
 /// How deep accounts may nest: when the last of a chain goes, so many destructors run within each other.
 pub const MOST_NESTED: u32 = 32;
 
-/// Bytes that the allocator may add to each object on the heap.
-const HEAP_HEADER: u64 = 16;
+/// The block that the kernel's heap gives for so many bytes: of a power of two, as buddy allocators do.
+const fn block(bytes: u64) -> u64 {
+    if bytes == 0 { 0 } else { bytes.next_power_of_two() }
+}
+
+/// Entries of a node of `BTreeMap`, at most; and at least, but for the root.
+const TREE_MOST: u64 = 11;
+const TREE_LEAST: u64 = 5;
 
 /// An amount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,12 +50,29 @@ impl Price {
     /// A `T` on the heap, counted by references.
     pub const fn of<T>() -> Price {
         // Two counters of `Arc`.
-        Price { bytes: size_of::<T>() as u64 + 16 + HEAP_HEADER, ..Price::NOTHING }
+        Price { bytes: block(size_of::<T>() as u64 + 16), ..Price::NOTHING }
     }
 
-    /// `count` elements of a growing array of `T`: twice its length while it grows, and the old one beside the new.
+    /// An array of `count` `T` for ever.
+    pub const fn array<T>(count: u64) -> Price {
+        Price { bytes: block(count.saturating_mul(size_of::<T>() as u64)), ..Price::NOTHING }
+    }
+
+    /// `count` elements of an array of `T` that grows, and shrinks by `trim`: up to four times as long as what is in it, in a block that is up to twice as large as that. So it is enough for the old array
+    /// beside the new while it grows, too.
     pub const fn growing<T>(count: u64) -> Price {
-        Price { bytes: count * 3 * size_of::<T>() as u64, ..Price::NOTHING }
+        Price { bytes: count.saturating_mul(8 * size_of::<T>() as u64), ..Price::NOTHING }
+    }
+
+    /// `count` entries of a `BTreeMap`.
+    pub const fn tree<K, V>(count: u64) -> Price {
+        // Entries, and who is above; above leaves, who is below too.
+        let leaf = block(TREE_MOST * (size_of::<K>() + size_of::<V>()) as u64 + 16);
+        let inner = block(TREE_MOST * (size_of::<K>() + size_of::<V>()) as u64 + 16 + (TREE_MOST + 1) * 8);
+        // Of inner nodes there are fewer than leaves by `TREE_LEAST`, but for the root; those above them are fewer again.
+        let (leaves, inners) = (1 + count / TREE_LEAST, if count > TREE_MOST { 2 + count / 20 } else { 0 });
+        let bytes = leaves.saturating_mul(leaf).saturating_add(inners.saturating_mul(inner));
+        Price { bytes, ..Price::NOTHING }
     }
 
     /// Both together.
@@ -64,6 +89,20 @@ impl Price {
 
     const fn parts(self) -> [u64; KINDS] {
         [self.frames, self.bytes, self.spaces]
+    }
+}
+
+/// Gives back room of an array that things have gone from and were paid for no more: see [`Price::growing`].
+pub(crate) fn trim<T>(list: &mut Vec<T>) {
+    if list.capacity() > 4 * list.len() {
+        list.shrink_to(2 * list.len());
+    }
+}
+
+/// The same of a queue, which may keep room for `free` elements that nobody pays for.
+pub(crate) fn trim_queue<T>(queue: &mut VecDeque<T>, free: usize) {
+    if queue.capacity() > free.max(4 * queue.len()) {
+        queue.shrink_to(2 * queue.len());
     }
 }
 

@@ -6,16 +6,21 @@
 //!
 //! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a mapping is undone, which flushes and waits
 //! for other CPUs. Revocation therefore goes in two steps: first, under the tree lock, all descendants are dead: nothing can be derived from them and nothing
-//! can be mapped with them any more, so their number only falls; then one after the other is taken out, and what was mapped with it is unmapped.
+//! can be mapped with them any more, so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is taken out. In this order: whoever else revokes
+//! meanwhile finds each descendant until nothing of it is mapped any more. A capability is not deleted while another thread revokes it, since what descends from it would be its parent's.
+//!
+//! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names the capability, not the object: it ends with it.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::account::trim;
+use super::endpoint::Endpoint;
 use super::process::Process;
 use super::table::Table;
 use super::{Object, ObjectError};
-use crate::abi::Rights;
+use crate::abi::{Kind, Rights};
 use crate::arch::Arch;
 use crate::guard;
 use crate::smp::cpu::Cpu;
@@ -34,13 +39,23 @@ struct Place<A: Arch> {
 /// A mapping that was made with a capability: in which process, and its number there.
 pub(super) type Use<A> = (Weak<Process<A>>, u64);
 
+/// In [`Node::brief`] while it was not deleted or revoked.
+const ALIVE: u32 = 1 << 31;
+
+/// What [`Node::brief`] is, or has: a capability to something of this kind, with these rights.
+const fn brief(kind: Kind, rights: Rights) -> u32 {
+    ALIVE | (kind as u32) << 16 | rights.bits()
+}
+
 /// A capability.
 pub struct Node<A: Arch> {
     object: Object<A>,
     rights: Rights,
     badge: u32,
-    /// Set to false once, under the tree lock and that of `uses`.
-    alive: AtomicBool,
+    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the tree lock and that of `uses`.
+    brief: AtomicU32,
+    /// How many threads revoke it just now. Changed under the tree lock.
+    revoking: AtomicU32,
     place: Mutex<A, Place<A>>,
     uses: Mutex<A, Vec<Use<A>>>,
 }
@@ -64,7 +79,23 @@ impl<A: Arch> Node<A> {
     /// Whether it was not deleted or revoked.
     pub fn is_alive(&self) -> bool {
         // Relaxed: who finds it dead reads nothing more of it, and who must not miss that looks under the lock that `kill` holds.
-        self.alive.load(Ordering::Relaxed)
+        self.brief.load(Ordering::Relaxed) != 0
+    }
+
+    /// The endpoint that it names, if it is there and allows `rights`.
+    #[inline(always)]
+    pub(crate) fn endpoint(&self, rights: Rights) -> Option<&Arc<Endpoint<A>>> {
+        let wanted = brief(Kind::Endpoint, rights);
+        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`.
+        let looked_at = wanted | 0xff << 16;
+        if self.brief.load(Ordering::Relaxed) & looked_at != wanted {
+            return None;
+        }
+        match &self.object {
+            Object::Endpoint(endpoint) => Some(endpoint),
+            // SAFETY: `brief` has said which it is.
+            _ => unsafe { core::hint::unreachable_unchecked() },
+        }
     }
 
     /// An error unless it allows all of `rights`.
@@ -92,17 +123,16 @@ impl<A: Arch> Node<A> {
     pub(super) fn forget_use(&self, process: &Process<A>, token: u64) {
         let mut uses = self.uses.lock();
         uses.retain(|(of, number)| !(*number == token && core::ptr::eq(of.as_ptr(), process)));
-        if uses.is_empty() {
-            *uses = Vec::new();
-        }
+        trim(&mut uses);
     }
 
     fn kill(&self) {
         let _uses = self.uses.lock();
-        self.alive.store(false, Ordering::Relaxed);
+        self.brief.store(0, Ordering::Relaxed);
     }
 
-    fn is_original(&self) -> bool {
+    /// Whether it was made with its object.
+    pub(super) fn is_original(&self) -> bool {
         self.place.lock().parent.is_none()
     }
 
@@ -166,9 +196,15 @@ impl<A: Arch> Node<A> {
     /// Undoes the mappings that were made with it.
     fn unmap_all(&self, cpu: &'static Cpu<A>) {
         loop {
-            let Some((process, token)) = self.uses.lock().pop() else { return };
-            if let Some(process) = process.upgrade() {
-                process.unmap_use(cpu, token);
+            // It stays in the list until it is undone: who comes second waits for who is at it.
+            let Some((process, token)) = self.uses.lock().last().cloned() else { return };
+            match process.upgrade() {
+                Some(process) => process.unmap_use(cpu, self, token),
+                None => {
+                    let mut uses = self.uses.lock();
+                    uses.retain(|(of, _)| of.strong_count() != 0);
+                    trim(&mut uses);
+                }
             }
         }
     }
@@ -213,11 +249,13 @@ fn node<A: Arch>(
         holder: Arc::downgrade(table),
         slot,
     };
+    let brief = AtomicU32::new(brief(object.kind(), rights));
     Arc::new(Node {
         object,
         rights,
         badge,
-        alive: AtomicBool::new(true),
+        brief,
+        revoking: AtomicU32::new(0),
         place: Mutex::<A, _>::new(place),
         uses: Mutex::<A, _>::new(Vec::new()),
     })
@@ -273,7 +311,24 @@ pub fn derive<A: Arch>(
 }
 
 /// Deletes everything that descends from `root`, and undoes the mappings made with them and with `root`.
-pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
+///
+/// # Errors
+/// [`ObjectError::Gone`] if it was deleted or revoked itself.
+pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    {
+        let _tree = tree::<A>();
+        if !root.is_alive() {
+            return Err(ObjectError::Gone);
+        }
+        root.revoking.fetch_add(1, Ordering::Relaxed);
+    }
+    delete_below(cpu, root);
+    let _tree = tree::<A>();
+    root.revoking.fetch_sub(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn delete_below<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
     {
         let _tree = tree::<A>();
         let mut at = root.following(root);
@@ -286,15 +341,15 @@ pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
         let victim = {
             let _tree = tree::<A>();
             let victim = root.place.lock().child.upgrade();
-            if let Some(victim) = &victim {
-                victim.take_out();
-            }
-            victim
+            // It may have been derived since.
+            victim.inspect(|victim| victim.kill())
         };
         let Some(victim) = victim else { break };
         if guard!(RevokeUnmaps) {
             victim.unmap_all(cpu);
         }
+        let _tree = tree::<A>();
+        victim.take_out();
     }
     if guard!(RevokeUnmaps) {
         root.unmap_all(cpu);
@@ -302,26 +357,33 @@ pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
 }
 
 /// Deletes one capability. If it is the original, everything derived from it goes too and the object ends.
-pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) {
-    if node.is_original() {
-        {
-            // Nothing is derived from it from here on.
-            let _tree = tree::<A>();
-            if !node.is_alive() {
-                return;
-            }
-            node.kill();
-        }
-        revoke(cpu, node);
-        {
-            let _tree = tree::<A>();
-            node.take_out();
-        }
-        node.object.end(cpu);
-    } else {
+///
+/// # Errors
+/// [`ObjectError::Revoked`] while another thread revokes it.
+pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    let original = {
+        // Nothing is derived from it from here on, nothing mapped, and nobody begins to revoke it.
         let _tree = tree::<A>();
-        node.take_out();
-        drop(_tree);
+        if node.revoking.load(Ordering::Relaxed) != 0 {
+            return Err(ObjectError::Revoked);
+        }
+        if !node.is_alive() {
+            return Ok(());
+        }
+        node.kill();
+        node.is_original()
+    };
+    if original {
+        delete_below(cpu, node);
+    } else {
         node.unmap_all(cpu);
     }
+    {
+        let _tree = tree::<A>();
+        node.take_out();
+    }
+    if original {
+        node.object.end(cpu);
+    }
+    Ok(())
 }

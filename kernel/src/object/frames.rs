@@ -4,18 +4,16 @@ use alloc::sync::Arc;
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
-use crate::addr::{ENTRIES, PAGE_SIZE, PMD_SIZE, PUD_SIZE};
+use crate::addr::{ENTRIES, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn};
 use crate::arch::Arch;
 use crate::mm::address_space::Backing;
 use crate::mm::file::File;
 use crate::mm::page::HUGE_ORDER;
+use crate::mm::share::{MOST_FORMER, SharedTable};
 use crate::smp::cpu::Cpu;
 
 /// The most pages of 4 KiB that one object has: 16 GiB.
 pub const MOST_PAGES: u64 = 1 << 22;
-
-/// Bytes of heap for each page that a file has, at most.
-const PER_PAGE: u64 = 48;
 
 /// Frames or a shared table.
 pub struct Memory<A: Arch> {
@@ -25,14 +23,18 @@ pub struct Memory<A: Arch> {
     _paid: Paid,
 }
 
+/// What an object of `pages` pages needs of the heap.
+fn heap<A: Arch>(pages: u64) -> Price {
+    Price::of::<Memory<A>>().and(Price::of::<File<A>>()).and(Price::tree::<u64, Pfn>(pages))
+}
+
 impl<A: Arch> Memory<A> {
     /// `pages` zeroed pages of 4 KiB. All are paid for now, and allocated when they are first used.
     pub fn frames(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
         if pages == 0 || pages > MOST_PAGES {
             return Err(ObjectError::BadArgument(1));
         }
-        let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
-        let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(Price::frames(pages)))?;
+        let paid = payer.charge(heap::<A>(pages).and(Price::frames(pages)))?;
         let bytes = pages * PAGE_SIZE;
         Ok(Arc::new(Memory { file: File::for_programs(bytes), shared: false, bytes, _paid: paid }))
     }
@@ -51,9 +53,9 @@ impl<A: Arch> Memory<A> {
         if pages == 0 || pages > ENTRIES as u64 {
             return Err(ObjectError::BadArgument(1));
         }
-        let heap = Price { bytes: pages * PER_PAGE, ..Price::of::<Memory<A>>() };
         let frames = Price::frames((pages << HUGE_ORDER) + u64::from(shared));
-        let paid = payer.charge(heap.and(Price::of::<File<A>>()).and(frames))?;
+        let table = Price::tree::<u64, SharedTable<A>>(shared.into()).and(Price::growing::<u32>(MOST_FORMER as u64));
+        let paid = payer.charge(heap::<A>(pages).and(frames).and(if shared { table } else { Price::NOTHING }))?;
         let file = File::for_programs(pages * PMD_SIZE);
         let memory = Arc::new(Memory { file, shared, bytes: pages * PMD_SIZE, _paid: paid });
         let mut contents = memory.file.lock();

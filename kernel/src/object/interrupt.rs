@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
-use super::notification::{Bound, Notification};
+use super::capability::Node;
+use super::notification::{Bound, signal_bound};
 use crate::arch::Arch;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
@@ -78,7 +79,7 @@ impl<A: Arch> Interrupt<A> {
         if line >= LINES || known.iter().any(|(number, _)| *number == line) {
             return Err(ObjectError::BadArgument(1));
         }
-        let own = Price::of::<Interrupt<A>>().and(Price::of::<Notification<A>>());
+        let own = Price::of::<Interrupt<A>>().and(Price::of::<Node<A>>());
         let paid = payer.charge(own.and(Price::growing::<Known<A>>(1)))?;
         let interrupt = Arc::new(Interrupt {
             line,
@@ -97,16 +98,12 @@ impl<A: Arch> Interrupt<A> {
             return;
         }
         let bound = self.bound.lock().clone();
-        if let Some((notification, bits)) = bound
-            && let Some(notification) = notification.upgrade()
-        {
-            notification.signal(cpu, bits);
-        }
+        signal_bound(cpu, bound);
     }
 
-    /// Has `bits` set in `notification` when it fires.
-    pub fn bind(&self, notification: Arc<Notification<A>>, bits: u64) {
-        *self.bound.lock() = Some((Arc::downgrade(&notification), bits));
+    /// Has `bits` set when it fires in the notification that `node` names, for as long as that is there.
+    pub fn bind(&self, node: &Arc<Node<A>>, bits: u64) {
+        *self.bound.lock() = Some((Arc::downgrade(node), bits));
         self.fired.store(false, Ordering::Relaxed);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Each is made, changed and undone as a whole by whoever has a capability to the process with the right to manage it. The maker of a mapping pays for the
 //! tables that it can need at most, and for anonymous pages, when it is made: no fault can find the account empty. What a mapping of frames allows was allowed by the capability
-//! that it was made with, and never becomes more.
+//! that it was made with, and never becomes more. What a stranger maps of its own account (anonymous memory, programs) belongs to the capability by which it manages the process: it goes with
+//! that, at the latest with the stranger, whose account is then whole again.
 //!
 //! Lock order: mappings, then a capability's uses, then the mm.
 
@@ -10,11 +11,10 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::ObjectError;
-use super::account::{Account, Paid, Price};
+use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, Node};
-use super::frames::Memory;
 use super::process::Process;
+use super::{Object, ObjectError};
 use crate::abi::Rights;
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -26,6 +26,7 @@ use crate::mm::unmap::{dontneed, munmap};
 use crate::mm::{collapse, exit, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
+use crate::task::program::Segment;
 
 /// Retired tables of one CPU above which a change of an address space waits for a grace period: nobody pays for tables that wait to be freed.
 const MOST_RETIRED: u32 = 256;
@@ -35,10 +36,72 @@ struct Mapped<A: Arch> {
     range: Range<VirtAddr>,
     /// What it may ever allow.
     most: Rights,
-    /// The capability that it was made with; none for anonymous memory.
+    /// The capability that it was made with, if it ends with one.
     node: Option<Weak<Node<A>>>,
     token: u64,
     _paid: Paid,
+}
+
+impl<A: Arch> Mapped<A> {
+    /// It is undone in `process`: the capability that it was made with, if there is one, does not undo it any more.
+    fn forget(&self, process: &Process<A>) {
+        if let Some(node) = self.node.as_ref().and_then(Weak::upgrade) {
+            node.forget_use(process, self.token);
+        }
+    }
+}
+
+/// What of a piece of memory is to be mapped, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The first address.
+    pub at: VirtAddr,
+    /// What of the memory is there: its byte at this offset.
+    pub offset: u64,
+    /// How much.
+    pub bytes: u64,
+    /// What is allowed.
+    pub rights: Rights,
+}
+
+/// Who maps memory that is nobody's object, and pays for it.
+pub struct Payer<'a, A: Arch> {
+    /// Whose account.
+    pub account: &'a Arc<Account>,
+    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it, with whom it ends anyway.
+    pub by: Option<&'a Arc<Node<A>>>,
+}
+
+impl<A: Arch> Clone for Payer<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Arch> Copy for Payer<'_, A> {}
+
+impl<'a, A: Arch> Payer<'a, A> {
+    /// The process itself, or who made it.
+    pub fn own(account: &'a Arc<Account>) -> Payer<'a, A> {
+        Payer { account, by: None }
+    }
+
+    /// Whoever has `node`, a capability to `process`.
+    pub fn by(account: &'a Arc<Account>, node: &'a Arc<Node<A>>, process: &Process<A>) -> Payer<'a, A> {
+        let own = node.is_original() || Arc::ptr_eq(account, &process.account);
+        Payer { account, by: (!own).then_some(node) }
+    }
+}
+
+/// A mapping that is to be made.
+struct Wanted<'a, A: Arch> {
+    payer: &'a Arc<Account>,
+    price: Price,
+    range: Range<VirtAddr>,
+    rights: Rights,
+    most: Rights,
+    node: Option<&'a Arc<Node<A>>>,
+    backing: Backing<A>,
 }
 
 /// All mappings of a process.
@@ -76,18 +139,17 @@ fn check_rights(rights: Rights) -> Result<(), ObjectError> {
 }
 
 impl<A: Arch> Process<A> {
-    /// Maps `bytes` of `memory`, which `node` names, from `offset` on; `payer` pays.
-    #[allow(clippy::too_many_arguments)]
+    /// Maps memory, which `node` names; `payer` pays.
     pub fn map(
         self: &Arc<Process<A>>,
         payer: &Arc<Account>,
         node: &Arc<Node<A>>,
-        memory: &Memory<A>,
-        at: VirtAddr,
-        offset: u64,
-        bytes: u64,
-        rights: Rights,
+        view: View,
     ) -> Result<(), ObjectError> {
+        let View { at, offset, bytes, rights } = view;
+        let Object::Memory(memory) = node.object() else {
+            return Err(ObjectError::WrongKind(node.object().kind()));
+        };
         check_rights(rights)?;
         node.require(rights)?;
         let unit = if memory.is_shared() { Level::Pmd } else { Level::Pte };
@@ -101,42 +163,54 @@ impl<A: Arch> Process<A> {
         }
         let range = self.range(at, bytes)?;
         let price = Price::frames(tables(&range, memory.is_shared())).and(Price::growing::<Mapping<A>>(1));
-        self.add(payer, range, rights, node.rights(), Some(node), memory.backing(offset), price)
+        let (most, backing) = (node.rights(), memory.backing(offset));
+        self.add(Wanted { payer, price, range, rights, most, node: Some(node), backing })
     }
 
     /// Maps zeroed pages of its own; `payer` pays for all of them.
     pub fn map_anonymous(
         self: &Arc<Process<A>>,
-        payer: &Arc<Account>,
+        payer: Payer<'_, A>,
         at: VirtAddr,
         bytes: u64,
         rights: Rights,
     ) -> Result<(), ObjectError> {
+        self.add(self.anonymous(payer, at, bytes, rights)?)
+    }
+
+    fn anonymous<'a>(
+        &self,
+        payer: Payer<'a, A>,
+        at: VirtAddr,
+        bytes: u64,
+        rights: Rights,
+    ) -> Result<Wanted<'a, A>, ObjectError> {
         check_rights(rights)?;
         let range = self.range(at, bytes)?;
         let price = Price::frames((bytes / PAGE_SIZE).saturating_add(tables(&range, false)));
-        self.add(payer, range, rights, Rights::all(), None, Backing::Anon, price)
+        let Payer { account: payer, by: node } = payer;
+        Ok(Wanted { payer, price, range, rights, most: Rights::all(), node, backing: Backing::Anon })
     }
 
-    /// Maps `range` as [`Process::map_anonymous`] does and writes `bytes` to `start`, which with them lies in it. Nobody changes or undoes the mapping before they are there.
+    /// Maps `segment` as [`Process::map_anonymous`] does, and writes its bytes there. Nobody changes or undoes the mapping before they are there.
     pub fn map_filled(
         self: &Arc<Process<A>>,
         cpu: &'static Cpu<A>,
-        payer: &Arc<Account>,
-        range: Range<VirtAddr>,
+        payer: Payer<'_, A>,
+        segment: &Segment<'_>,
         rights: Rights,
-        start: VirtAddr,
-        bytes: &[u8],
     ) -> Result<(), ObjectError> {
-        check_rights(rights)?;
-        let range = self.range(range.start, range.end.0 - range.start.0)?;
-        let price = Price::frames((range.end.0 - range.start.0) / PAGE_SIZE + tables(&range, false));
+        let range = segment.range.clone();
+        let wanted = self.anonymous(payer, range.start, range.end.0 - range.start.0, rights)?;
         let mut mappings = self.mappings.write();
-        self.add_to(&mut mappings, payer, range.clone(), rights, Rights::all(), None, Backing::Anon, price)?;
-        let filled = fill(cpu, &self.mm, start, bytes, rights.contains(Rights::EXECUTE));
-        if filled.is_err() {
-            mappings.list.pop();
-            munmap(cpu, &self.mm, range)?;
+        self.add_to(&mut mappings, wanted)?;
+        let filled = fill(cpu, &self.mm, segment.start, segment.bytes, rights.contains(Rights::EXECUTE));
+        if filled.is_err()
+            && let Some(mapped) = mappings.list.pop()
+        {
+            let undone = munmap(cpu, &self.mm, range);
+            mapped.forget(self);
+            undone?;
         }
         filled
     }
@@ -164,32 +238,12 @@ impl<A: Arch> Process<A> {
         Ok(range)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn add(
-        self: &Arc<Process<A>>,
-        payer: &Arc<Account>,
-        range: Range<VirtAddr>,
-        rights: Rights,
-        most: Rights,
-        node: Option<&Arc<Node<A>>>,
-        backing: Backing<A>,
-        price: Price,
-    ) -> Result<(), ObjectError> {
-        self.add_to(&mut self.mappings.write(), payer, range, rights, most, node, backing, price)
+    fn add(self: &Arc<Process<A>>, wanted: Wanted<'_, A>) -> Result<(), ObjectError> {
+        self.add_to(&mut self.mappings.write(), wanted)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn add_to(
-        self: &Arc<Process<A>>,
-        mappings: &mut Mappings<A>,
-        payer: &Arc<Account>,
-        range: Range<VirtAddr>,
-        rights: Rights,
-        most: Rights,
-        node: Option<&Arc<Node<A>>>,
-        backing: Backing<A>,
-        price: Price,
-    ) -> Result<(), ObjectError> {
+    fn add_to(self: &Arc<Process<A>>, mappings: &mut Mappings<A>, wanted: Wanted<'_, A>) -> Result<(), ObjectError> {
+        let Wanted { payer, price, range, rights, most, node, backing } = wanted;
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
         let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
         if mappings.ended {
@@ -213,10 +267,11 @@ impl<A: Arch> Process<A> {
     }
 
     /// The capability of a mapping was revoked or deleted.
-    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, token: u64) {
+    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, node: &Node<A>, token: u64) {
         if let Some(Err(error)) = self.remove(cpu, |mapped| mapped.token == token) {
             log::error!("a revoked mapping of process {} was not undone: {error}", self.id);
         }
+        node.forget_use(self, token);
     }
 
     fn remove(&self, cpu: &'static Cpu<A>, which: impl Fn(&Mapped<A>) -> bool) -> Option<Result<(), ObjectError>> {
@@ -224,11 +279,11 @@ impl<A: Arch> Process<A> {
             let mut mappings = self.mappings.write();
             let at = mappings.list.iter().position(which)?;
             let mapped = mappings.list.swap_remove(at);
-            if let Some(node) = mapped.node.as_ref().and_then(Weak::upgrade) {
-                node.forget_use(self, mapped.token);
-            }
+            trim(&mut mappings.list);
             // Whole mappings only, so no huge page has to be split, which could fail.
-            munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from)
+            let result = munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from);
+            mapped.forget(self);
+            result
         };
         bound_retired(cpu);
         Some(result)
@@ -288,13 +343,10 @@ impl<A: Arch> Process<A> {
         if core::mem::replace(&mut mappings.ended, true) {
             return;
         }
-        for mapped in &mappings.list {
-            if let Some(node) = mapped.node.as_ref().and_then(Weak::upgrade) {
-                node.forget_use(self, mapped.token);
-            }
-        }
         exit::exit(cpu, self.mm.clone());
-        mappings.list = Vec::new();
+        for mapped in core::mem::take(&mut mappings.list) {
+            mapped.forget(self);
+        }
         drop(mappings);
         bound_retired(cpu);
     }

@@ -97,18 +97,20 @@ impl<A: Arch> Meter<A> {
 
     /// It is over: how many instructions it took. `latency` is what a program has measured meanwhile.
     pub fn finish(&self, cpu: &Cpu<A>, latency: u64) -> Result<u64, ObjectError> {
-        let now = (totals::<A>(), taken::<A>(), A::instructions());
         let mut state = self.state.lock();
         let (before, bystander, began) = state.open.take().ok_or(ObjectError::BadArgument(1))?;
+        // Counted with the lock held, as in `begin`: nothing that began later is in what was there before.
+        let now = (totals::<A>(), taken::<A>(), A::instructions());
         let metered = &mut state.metered;
         cpu.events.write(EventKind::OperationEnd, 0, metered.ops, 0);
         metered.ops += 1;
         metered.counts = metered.counts.plus(&now.0.since(&before));
         now.1.add_since(&bystander, &mut metered.bystander);
-        metered.instructions += now.2 - began;
+        let took = now.2.saturating_sub(began);
+        metered.instructions = metered.instructions.saturating_add(took);
         metered.latency = metered.latency.max(latency);
         A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
-        Ok(now.2 - began)
+        Ok(took)
     }
 
     /// The run goes on; `syncs` more tables were about to be used again.

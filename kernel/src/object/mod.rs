@@ -9,7 +9,7 @@ pub mod capability;
 pub mod endpoint;
 pub mod frames;
 pub mod interrupt;
-mod mapping;
+pub mod mapping;
 pub mod meter;
 pub mod module;
 pub mod notification;
@@ -131,6 +131,9 @@ pub enum ObjectError {
     /// The object ended.
     #[error("the object does not exist any more")]
     Gone,
+    /// The capability cannot be deleted just now.
+    #[error("another thread revokes the capability just now")]
+    Revoked,
     /// The address space refused.
     #[error(transparent)]
     Map(#[from] MapError),
@@ -165,11 +168,11 @@ impl ObjectError {
                 MapError::Overlaps(..) => Status::Overlaps,
                 MapError::NotMapped(_) => Status::NotMapped,
                 MapError::Forbidden(_) => Status::Forbidden,
-                MapError::OutOfFrames(_) => Status::OutOfMemory,
+                MapError::OutOfFrames(_) | MapError::OutOfNumbers(_) => Status::OutOfMemory,
             },
             ObjectError::Collapse(CollapseError::NotEligible(_)) => Status::NotMapped,
             ObjectError::Collapse(CollapseError::NotPopulated(_)) => Status::NotPopulated,
-            ObjectError::Collapse(CollapseError::InUse(_)) => Status::Busy,
+            ObjectError::Revoked | ObjectError::Collapse(CollapseError::InUse(_)) => Status::Busy,
         }
     }
 }

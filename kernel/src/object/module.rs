@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
+use super::mapping::Payer;
 use super::process::Process;
 use crate::abi::{NAME_BYTES, name_bytes};
 use crate::addr::VirtAddr;
@@ -29,7 +30,7 @@ impl Module {
     pub fn load<A: Arch>(
         &self,
         cpu: &'static Cpu<A>,
-        payer: &Arc<Account>,
+        payer: Payer<'_, A>,
         process: &Arc<Process<A>>,
         name: [u64; NAME_BYTES / 8],
     ) -> Result<VirtAddr, ObjectError> {

@@ -2,8 +2,9 @@
 
 use alloc::sync::{Arc, Weak};
 
-use super::ObjectError;
 use super::account::{Account, Paid, Price};
+use super::capability::Node;
+use super::{Object, ObjectError};
 use crate::abi::Status;
 use crate::arch::Arch;
 use crate::ipc::queue::Queue;
@@ -18,8 +19,17 @@ pub(crate) struct Bits<A: Arch> {
     pub(crate) ended: bool,
 }
 
-/// A notification that something is bound to, and the bits to set. It may have ended.
-pub(super) type Bound<A> = (Weak<Notification<A>>, u64);
+/// The capability to a notification that something is bound to, and the bits to set. It may be gone.
+pub(super) type Bound<A> = (Weak<Node<A>>, u64);
+
+/// Sets the bits of whoever is `bound`, if the capability is still there.
+pub(super) fn signal_bound<A: Arch>(cpu: &'static Cpu<A>, bound: Option<Bound<A>>) {
+    let Some((node, bits)) = bound else { return };
+    let Some(node) = node.upgrade().filter(|node| node.is_alive()) else { return };
+    if let Object::Notification(notification) = node.object() {
+        notification.signal(cpu, bits);
+    }
+}
 
 /// A notification.
 pub struct Notification<A: Arch> {

@@ -8,8 +8,8 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::account::{Account, Paid, Price};
-use super::capability;
+use super::account::{Account, Paid, Price, trim};
+use super::capability::{self, Node};
 use super::endpoint::Endpoint;
 use super::mapping::Mappings;
 use super::table::Table;
@@ -30,9 +30,6 @@ struct Threads<A: Arch> {
     ended: bool,
 }
 
-/// Who is called for faults, and the badge of the call.
-type Pager<A> = (Weak<Endpoint<A>>, u32);
-
 /// A process.
 pub struct Process<A: Arch> {
     /// For reports.
@@ -48,7 +45,8 @@ pub struct Process<A: Arch> {
     pub(super) mappings: RwLock<A, Mappings<A>>,
     threads: Mutex<A, Threads<A>>,
     children: Mutex<A, Vec<Weak<Process<A>>>>,
-    pager: Mutex<A, Option<Pager<A>>>,
+    /// The capability by which somebody is called for faults.
+    pager: Mutex<A, Weak<Node<A>>>,
     /// The next of the list of processes to be taken down.
     pub(super) next_ending: Mutex<A, Option<Arc<Process<A>>>>,
     status: AtomicU64,
@@ -58,10 +56,10 @@ pub struct Process<A: Arch> {
 /// What a process costs its maker, beside the limit of its account.
 pub fn price<A: Arch>(slots: u32) -> Price {
     let root = Price { frames: 1, spaces: 1, ..Price::of::<Mm<A>>() };
-    // An endpoint that has ended and that is its pager keeps its memory till then.
+    // A capability that is gone and that named its pager keeps its memory till then.
     let own = Price::of::<Process<A>>()
         .and(Price::of::<Account>())
-        .and(Price::of::<Endpoint<A>>())
+        .and(Price::of::<Node<A>>())
         .and(Price::growing::<Weak<Process<A>>>(1));
     root.and(own).and(Table::<A>::price(slots))
 }
@@ -90,7 +88,7 @@ impl<A: Arch> Process<A> {
             mappings: RwLock::<A, _>::new(Mappings::default()),
             threads: Mutex::<A, _>::new(Threads { list: Vec::new(), ended: false }),
             children: Mutex::<A, _>::new(Vec::new()),
-            pager: Mutex::<A, _>::new(None),
+            pager: Mutex::<A, _>::new(Weak::new()),
             next_ending: Mutex::<A, _>::new(None),
             status: AtomicU64::new(0),
             _paid: paid,
@@ -114,21 +112,25 @@ impl<A: Arch> Process<A> {
         {
             let mut children = self.children.lock();
             children.retain(|other| other.strong_count() != 0);
+            trim(&mut children);
             children.push(Arc::downgrade(&child));
         }
         capability::install(cpu, &self.table, slot, Object::Process(child.clone()))?;
         Ok(child)
     }
 
-    /// Chooses who is called for faults.
-    pub fn set_pager(&self, endpoint: &Arc<Endpoint<A>>, badge: u32) {
-        *self.pager.lock() = Some((Arc::downgrade(endpoint), badge));
+    /// Chooses who is called for faults: by `node`, an endpoint's, for as long as that is there.
+    pub fn set_pager(&self, node: &Arc<Node<A>>) {
+        *self.pager.lock() = Arc::downgrade(node);
     }
 
-    /// Who is called for faults.
+    /// Who is called for faults, and the badge of the call.
     pub(crate) fn pager(&self) -> Option<(Arc<Endpoint<A>>, u32)> {
-        let pager = self.pager.lock();
-        pager.as_ref().and_then(|(endpoint, badge)| Some((endpoint.upgrade()?, *badge)))
+        let node = self.pager.lock().upgrade().filter(|node| node.is_alive())?;
+        match node.object() {
+            Object::Endpoint(endpoint) => Some((endpoint.clone(), node.badge())),
+            _ => None,
+        }
     }
 
     /// A thread begins.
@@ -145,6 +147,7 @@ impl<A: Arch> Process<A> {
     pub(super) fn leave(self: &Arc<Process<A>>, thread: &Thread<A>, status: u64) {
         let mut threads = self.threads.lock();
         threads.list.retain(|other| !core::ptr::eq(&**other, thread));
+        trim(&mut threads.list);
         if threads.list.is_empty() {
             let first = !core::mem::replace(&mut threads.ended, true);
             drop(threads);
@@ -200,10 +203,11 @@ impl<A: Arch> Process<A> {
         self.table.close();
         for slot in 0..self.table.len() {
             if let Ok(node) = self.table.get(slot) {
-                capability::delete(cpu, &node);
+                // Nobody is about to revoke it: that is for threads of this process, which are gone.
+                let _ = capability::delete(cpu, &node);
             }
         }
-        *self.pager.lock() = None;
+        *self.pager.lock() = Weak::new();
         self.unmap_everything(cpu);
     }
 }

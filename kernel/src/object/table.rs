@@ -24,19 +24,18 @@ struct Slots<A: Arch> {
 pub(crate) struct Reading<'t, A: Arch>(MutexGuard<'t, A, Slots<A>>);
 
 impl<A: Arch> Reading<'_, A> {
-    /// What is in `slot`.
-    #[inline]
+    /// What is in `slot`, dead or alive.
+    #[inline(always)]
     pub(crate) fn get(&self, slot: u32) -> Option<&Node<A>> {
-        let node = self.0.slots.get(slot as usize)?.as_ref()?;
-        node.is_alive().then_some(&**node)
+        Some(self.0.slots.get(slot as usize)?.as_ref()?)
     }
 }
 
 impl<A: Arch> Table<A> {
     /// What `slots` slots cost, with everything that may come into them.
     pub fn price(slots: u32) -> Price {
-        let each = size_of::<Option<Arc<Node<A>>>>() as u64 + Price::of::<Node<A>>().bytes;
-        Price { bytes: u64::from(slots) * each, ..Price::of::<Table<A>>() }
+        let nodes = Price { bytes: u64::from(slots) * Price::of::<Node<A>>().bytes, ..Price::NOTHING };
+        Price::of::<Table<A>>().and(Price::array::<Option<Arc<Node<A>>>>(slots.into())).and(nodes)
     }
 
     /// An empty table. The caller has paid.

@@ -9,8 +9,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::account::{Account, Paid, Price};
+use super::capability::Node;
 use super::endpoint::Endpoint;
-use super::notification::{Bound, Notification};
+use super::notification::{Bound, signal_bound};
 use super::process::Process;
 use super::{Object, ObjectError, capability};
 use crate::abi::PRIORITIES;
@@ -48,6 +49,7 @@ impl Place {
     const PRIORITY: u32 = 32;
 
     const HEAVY: u64 = 1 << 48;
+    const STRANGE: u64 = 1 << 49;
     /// Where no thread runs.
     pub(crate) const NOWHERE: Place = Place(u64::MAX);
 
@@ -56,9 +58,14 @@ impl Place {
         Place(self.0 | Place::HEAVY)
     }
 
+    /// The same, of a thread of another process than the one that has its call.
+    pub(crate) const fn strange(self) -> Place {
+        Place(self.0 | Place::STRANGE)
+    }
+
     /// The same, of any thread.
-    pub(crate) const fn light(self) -> Place {
-        Place(self.0 & !Place::HEAVY)
+    pub(crate) const fn plain(self) -> Place {
+        Place(self.0 & !(Place::HEAVY | Place::STRANGE))
     }
 
     pub(crate) const fn new(cpu: CpuId, priority: u8) -> Place {
@@ -139,8 +146,10 @@ pub struct Thread<A: Arch> {
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's list, one queue, one list of timed waits.
-    // A notification that has ended and that it is bound to keeps its memory till then; so does an endpoint that it received from, and the reply of the last one that called it.
-    let kept = Price::of::<Notification<A>>().and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
+    // A capability that is gone keeps its memory while the thread is bound to it, and while a message of the thread's that others wait for has it with it; so does an endpoint that it received from, and
+    // the reply of the last one that called it.
+    let nodes = Price::of::<Node<A>>().and(Price::of::<Node<A>>());
+    let kept = nodes.and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
     own.and(Price::growing::<Arc<Thread<A>>>(4)).and(kept)
 }
@@ -171,12 +180,13 @@ impl<A: Arch> Thread<A> {
 
     fn new(payer: &Arc<Account>, process: &Arc<Process<A>>, start: Start) -> Result<Arc<Thread<A>>, ObjectError> {
         let paid = payer.charge(price::<A>())?;
-        Ok(Arc::new(Thread {
+        let reply = Arc::new(Reply::default());
+        let thread = Arc::new(Thread {
             id: A::machine().objects.id(),
             process: process.clone(),
             registers: Registers(UnsafeCell::new(A::UserContext::start(start.entry, start.stack, start.argument))),
-            reply: Arc::new(Reply::default()),
-            state: Mutex::<A, _>::new(State::default()),
+            state: Mutex::<A, _>::new(State::new(reply.clone())),
+            reply,
             place: AtomicU64::new(Place::new(start.cpu, start.priority).bits()),
             ending: AtomicBool::new(false),
             status: AtomicU64::new(0),
@@ -186,7 +196,9 @@ impl<A: Arch> Thread<A> {
             timed: AtomicBool::new(false),
             bound: Mutex::<A, _>::new(None),
             _paid: paid,
-        }))
+        });
+        thread.reply.belongs_to(&thread);
+        Ok(thread)
     }
 
     /// Where it runs, or shall run.
@@ -208,13 +220,19 @@ impl<A: Arch> Thread<A> {
         self.place().priority()
     }
 
-    /// Changes its priority, from when it is next put into a queue.
-    pub fn set_priority(&self, priority: u8) -> Result<(), ObjectError> {
+    /// Changes its priority: at once in its CPU's queue; where it waits for others it keeps its place. One that ends keeps what it ends with.
+    pub fn set_priority(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>, priority: u8) -> Result<(), ObjectError> {
         if priority > self.process.highest || priority >= PRIORITIES {
             return Err(ObjectError::BadArgument(1));
         }
         self.replace(Place::PRIORITY, priority.into());
+        sched::requeue(cpu, self);
         Ok(())
+    }
+
+    /// It ends: it is as urgent as threads of its process may be, whatever its own priority was made. A thread that is kept from running shall not be kept from ending.
+    pub(crate) fn hurry(&self) {
+        self.replace(Place::PRIORITY, self.process.highest.into());
     }
 
     /// The CPU whose queue it goes into.
@@ -285,24 +303,21 @@ impl<A: Arch> Thread<A> {
         if self.ending.swap(true, Ordering::Release) {
             return;
         }
+        sched::requeue(cpu, self);
         wait::cancel(cpu, self, crate::abi::Status::Gone);
         sched::look_again(cpu, self.home());
     }
 
-    /// Has `bits` set in `notification` when it ends.
-    pub fn bind(&self, notification: Arc<Notification<A>>, bits: u64) {
-        *self.bound.lock() = Some((Arc::downgrade(&notification), bits));
+    /// Has `bits` set when it ends in the notification that `node` names, for as long as that is there.
+    pub fn bind(&self, node: &Arc<Node<A>>, bits: u64) {
+        *self.bound.lock() = Some((Arc::downgrade(node), bits));
     }
 
     /// It runs nowhere any more, and nothing has it: for the CPU that it ran on last.
     pub(crate) fn leave(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>) {
         wait::abandon(cpu, self);
         let bound = self.bound.lock().take();
-        if let Some((notification, bits)) = bound
-            && let Some(notification) = notification.upgrade()
-        {
-            notification.signal(cpu, bits);
-        }
+        signal_bound(cpu, bound);
         self.process.leave(self, self.status());
     }
 }

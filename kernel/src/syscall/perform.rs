@@ -11,6 +11,7 @@ use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
+use crate::object::mapping::{Payer, View};
 use crate::object::meter::Meter;
 use crate::object::module::Module;
 use crate::object::notification::Notification;
@@ -19,6 +20,9 @@ use crate::object::thread::{Start, Thread};
 use crate::object::{self, Object, ObjectError};
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
+
+/// A process, and the capability by which it may be managed.
+type Managed<A> = (Arc<Node<A>>, Arc<Process<A>>);
 
 /// What a call is made with.
 struct Caller<'a, A: Arch> {
@@ -39,12 +43,21 @@ impl<A: Arch> Caller<'_, A> {
         Ok(node)
     }
 
-    /// A process that may be managed.
-    fn managed(&self, slot: Slot) -> Result<Arc<Process<A>>, ObjectError> {
-        match self.with(slot, Rights::MANAGE)?.object() {
-            Object::Process(process) => Ok(process.clone()),
+    /// A process that may be managed, and the capability that allows it.
+    fn managed_by(&self, slot: Slot) -> Result<Managed<A>, ObjectError> {
+        let node = self.with(slot, Rights::MANAGE)?;
+        match node.object() {
+            Object::Process(process) => {
+                let process = process.clone();
+                Ok((node, process))
+            }
             other => Err(ObjectError::WrongKind(other.kind())),
         }
+    }
+
+    /// A process that may be managed.
+    fn managed(&self, slot: Slot) -> Result<Arc<Process<A>>, ObjectError> {
+        self.managed_by(slot).map(|(_, process)| process)
     }
 
     /// A thread that may be managed.
@@ -197,8 +210,8 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Copy { from, to, rights, badge } => {
             capability::derive(&caller.node(from)?, &process.table, to, rights, badge)?;
         }
-        Request::Delete { slot } => capability::delete(cpu, &caller.node(slot)?),
-        Request::Revoke { slot } => capability::revoke(cpu, &caller.node(slot)?),
+        Request::Delete { slot } => capability::delete(cpu, &caller.node(slot)?)?,
+        Request::Revoke { slot } => capability::revoke(cpu, &caller.node(slot)?)?,
         Request::Grant { process, to, from, rights, badge } => {
             let theirs = caller.managed(process)?;
             capability::derive(&caller.with(from, Rights::GRANT)?, &theirs.table, to, rights, badge)?;
@@ -232,21 +245,18 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         }
         Request::Map { process: of, memory, at, offset, bytes, rights } => {
             let theirs = caller.managed(of)?;
-            let node = caller.node(memory)?;
-            let Object::Memory(memory) = node.object() else {
-                return Err(ObjectError::WrongKind(node.object().kind()));
-            };
-            theirs.map(account, &node, memory, at, offset, bytes, rights)?;
+            theirs.map(account, &caller.node(memory)?, View { at, offset, bytes, rights })?;
         }
         Request::MapAnonymous { process, at, bytes, rights } => {
-            caller.managed(process)?.map_anonymous(account, at, bytes, rights)?;
+            let (node, theirs) = caller.managed_by(process)?;
+            theirs.map_anonymous(Payer::by(account, &node, &theirs), at, bytes, rights)?;
         }
         Request::Unmap { process, at } => caller.managed(process)?.unmap(cpu, at)?,
         Request::Protect { process, at, rights } => caller.managed(process)?.protect(cpu, at, rights)?,
         Request::Discard { process, at, bytes } => caller.managed(process)?.discard(cpu, at, bytes)?,
         Request::Collapse { process, at } => caller.managed(process)?.collapse(cpu, account, at)?,
         Request::Migrate { thread, cpu } => caller.managed_thread(thread)?.migrate(cpu)?,
-        Request::SetPriority { thread, priority } => caller.managed_thread(thread)?.set_priority(priority)?,
+        Request::SetPriority { thread, priority } => caller.managed_thread(thread)?.set_priority(cpu, priority)?,
         Request::End { what, status } => match caller.with(what, Rights::MANAGE)?.object() {
             Object::Process(process) => process.end(cpu, status),
             Object::Thread(thread) => thread.end(cpu, status),
@@ -255,16 +265,19 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::SetPager { process, endpoint } => {
             let theirs = caller.managed(process)?;
             let node = caller.with(endpoint, Rights::WRITE)?;
-            let Object::Endpoint(endpoint) = node.object() else {
+            let Object::Endpoint(_) = node.object() else {
                 return Err(ObjectError::WrongKind(node.object().kind()));
             };
-            theirs.set_pager(endpoint, node.badge());
+            theirs.set_pager(&node);
         }
         Request::Bind { what, notification, bits } => {
-            let notification = caller.signalled(notification)?;
+            let node = caller.with(notification, Rights::WRITE)?;
+            let Object::Notification(_) = node.object() else {
+                return Err(ObjectError::WrongKind(node.object().kind()));
+            };
             match caller.with(what, Rights::MANAGE)?.object() {
-                Object::Interrupt(interrupt) => interrupt.bind(notification, bits),
-                Object::Thread(thread) => thread.bind(notification, bits),
+                Object::Interrupt(interrupt) => interrupt.bind(&node, bits),
+                Object::Thread(thread) => thread.bind(&node, bits),
                 other => return Err(ObjectError::WrongKind(other.kind())),
             }
         }
@@ -281,8 +294,8 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             return Ok(done(&[used.frames, used.bytes, used.spaces, left.frames, left.bytes, left.spaces]));
         }
         Request::Load { process, module, name } => {
-            let theirs = caller.managed(process)?;
-            let entry = caller.module(module)?.load(cpu, account, &theirs, name)?;
+            let (node, theirs) = caller.managed_by(process)?;
+            let entry = caller.module(module)?.load(cpu, Payer::by(account, &node, &theirs), &theirs, name)?;
             return Ok(done(&[entry.0]));
         }
         Request::Populate { process, at, bytes } => caller.managed(process)?.populate(cpu, at, bytes)?,

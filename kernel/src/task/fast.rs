@@ -9,8 +9,10 @@
 //!   table is locked, and that is held to the end, so a revocation comes before or after.
 //! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls, into the endpoint's queue when it waits. Whoever ends it meanwhile either finds it there,
 //!   or it sees that it ends, since both look under the lock of its state.
-//! - **Who may change places**: threads of one process and one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
+//! - **Who may change places**: threads of one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
 //!   again after what runs was said, as in [`super::sched`]. What is asked of a thread meanwhile (to move, to end) comes with an interrupt or waits for the next tick.
+//! - **Between processes** the CPU loads the other's address space (guard `ShortLoads`), the way that never waits (`switch::try_load`). Before a call nothing has changed if that cannot be. An answer finds out
+//!   too late for that, since only who has taken the caller may look at it: then it is left in the caller's state, as on the long way, which does the wait that is left.
 //! - **Time**: the one that goes on does so in the time of the one that is left.
 
 use alloc::sync::Arc;
@@ -18,13 +20,15 @@ use core::ptr::NonNull;
 
 use super::sched;
 use super::user::UserContext;
-use crate::abi::{Number, Rights, WORDS};
+use crate::abi::{Number, Rights, Status, WORDS};
 use crate::arch::Arch;
-use crate::object::Object;
+use crate::guard;
+use crate::ipc::exchange;
 use crate::object::endpoint::Endpoint;
 use crate::object::table::Reading;
 use crate::object::thread::{Place, Thread};
 use crate::smp::cpu::Cpu;
+use crate::tlb::switch;
 
 /// What to go on with: a thread's registers, and those whose message words ([`UserContext::call`], from the third on) are its answer's too. Nothing if the first is null: nothing was done.
 #[repr(C)]
@@ -118,28 +122,32 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonN
     let receiver = meeting.receivers.first().ok_or(Else::Long)?;
     let (place, theirs) = (cpu.tasks.place(), receiver.place());
     let mut state = receiver.state.try_lock().ok_or(Else::Long)?;
-    // To load another mm may take a wait for its tag.
     let strange = !Arc::ptr_eq(&thread.process, &receiver.process);
-    if !state.receives_short() || thread.gives_up() || strange {
+    if !state.receives_short() || thread.gives_up() {
         return Err(Else::Long);
     }
     if !ANY {
         // SAFETY: it waits, and its home is this CPU, which runs another.
         let light = || registers.is_light() && unsafe { receiver.registers.get().as_ref() }.is_light();
         let plain = theirs == place && light() && state.caller.was(thread) && meeting.receivers.is_alone();
-        if !plain {
+        if strange || !plain {
             return Err(Else::Usual);
         }
     }
     if ANY && theirs != place && !may_follow(cpu, theirs) {
         return Err(Else::Long);
     }
+    if ANY && strange && !loads(cpu, receiver) {
+        sched::goes_on(cpu, place.plain());
+        return Err(Else::Long);
+    }
     let place = if registers.is_light() { place } else { place.heavy() };
+    let place = if ANY && strange { place.strange() } else { place };
     // SAFETY: the receiver's state is locked, and it goes on with this. The reference that the CPU has to the thread is in its reply from here on: it runs another one below.
     if !unsafe { state.caller.set_running::<ANY>(thread, place) } {
-        // It ends.
+        // It ends, maybe with another mm loaded: see `super::turn`.
         if ANY {
-            sched::goes_on(cpu, place.light());
+            sched::goes_on(cpu, place.plain());
         }
         return Err(Else::Long);
     }
@@ -175,7 +183,7 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
             return Err(Else::Usual);
         }
     }
-    if ANY && theirs.light() != place && !may_follow(cpu, theirs.light()) {
+    if ANY && theirs.plain() != place && !may_follow(cpu, theirs.plain()) {
         return Err(Else::Long);
     }
     let Some(client) = state.caller.take_running() else {
@@ -184,6 +192,16 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
         }
         return Err(Else::Long);
     };
+    if ANY && !Arc::ptr_eq(&thread.process, &client.process) && !loads(cpu, &client) {
+        // The wait alone is left.
+        state.replied = Some(Status::Done);
+        drop(state);
+        drop(meeting);
+        drop(slots);
+        sched::goes_on(cpu, place);
+        exchange::give_short(cpu, &client, core::array::from_fn(|i| registers.word(i + 2)));
+        return Err(Else::Long);
+    }
     if ANY {
         state.stay_at(endpoint);
     }
@@ -196,6 +214,12 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
     Ok(go_on::<A, ANY>(cpu, registers, client, 0))
 }
 
+/// Loads the address space of `thread`, of another process, if that needs no wait.
+#[inline(never)]
+fn loads<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>) -> bool {
+    !guard!(ShortLoads) || switch::try_load(cpu, &thread.process.mm)
+}
+
 /// The endpoint that `slot` names, and the badge of its capability, which allows `rights`.
 #[inline(always)]
 fn endpoint_in<'t, A: Arch>(
@@ -204,10 +228,8 @@ fn endpoint_in<'t, A: Arch>(
     rights: Rights,
 ) -> Result<(&'t Arc<Endpoint<A>>, u32), Else> {
     let node = slots.get(slot).ok_or(Else::Long)?;
-    match node.object() {
-        Object::Endpoint(endpoint) if node.rights().contains(rights) => Ok((endpoint, node.badge())),
-        _ => Err(Else::Long),
-    }
+    let endpoint = node.endpoint(rights).ok_or(Else::Long)?;
+    Ok((endpoint, node.badge()))
 }
 
 /// `to` goes on. It is this CPU's: so are its registers.

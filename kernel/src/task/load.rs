@@ -7,14 +7,14 @@ use crate::abi::Rights;
 use crate::arch::Arch;
 use crate::mm::entry::Perm;
 use crate::object::ObjectError;
-use crate::object::account::Account;
+use crate::object::mapping::Payer;
 use crate::object::process::Process;
 use crate::smp::cpu::Cpu;
 
 /// Maps `program` into `process`; `payer` pays. If one of its segments cannot be had, those before it are unmapped again.
 pub fn load<A: Arch>(
     cpu: &'static Cpu<A>,
-    payer: &Arc<Account>,
+    payer: Payer<'_, A>,
     process: &Arc<Process<A>>,
     program: &Program<'_>,
 ) -> Result<(), ObjectError> {
@@ -32,12 +32,12 @@ pub fn load<A: Arch>(
 
 fn load_segment<A: Arch>(
     cpu: &'static Cpu<A>,
-    payer: &Arc<Account>,
+    payer: Payer<'_, A>,
     process: &Arc<Process<A>>,
     segment: &Segment<'_>,
 ) -> Result<(), ObjectError> {
     let mut rights = Rights::READ;
     rights.set(Rights::WRITE, segment.perm.contains(Perm::WRITE));
     rights.set(Rights::EXECUTE, segment.perm.contains(Perm::EXEC));
-    process.map_filled(cpu, payer, segment.range.clone(), rights, segment.start, segment.bytes)
+    process.map_filled(cpu, payer, segment, rights)
 }

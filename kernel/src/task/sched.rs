@@ -1,7 +1,8 @@
 //! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
 //!
 //! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority that is ready runs; within a priority each runs for a tick at a time.
-//! A thread changes its home when its home turns to it next: only there are its registers.
+//! A thread changes its home when its home turns to it next: only there are its registers. Its priority it may change at any time; whoever changes it puts it where it then belongs (`requeue`), and whoever
+//! puts it into a queue looks at its priority when he has the queue's lock, so of the two the second sees the first.
 //!
 //! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the CPU says what it runs, then reads its queue. Both
 //! have a full fence between, so either the waker sees that it must interrupt, or the CPU sees the thread. An idle CPU reads the queue with interrupts masked, so an interrupt that
@@ -17,6 +18,7 @@ use crate::abi::{PRIORITIES, Status};
 use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::ipc::wait;
+use crate::object::account::{trim, trim_queue};
 use crate::object::thread::{Place, Thread};
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
@@ -26,6 +28,9 @@ use crate::tlb::switch;
 
 /// Between two ticks where the run does not say, in ns of the machine's time.
 const TICK_NS: u64 = 1_000_000;
+
+/// Threads pay for their places in a queue; so many of each are the kernel's.
+const FREE_PLACES: usize = 64;
 
 /// What a CPU knows of threads.
 pub struct Tasks<A: Arch> {
@@ -111,20 +116,55 @@ impl<A: Arch> Tasks<A> {
 
 /// Puts `thread`, which waits for nothing any more, into its CPU's queue.
 pub(crate) fn wake<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let (home, priority) = (thread.home(), thread.priority());
+    let home = thread.home();
     let tasks = &A::machine().cpu(home).tasks;
-    {
+    let priority = {
         let mut queues = tasks.queues.lock();
+        let priority = thread.priority();
         queues[priority as usize].push_back(thread.clone());
         tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
-    }
+        priority
+    };
+    see_to(cpu, home, priority);
+}
+
+/// A thread of `priority` was put into the queue of CPU `home`, which looks at it if what runs there is less urgent.
+fn see_to<A: Arch>(cpu: &'static Cpu<A>, home: CpuId, priority: u8) {
     if home != cpu.id {
         // Full: put it there, then read what runs. Pairs with the fence in `next` (tests/litmus/wake-run).
         A::fence();
-        if tasks.running.load(Ordering::Relaxed) <= u32::from(priority) {
+        if A::machine().cpu(home).tasks.running.load(Ordering::Relaxed) <= u32::from(priority) {
             look_again(cpu, home);
         }
     }
+}
+
+/// The priority of `thread` was changed, or it is to end: if it is in its CPU's queue it goes where it belongs now, behind its like. Of two who do this the second, by the queue's lock, knows what the first did; so
+/// who ends hurries, whatever priority it is given at the same time.
+pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
+    let home = thread.home();
+    let tasks = &A::machine().cpu(home).tasks;
+    let priority = {
+        let mut queues = tasks.queues.lock();
+        if thread.is_ending() {
+            thread.hurry();
+        }
+        let priority = thread.priority();
+        let found = queues.iter().enumerate().find_map(|(at, queue)| {
+            let place = queue.iter().position(|other| Arc::ptr_eq(other, thread))?;
+            Some((at, place))
+        });
+        let Some((at, place)) = found.filter(|(at, _)| *at != usize::from(priority)) else { return };
+        let Some(thread) = queues[at].remove(place) else { return };
+        trim_queue(&mut queues[at], FREE_PLACES);
+        if queues[at].is_empty() {
+            tasks.ready.fetch_and(!(1 << at), Ordering::Relaxed);
+        }
+        queues[priority as usize].push_back(thread);
+        tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
+        priority
+    };
+    see_to(cpu, home, priority);
 }
 
 /// Has CPU `id` look at its queue, and at what its thread has been told.
@@ -150,11 +190,8 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     let thread = queue.pop_front();
     if queue.is_empty() {
         tasks.ready.fetch_and(!(1 << priority), Ordering::Relaxed);
-        if queue.capacity() > 64 {
-            // Threads pay for their places; a few are the kernel's.
-            *queue = VecDeque::new();
-        }
     }
+    trim_queue(queue, FREE_PLACES);
     tasks.running.store(priority + 1, Ordering::Relaxed);
     tasks.place.store(Place::new(cpu.id, priority as u8).bits(), Ordering::Relaxed);
     thread
@@ -185,8 +222,8 @@ pub(super) fn goes_on<A: Arch>(cpu: &Cpu<A>, place: Place) {
 /// Puts `thread`, which ran since tick `since`, back: before its like if its time is not over.
 pub(super) fn put_back<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, since: u64) {
     let over = ticks(cpu) != since || cpu.tasks.gives_way.load(Ordering::Relaxed);
-    let priority = thread.priority();
     let mut queues = cpu.tasks.queues.lock();
+    let priority = thread.priority();
     let queue = &mut queues[priority as usize];
     if over {
         queue.push_back(thread.clone());
@@ -271,9 +308,7 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
             }
             kept
         });
-        if timed.is_empty() {
-            *timed = Vec::new();
-        }
+        trim(&mut timed);
     }
     for thread in over {
         wait::cancel(cpu, &thread, Status::TimedOut);

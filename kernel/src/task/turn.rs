@@ -95,6 +95,10 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
         }
         match event {
             UserEvent::Call => {
+                // The short way may have loaded another mm and then found that it is not to be taken.
+                if cpu.loaded.mm() != thread.process.mm.id {
+                    switch::load(cpu, &thread.process.mm);
+                }
                 thread.paged.store(0, Ordering::Relaxed);
                 match syscall::handle(cpu, &thread, asked(&thread)) {
                     Outcome::Answer(words) => answer(&thread, words),

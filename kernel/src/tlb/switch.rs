@@ -61,7 +61,7 @@ impl Loaded {
     }
 
     /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked behind a full fence that follows the mark in [`super::tag`].
-    pub(super) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
+    pub(crate) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
         // In this order, which is that of a switch: who leaves an mm loads another root first.
         self.loading.load(Ordering::Relaxed) == mm.id
             || self.mm() == mm.id
@@ -76,8 +76,19 @@ impl Loaded {
 
 /// Loads `mm` on this CPU, which may walk it from then on. The caller keeps the mm alive until it is unloaded.
 pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
-    tag::ensure(cpu, mm);
-    let enabled = irq::mask(cpu);
+    loop {
+        tag::ensure(cpu, mm);
+        let enabled = irq::mask(cpu);
+        let done = try_load(cpu, mm);
+        irq::unmask(cpu, enabled);
+        if done {
+            return;
+        }
+    }
+}
+
+/// The same with interrupts masked, and without any wait. False, and another mm is loaded as before, if there is no tag for it just now.
+pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     let loaded = &cpu.loaded;
     if loaded.mm.load(Ordering::Relaxed) == mm.id {
         if loaded.lazy.swap(false, Ordering::Relaxed) {
@@ -97,8 +108,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
                 loaded.set_generation(generation);
             }
         }
-        irq::unmask(cpu, enabled);
-        return;
+        return true;
     }
     let previous = loaded.mm.load(Ordering::Relaxed);
     loaded.loading.store(mm.id, Ordering::Relaxed);
@@ -115,8 +125,7 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
         loaded.loading.store(NO_MM, Ordering::Relaxed);
         // Relaxed: whoever saw it before sees what was before.
         loaded.mm.store(previous, Ordering::Relaxed);
-        irq::unmask(cpu, enabled);
-        return load(cpu, mm);
+        return false;
     }
     catch_up(cpu);
     let generation = mm.flush_generation();
@@ -138,7 +147,14 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     // Release: whoever sees the mm here sees the state above.
     loaded.mm.store(mm.id, Ordering::Release);
     cpu.events.write(EventKind::Switch, mm.id, 0, 0);
-    irq::unmask(cpu, enabled);
+    true
+}
+
+/// Unloads mm number `id`, if that is what is loaded: who asks for it cannot know what this CPU has loaded by now, and uses.
+pub(crate) fn unload_if<A: Arch>(cpu: &'static Cpu<A>, id: u32) {
+    if cpu.loaded.mm() == id {
+        unload(cpu);
+    }
 }
 
 /// Unloads whatever mm is loaded. Where translations are not tagged, none of it is left.

@@ -75,6 +75,7 @@ pub const PROGRAMS: &[Named] = &[
     ("message_4k", "a message of 4 KiB and its short answer, between two threads on one CPU"),
     ("message_64k", "the same with 64 KiB"),
     ("message_1m", "the same with 1 MiB"),
+    ("call_reply_apart", "a short message and its answer, between two processes on one CPU"),
 ];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
@@ -111,6 +112,7 @@ pub enum WorkloadId {
     Message4k = 26,
     Message64k = 27,
     Message1m = 28,
+    CallReplyApart = 29,
 }
 
 impl WorkloadId {
@@ -136,7 +138,7 @@ impl WorkloadId {
     pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 13] = [
+    pub const PROGRAMS: [WorkloadId; 14] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -150,6 +152,7 @@ impl WorkloadId {
         WorkloadId::Message4k,
         WorkloadId::Message64k,
         WorkloadId::Message1m,
+        WorkloadId::CallReplyApart,
     ];
 
     /// Whether it is one of programs.

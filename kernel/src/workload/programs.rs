@@ -12,6 +12,7 @@ use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Cause;
 use crate::object::account::{Account, Price};
+use crate::object::mapping::Payer;
 use crate::object::meter::{Meter, Metered, Plan};
 use crate::object::module::Module;
 use crate::object::process::{self, Process};
@@ -42,7 +43,7 @@ const SLOTS: u32 = 1024;
 const STACK: VirtAddr = VirtAddr(0x7000_0000_0000);
 const STACK_BYTES: u64 = 16 * PAGE_SIZE;
 /// What programs may use of the kernel's heap.
-const HEAP: u64 = 4 << 20;
+const HEAP: u64 = 6 << 20;
 /// Address spaces at a time.
 const SPACES: u64 = 128;
 /// The first thread's priority: in the middle.
@@ -108,9 +109,9 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
         Object::Module(Module::new(&first.account, machine.firmware.module)?),
     )?;
     capability::install(cpu, &first.table, METER, Object::Meter(meter.clone()))?;
-    load::load(cpu, &first.account, &first, &program)?;
+    load::load(cpu, Payer::own(&first.account), &first, &program)?;
     let stack = VirtAddr(STACK.0 - STACK_BYTES);
-    first.map_anonymous(&first.account, stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
+    first.map_anonymous(Payer::own(&first.account), stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
     let argument = suite.ops & 0xffff_ffff | (suite.seed & 0xffff) << 32 | cpus << 48;
     let start = Start { entry: program.entry, stack: STACK, argument, priority: PRIORITY, cpu: CpuId(0) };
     let began = A::instructions();
@@ -132,7 +133,8 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
     }
     let took = A::instructions() - began;
     if let Ok(original) = first.table.get(FIRST_PROCESS) {
-        capability::delete(cpu, &original);
+        // All its threads are gone, so nobody is about to revoke it.
+        let _ = capability::delete(cpu, &original);
     }
     object::finish(cpu);
     // Release: pairs with the acquire in `member` (tests/litmus/hand-over).

@@ -17,6 +17,7 @@ use kernel::mm::fault;
 use kernel::object::account::{Account, Price};
 use kernel::object::endpoint::Endpoint;
 use kernel::object::frames::Memory;
+use kernel::object::mapping::{Payer, View};
 use kernel::object::process::Process;
 use kernel::object::thread::{Start, Thread};
 use kernel::object::{Object, capability, finish};
@@ -257,11 +258,11 @@ impl<A: Arch> Storm<A> {
             give(&process, 1, 1);
             give(&process, 2, 2);
             let rights = Rights::READ | Rights::WRITE;
-            process.map_anonymous(&first.account, BUFFER, PMD_SIZE, rights).expect("it is free");
+            process.map_anonymous(Payer::own(&first.account), BUFFER, PMD_SIZE, rights).expect("it is free");
             fault::populate(cpu, &process.mm, BUFFER..BUFFER.add(PMD_SIZE)).expect("it is mapped");
             let node = process.table.get(2).expect("it was given");
-            let Object::Memory(memory) = node.object() else { unreachable!("it is memory") };
-            process.map(&first.account, &node, memory, SHARED, 0, PUD_SIZE, rights).expect("it is free");
+            let view = View { at: SHARED, offset: 0, bytes: PUD_SIZE, rights };
+            process.map(&first.account, &node, view).expect("it is free");
             process
         };
         let (client_process, server_process) = (talker(3), talker(4));
@@ -298,7 +299,7 @@ impl<A: Arch> Storm<A> {
     /// Ends everything; the CPUs have to take turns until [`Storm::is_gone`].
     pub fn end(&self, cpu: &'static Cpu<A>) {
         if let Ok(original) = self.first.table.get(0) {
-            capability::delete(cpu, &original);
+            capability::delete(cpu, &original).expect("nobody revokes it");
         }
         finish(cpu);
     }

@@ -35,9 +35,10 @@ const YARDSTICK: &str = "sync-all";
 const CPUS: u32 = 4;
 
 /// The programs of `bench ipc`, and what one operation of each is to cost.
-const IPC: [(&str, Option<f64>); 6] = [
+const IPC: [(&str, Option<f64>); 7] = [
     ("null_call", Some(100.0)),
     ("call_reply", Some(300.0)),
+    ("call_reply_apart", None),
     ("call_reply_far", None),
     ("message_4k", None),
     ("message_64k", None),
