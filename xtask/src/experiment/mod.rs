@@ -135,7 +135,7 @@ impl Run {
 /// What is kept when it does not come to an end.
 fn interrupted(folder: &Folder, units: &[Unit]) -> String {
     let done = units.iter().filter(|unit| folder.has(unit)).count();
-    format!("{done} of {} guests are in {}; the same command goes on with the rest", units.len(), shown(folder.path()))
+    format!("{done} of {} parts are in {}; the same command goes on with the rest", units.len(), shown(folder.path()))
 }
 
 /// What is printed of an experiment that is finished.
