@@ -13,7 +13,7 @@ use kernel::record::cell::Verdict;
 use kernel::tlb::transport::TransportId;
 use kernel::workload::walker::WalkerClass;
 
-const LIMITS: Limits = Limits { executions: 20_000, time: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { executions: 20_000, time: Duration::from_secs(600) };
 
 fn cell(profile: Profile, strategy: &str, operation: Operation, walker: WalkerClass) -> Cell {
     Cell::new(profile, strategy, profile.transport(), operation, walker, 1).expect("both know it")

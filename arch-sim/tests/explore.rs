@@ -178,7 +178,7 @@ fn all_orders(toy: &Toy, number: StepNumber, outcomes: &mut BTreeSet<Outcome>, r
     }
 }
 
-const LIMITS: Limits = Limits { executions: 1_000_000, time: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { executions: 1_000_000, time: Duration::from_secs(600) };
 
 fn reduced(program: &Program) -> (BTreeSet<Outcome>, u64) {
     let mut outcomes = BTreeSet::new();

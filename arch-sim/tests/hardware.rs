@@ -9,7 +9,7 @@ use kernel::guard::Guard;
 use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 
-const LIMITS: Limits = Limits { executions: 200_000, time: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { executions: 200_000, time: Duration::from_secs(600) };
 
 /// Under the strategy that interrupts everybody: what shows is the hardware's doing.
 fn scope(profile: Profile, workload: WorkloadId, role: Role) -> Scope {

@@ -10,7 +10,7 @@ use kernel::guard::Guard;
 use kernel::tlb::transport::TransportId;
 use kernel::workload::WorkloadId;
 
-const LIMITS: Limits = Limits { executions: 50_000, time: Duration::from_secs(120) };
+const LIMITS: Limits = Limits { executions: 50_000, time: Duration::from_secs(600) };
 
 fn scope(profile: Profile, transport: TransportId, workload: WorkloadId, deed: Option<Deed>) -> Scope {
     let strategy = kernel::sync::NAMES.iter().position(|(name, _)| *name == "self-map").expect("the kernel has it");

@@ -91,7 +91,7 @@ fn processes() -> Vec<String> {
 
 fn wait_for(mut what: impl FnMut() -> bool) -> bool {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(20) {
+    while begin.elapsed() < Duration::from_secs(120) {
         if what() {
             return true;
         }

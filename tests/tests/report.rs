@@ -118,7 +118,7 @@ fn visit(browser: &Path, page: &Path, profile: &Path) -> (String, String) {
         .expect("the browser starts");
     let begin = Instant::now();
     while child.try_wait().expect("the browser can be waited for").is_none() {
-        if begin.elapsed() > Duration::from_secs(60) {
+        if begin.elapsed() > Duration::from_secs(300) {
             let _ = child.kill();
             let _ = child.wait();
             panic!("the browser did not end");

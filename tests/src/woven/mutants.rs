@@ -15,7 +15,7 @@ use crate::orderings::{self, Written};
 pub type Sites = &'static [&'static str];
 
 /// No model takes so long on an idle machine by far; loom stops there without a word, so it is asked.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// As many preemptions as there can be. A model in which several CPUs wait in loops needs this: loom starves one of them when it counts preemptions.
 pub const ALL: usize = usize::MAX;
