@@ -1,5 +1,6 @@
-//! Finds the strategies that lie in `strategies/`, so that trying one takes a file and nothing else: each `.rs` file there is a module of `kernel::sync`, and its type stands at the end of the list of
-//! strategies. A file that is not a strategy is a compile error that says what it lacks.
+//! Finds the strategies that lie in `strategies/`, so that trying one takes a file and nothing else: each `.rs` file
+//! there is a module of `kernel::sync`, and its type stands at the end of the list of strategies. A file that is not a
+//! strategy is a compile error that says what it lacks.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

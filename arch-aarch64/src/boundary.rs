@@ -20,7 +20,8 @@ static MACHINE: spin::Once<Machine<Aarch64>> = spin::Once::new();
 /// The interrupt mask in `DAIF`.
 const I: u64 = 1 << 7;
 
-/// Whether the CPU has invalidations by range. Found once, when the machine is installed: a hypervisor may trap the register that says so.
+/// Whether the CPU has invalidations by range. Found once, when the machine is installed: a hypervisor may trap the
+/// register that says so.
 static RANGES: AtomicBool = AtomicBool::new(false);
 
 #[inline(always)]
@@ -89,8 +90,8 @@ impl Arch for Aarch64 {
     #[inline]
     unsafe fn zero_frame(at: *mut u8) {
         let end = at.wrapping_add(4096);
-        // SAFETY: the caller owns the 4 KiB; `DC ZVA` zeroes one block of the size that `DCZID_EL0` says (at most 2 KiB, so the
-        // loop ends exactly at `end`) of Normal memory.
+        // SAFETY: the caller owns the 4 KiB; `DC ZVA` zeroes one block of the size that `DCZID_EL0` says (at most 2
+        // KiB, so the loop ends exactly at `end`) of Normal memory.
         unsafe {
             asm!(
                 "mrs {size}, dczid_el0",
@@ -113,7 +114,8 @@ impl Arch for Aarch64 {
     #[inline]
     unsafe fn copy_frame(from: *const u8, to: *mut u8) {
         let end = from.wrapping_add(4096);
-        // SAFETY: the caller owns both frames, which are 4 KiB long; each round moves 128 bytes through four pairs of registers, used twice.
+        // SAFETY: the caller owns both frames, which are 4 KiB long; each round moves 128 bytes through four pairs of
+        // registers, used twice.
         unsafe {
             asm!(
                 "2:",
@@ -144,7 +146,8 @@ impl Arch for Aarch64 {
         const LINE: usize = 16;
         let first = at as usize & !(LINE - 1);
         let end = at as usize + bytes;
-        // SAFETY: the addresses are of the direct map; cleaning to the point of unification and invalidating instruction caches changes no memory.
+        // SAFETY: the addresses are of the direct map; cleaning to the point of unification and invalidating
+        // instruction caches changes no memory.
         unsafe {
             (first..end)
                 .step_by(LINE)
@@ -182,7 +185,8 @@ impl Arch for Aarch64 {
 
     #[inline(always)]
     fn wait_for_interrupt() {
-        // SAFETY: sleeps until an interrupt is pending, which it also is while masked; then opens a window for its handler.
+        // SAFETY: sleeps until an interrupt is pending, which it also is while masked; then opens a window for its
+        // handler.
         unsafe {
             asm!("dsb ish", "wfi", "msr daifclr, #2", "isb", "msr daifset, #2", options(nostack, preserves_flags));
         }
@@ -207,10 +211,11 @@ impl Arch for Aarch64 {
     }
 
     unsafe fn init_root(root: PhysAddr) {
-        // The kernel half has its own root; of this one, only the entry that points at itself is filled in. A table descriptor is
-        // also a page descriptor that EL1 may read and nobody may write ([`entry`]).
+        // The kernel half has its own root; of this one, only the entry that points at itself is filled in. A table
+        // descriptor is also a page descriptor that EL1 may read and nobody may write ([`entry`]).
         let slot = tlbi::SELF_MAP.index(Level::Pgd);
-        // SAFETY: the caller gives a frame of 512 words, in RAM, to be a table; the slot is one of them. Table entries are only accessed as atomics.
+        // SAFETY: the caller gives a frame of 512 words, in RAM, to be a table; the slot is one of them. Table entries
+        // are only accessed as atomics.
         let slot = unsafe { &*Self::direct_map(root).cast::<AtomicU64>().add(slot) };
         Self::store_entry(slot, <entry::Codec as EntryCodec>::table(root));
     }

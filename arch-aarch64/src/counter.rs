@@ -1,9 +1,10 @@
 //! Counting instructions with the cycle counter of the performance monitors.
 //!
-//! Under `-icount shift=0` one instruction takes one nanosecond of the machine's time, whichever CPU executes it, and the cycle
-//! counter advances by one for each. But each CPU's counter starts at 0 when that CPU enables it. [`start`] removes the offset: it
-//! finds how far the counter is behind the virtual counter, which is the same on all CPUs but advances only every 16 ns, and adds
-//! that. So all CPUs read the same count, exactly; [`now`] on one CPU and later on another may be subtracted.
+//! Under `-icount shift=0` one instruction takes one nanosecond of the machine's time, whichever CPU executes it, and
+//! the cycle counter advances by one for each. But each CPU's counter starts at 0 when that CPU enables it. [`start`]
+//! removes the offset: it finds how far the counter is behind the virtual counter, which is the same on all CPUs but
+//! advances only every 16 ns, and adds that. So all CPUs read the same count, exactly; [`now`] on one CPU and later on
+//! another may be subtracted.
 //!
 //! Without `-icount` the value is a cycle counter, good for ratios on one CPU and for nothing else.
 
@@ -33,7 +34,8 @@ pub fn now() -> u64 {
     count
 }
 
-/// Starts this CPU's counter, at the count that the machine's other CPUs have. Called once on each CPU, interrupts masked.
+/// Starts this CPU's counter, at the count that the machine's other CPUs have. Called once on each CPU, interrupts
+/// masked.
 pub fn start() {
     write!("pmcr_el0", PMCR_LC);
     write!("pmccfiltr_el0", 0u64);
@@ -59,8 +61,8 @@ pub fn start() {
 /// How far the cycle counter is behind the virtual counter's time.
 ///
 /// A read of the virtual counter one instruction after a read of the cycle counter gives `time / tick`. So
-/// `tick × virtual − cycles − 1` is the offset, less up to `tick − 1` that the division dropped; and among enough pairs, taken an odd number
-/// of instructions apart, is one that dropped nothing. That is the largest.
+/// `tick × virtual − cycles − 1` is the offset, less up to `tick − 1` that the division dropped; and among enough
+/// pairs, taken an odd number of instructions apart, is one that dropped nothing. That is the largest.
 fn offset() -> u64 {
     let tick = 1_000_000_000 / CNTFRQ_EL0.get().max(1);
     let mut largest = i64::MIN;

@@ -1,6 +1,7 @@
 //! The calling CPU's area, and what this architecture keeps in it.
 //!
-//! `TPIDR_EL1` holds the address of this CPU's [`Cpu`]; 0 until [`set`]. The register belongs to EL1 and nothing else uses it.
+//! `TPIDR_EL1` holds the address of this CPU's [`Cpu`]; 0 until [`set`]. The register belongs to EL1 and nothing else
+//! uses it.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;

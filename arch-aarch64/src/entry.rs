@@ -11,11 +11,12 @@
 //! | 47:12 | the page | the table |
 //! | 54:53 | `UXN` by permission, `PXN` always | both, ignored |
 //!
-//! The hardware ignores the right-hand column in a table's role. It is there because a table descriptor is *also* read as a
-//! page descriptor where a root points at itself: the last lookup of such a walk ends on a descriptor that was written as a
-//! table, one level up or more, and without these bits it would fault on its access flag, be global, be executable, or be
-//! open to EL0. So every table is readable through such a window by EL1 and by nobody else, and writable by nobody. A 2 MiB
-//! block is no valid page descriptor at the last level (`01` is reserved there), so user data can not be taken for entries.
+//! The hardware ignores the right-hand column in a table's role. It is there because a table descriptor is *also* read
+//! as a page descriptor where a root points at itself: the last lookup of such a walk ends on a descriptor that was
+//! written as a table, one level up or more, and without these bits it would fault on its access flag, be global, be
+//! executable, or be open to EL0. So every table is readable through such a window by EL1 and by nobody else, and
+//! writable by nobody. A 2 MiB block is no valid page descriptor at the last level (`01` is reserved there), so user
+//! data can not be taken for entries.
 //!
 //! Access flags are set in advance and `TCR_EL1.HA` stays off: hardware never writes to a table.
 
@@ -172,7 +173,8 @@ mod tests {
         assert_eq!(Codec::table(page), 0x0060_0000_4567_8f83);
     }
 
-    /// A table descriptor, read as a page descriptor, is a page that EL1 reads, that nobody writes or executes and EL0 does not see.
+    /// A table descriptor, read as a page descriptor, is a page that EL1 reads, that nobody writes or executes and EL0
+    /// does not see.
     #[test]
     fn a_table_is_a_harmless_page() {
         let raw = Codec::table(PhysAddr(0x1000));

@@ -60,11 +60,13 @@ pub fn tlbi_range() -> bool {
     identification!("ID_AA64ISAR0_EL1", 56) >= 2
 }
 
-/// Forbids EL1 to access user memory by ordinary loads and stores, where the CPU can: from then on only the unprivileged loads
-/// and stores of [`crate::user`] reach it. Exceptions keep it forbidden (`SCTLR_EL1.SPAN` is 0, see [`crate::mmu`]).
+/// Forbids EL1 to access user memory by ordinary loads and stores, where the CPU can: from then on only the
+/// unprivileged loads and stores of [`crate::user`] reach it. Exceptions keep it forbidden (`SCTLR_EL1.SPAN` is 0, see
+/// [`crate::mmu`]).
 pub fn forbid_user_access() {
     if ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::PAN) != 0 {
-        // SAFETY: sets PSTATE.PAN, which this CPU has; by its encoding, since the target's assembler does not know the name.
+        // SAFETY: sets PSTATE.PAN, which this CPU has; by its encoding, since the target's assembler does not know the
+        // name.
         unsafe { asm!(".inst 0xd500419f", options(nostack, preserves_flags)) };
     }
 }

@@ -1,8 +1,8 @@
 //! Loads and stores that may fault, and where to go on when they do.
 //!
-//! Each such instruction puts a pair into the section `.fixup`: its own address and the address that continues after a fault. The
-//! data-abort path looks there first (`trap`). A fault at any other place is a panic. The linker script brackets the section
-//! with `__fixup_start` and `__fixup_end`.
+//! Each such instruction puts a pair into the section `.fixup`: its own address and the address that continues after a
+//! fault. The data-abort path looks there first (`trap`). A fault at any other place is a panic. The linker script
+//! brackets the section with `__fixup_start` and `__fixup_end`.
 
 use core::arch::asm;
 
@@ -34,7 +34,8 @@ pub fn resume_address(access: u64) -> Option<u64> {
 pub fn probe(address: u64) -> Option<u64> {
     let value: u64;
     let failed: u64;
-    // SAFETY: a load without a Rust object behind it; if it faults, the pair in `.fixup` resumes behind it with `failed` still 1.
+    // SAFETY: a load without a Rust object behind it; if it faults, the pair in `.fixup` resumes behind it with
+    // `failed` still 1.
     unsafe {
         asm!(
             "mov {failed}, #1",
@@ -53,15 +54,17 @@ pub fn probe(address: u64) -> Option<u64> {
     (failed == 0).then_some(value)
 }
 
-/// Reads eight bytes at `at`; 0 where that faults. The way back from a fault lies apart, so that a load that succeeds is one instruction.
+/// Reads eight bytes at `at`; 0 where that faults. The way back from a fault lies apart, so that a load that succeeds
+/// is one instruction.
 ///
-/// `LDAR`, not `LDR` nor `LDAPR`: the addresses do not depend on each other's values, so nothing else keeps these loads in order; and only `LDAR` waits for
-/// the store of an earlier release read-modify-write, which alone is no full barrier here.
+/// `LDAR`, not `LDR` nor `LDAPR`: the addresses do not depend on each other's values, so nothing else keeps these loads
+/// in order; and only `LDAR` waits for the store of an earlier release read-modify-write, which alone is no full
+/// barrier here.
 #[inline(always)]
 pub fn load_or_zero(at: VirtAddr) -> u64 {
     let value: u64;
-    // SAFETY: the load has no effect but on `value`; if it faults, the pair in `.fixup` resumes at the code that sets `value` and jumps behind it.
-    // Not `pure`: each call reads anew, in the order of the program.
+    // SAFETY: the load has no effect but on `value`; if it faults, the pair in `.fixup` resumes at the code that sets
+    // `value` and jumps behind it. Not `pure`: each call reads anew, in the order of the program.
     unsafe {
         asm!(
             "77: ldar {value}, [{at}]",

@@ -1,10 +1,11 @@
 //! The interrupt controller: GICv3, one distributor, one redistributor per CPU, the CPU interface in system registers.
 //!
-//! Set-up is by the `arm-gic` crate. Sending, acknowledging and ending an interrupt are single register accesses of our own: they are
-//! on the path whose instructions are counted, and there the crate's checked interface would cost more than the interrupt.
+//! Set-up is by the `arm-gic` crate. Sending, acknowledging and ending an interrupt are single register accesses of our
+//! own: they are on the path whose instructions are counted, and there the crate's checked interface would cost more
+//! than the interrupt.
 //!
-//! Interrupt numbers, groups and priorities: [`crate::sgi`]. There is no second security state (`GICD_CTLR.DS` is 1, checked): with one,
-//! Group 0 would belong to the firmware and the NMI could not be an FIQ.
+//! Interrupt numbers, groups and priorities: [`crate::sgi`]. There is no second security state (`GICD_CTLR.DS` is 1,
+//! checked): with one, Group 0 would belong to the firmware and the NMI could not be an FIQ.
 
 use aarch64_cpu::asm::barrier;
 use arm_gic::gicv3::registers::{Gicd, GicrSgi};
@@ -94,8 +95,8 @@ impl Gic {
             let frames = (region.bytes as usize) / size_of::<GicrSgi>();
             if left < frames {
                 let base = NonNull::new(direct_map(region.start).cast::<GicrSgi>()).expect("as above");
-                // SAFETY: frame `left` is within the region, mapped as device memory. Other CPUs read its type register while
-                // they look for theirs; only the CPU that it belongs to writes to it.
+                // SAFETY: frame `left` is within the region, mapped as device memory. Other CPUs read its type register
+                // while they look for theirs; only the CPU that it belongs to writes to it.
                 let guess = GicRedistributor::new(unsafe { UniqueMmioPointer::new(base.add(left)) });
                 if guess.typer().core_mpidr() == hw_id {
                     return Ok(guess);

@@ -1,12 +1,13 @@
 //! The kernel half: the direct map, the image in it, and the kernel's stacks.
 //!
-//! Physical address `pa` is reached at [`DIRECT_MAP`]` + pa`, for all RAM and for the devices; the image runs at its place in the direct
-//! map. Because the low 48 bits of such an address *are* the physical address, the same root translates physical addresses to
-//! themselves when `TTBR0_EL1` holds it: that is how the entry code turns the MMU on.
+//! Physical address `pa` is reached at [`DIRECT_MAP`]` + pa`, for all RAM and for the devices; the image runs at its
+//! place in the direct map. Because the low 48 bits of such an address *are* the physical address, the same root
+//! translates physical addresses to themselves when `TTBR0_EL1` holds it: that is how the entry code turns the MMU on.
 //!
-//! The entry code (in the platform) fills in what it needs to reach Rust: the image in 2 MiB blocks, text executable and not
-//! writable, constants neither, data writable and not executable; the devicetree; the devices below 1 GiB. [`map_ram`] and
-//! [`map_device`] add the rest, on the boot CPU. Entries only ever go from invalid to valid, so nothing is ever invalidated here.
+//! The entry code (in the platform) fills in what it needs to reach Rust: the image in 2 MiB blocks, text executable
+//! and not writable, constants neither, data writable and not executable; the devicetree; the devices below 1 GiB.
+//! [`map_ram`] and [`map_device`] add the rest, on the boot CPU. Entries only ever go from invalid to valid, so nothing
+//! is ever invalidated here.
 
 use aarch64_cpu::asm::barrier;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -1,12 +1,13 @@
 //! AArch64 at EL1: everything that the core asks of this architecture ([`kernel::arch::Arch`]).
 //!
-//! The entry format ([`entry`]), the choice of TLB invalidation instructions ([`tlbi`]) and the addressing of software-generated
-//! interrupts ([`sgi`]) are plain functions from values to values; they compile and are tested on any host. Everything that
-//! executes a privileged instruction exists only in bare-metal builds.
+//! The entry format ([`entry`]), the choice of TLB invalidation instructions ([`tlbi`]) and the addressing of
+//! software-generated interrupts ([`sgi`]) are plain functions from values to values; they compile and are tested on
+//! any host. Everything that executes a privileged instruction exists only in bare-metal builds.
 //!
-//! The machine that is assumed: ARMv8.1 with large-system atomics, 4 KiB granule, 48-bit addresses, a GICv3 without a second
-//! security state (`GICD_CTLR.DS`), PSCI, the virtual timer, a PMUv3 cycle counter. Address space: `TTBR0` is the user half of
-//! the current mm, `TTBR1` the kernel half, the same on every CPU and never switched (module `kernel_map`).
+//! The machine that is assumed: ARMv8.1 with large-system atomics, 4 KiB granule, 48-bit addresses, a GICv3 without a
+//! second security state (`GICD_CTLR.DS`), PSCI, the virtual timer, a PMUv3 cycle counter. Address space: `TTBR0` is
+//! the user half of the current mm, `TTBR1` the kernel half, the same on every CPU and never switched (module
+//! `kernel_map`).
 #![no_std]
 
 #[cfg(test)]

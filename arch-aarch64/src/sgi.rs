@@ -1,9 +1,10 @@
 //! Which software-generated interrupt means what, and how a CPU is named in the register that sends one.
 //!
-//! Two of them are used. [`CALL`] is an ordinary Group 1 interrupt, which `PSTATE.I` masks. [`NMI`] is in Group 0 and arrives as
-//! an FIQ: the kernel masks interrupts by `PSTATE.I` alone, so it reaches code that runs with interrupts off. Its priority
-//! has to be strictly higher than that of everything else. The CPU interface signals only the highest-priority pending interrupt:
-//! at equal priorities a pending ordinary interrupt that the CPU has masked would hide it.
+//! Two of them are used. [`CALL`] is an ordinary Group 1 interrupt, which `PSTATE.I` masks. [`NMI`] is in Group 0 and
+//! arrives as an FIQ: the kernel masks interrupts by `PSTATE.I` alone, so it reaches code that runs with interrupts
+//! off. Its priority has to be strictly higher than that of everything else. The CPU interface signals only the
+//! highest-priority pending interrupt: at equal priorities a pending ordinary interrupt that the CPU has masked would
+//! hide it.
 
 use kernel::arch::Doorbell;
 

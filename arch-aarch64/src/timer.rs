@@ -1,7 +1,8 @@
 //! The virtual timer of each CPU (private interrupt 27), used as a one-shot.
 //!
-//! It compares the virtual counter with a deadline and holds its interrupt line up while it is enabled and the deadline has
-//! passed. So the interrupt handler disarms it before it ends the interrupt ([`stop`]), or the line would raise it again.
+//! It compares the virtual counter with a deadline and holds its interrupt line up while it is enabled and the deadline
+//! has passed. So the interrupt handler disarms it before it ends the interrupt ([`stop`]), or the line would raise it
+//! again.
 
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, Readable, Writeable};

@@ -2,26 +2,28 @@
 //!
 //! # The sequence
 //!
-//! An update of a translation table is a store like any other; the table walker of every CPU is one more observer of memory. What
-//! makes an old translation go away is always the same five steps, and each answers one question:
+//! An update of a translation table is a store like any other; the table walker of every CPU is one more observer of
+//! memory. What makes an old translation go away is always the same five steps, and each answers one question:
 //!
 //! 1. **The store** that changed the entry, by whoever changed it.
-//! 2. **`DSB ISHST`**: *has every walker that looks from now on to see the new entry?* The barrier waits until the stores before
-//!    it are visible to all table walkers of the inner shareable domain. Without it a walker may read the old entry *after* step 3
-//!    and cache it again, and nothing will ever remove it. A `DMB` is not enough: it orders accesses, and a TLB invalidation
-//!    is none. One barrier serves a whole batch.
-//! 3. **`TLBI …IS`**, as many as it takes: *which cached translations?* The suffix `IS` sends each to every CPU of the inner shareable
-//!    domain, without an interrupt. Without the suffix it acts on the executing CPU only: such an instruction in an SMP kernel
-//!    looks right, passes every test on one CPU, and leaves the others stale.
-//! 4. **`DSB ISH`**: *is it done?* TLBIs are issued and forgotten. The barrier completes when every CPU has dropped the translations and
-//!    has finished every memory access that used one of them. Only now may a page be reused; `ISHST` would not do, the
-//!    barrier must also wait for the reads of others. One barrier serves the batch.
-//! 5. **`ISB`**: *does this CPU know?* Instructions already fetched by this CPU through an old translation are thrown away. Remote
-//!    CPUs take no such step: they are covered for data, and user code that they had fetched is none of the caller's concern.
+//! 2. **`DSB ISHST`**: *has every walker that looks from now on to see the new entry?* The barrier waits until the
+//!    stores before it are visible to all table walkers of the inner shareable domain. Without it a walker may read the
+//!    old entry *after* step 3 and cache it again, and nothing will ever remove it. A `DMB` is not enough: it orders
+//!    accesses, and a TLB invalidation is none. One barrier serves a whole batch.
+//! 3. **`TLBI …IS`**, as many as it takes: *which cached translations?* The suffix `IS` sends each to every CPU of the
+//!    inner shareable domain, without an interrupt. Without the suffix it acts on the executing CPU only: such an
+//!    instruction in an SMP kernel looks right, passes every test on one CPU, and leaves the others stale.
+//! 4. **`DSB ISH`**: *is it done?* TLBIs are issued and forgotten. The barrier completes when every CPU has dropped the
+//!    translations and has finished every memory access that used one of them. Only now may a page be reused; `ISHST`
+//!    would not do, the barrier must also wait for the reads of others. One barrier serves the batch.
+//! 5. **`ISB`**: *does this CPU know?* Instructions already fetched by this CPU through an old translation are thrown
+//!    away. Remote CPUs take no such step: they are covered for data, and user code that they had fetched is none of
+//!    the caller's concern.
 //!
-//! What the sequence does **not** do is wait for code on other CPUs that read an entry with an ordinary load. A lockless walk holds a
-//! physical address in a register; step 4 waits for the load that fetched it, not for what the walk does with it. That is why a
-//! broadcast flush is no walker synchronisation, and the reason that this project exists.
+//! What the sequence does **not** do is wait for code on other CPUs that read an entry with an ordinary load. A
+//! lockless walk holds a physical address in a register; step 4 waits for the load that fetched it, not for what the
+//! walk does with it. That is why a broadcast flush is no walker synchronisation, and the reason that this project
+//! exists.
 //!
 //! # Which operation
 //!
@@ -31,22 +33,24 @@
 //! | tables were unlinked | `VAE1IS` | the same, and cached table descriptors on the way to the address |
 //! | everything, or too many entries | `ASIDE1IS` | everything tagged with the ASID, table descriptors included |
 //!
-//! `VALE1IS` after an unlinked table is a use after free by hardware: the walk cache still holds the address of the freed table.
-//! `VAE1IS` for leaves is correct and costs the neighbours their cached tables. One operation per entry of the stride is enough
-//! for a block: any address within it drops its translation. The level hint (`TTL`) stays 0: a wrong hint invalidates nothing.
+//! `VALE1IS` after an unlinked table is a use after free by hardware: the walk cache still holds the address of the
+//! freed table. `VAE1IS` for leaves is correct and costs the neighbours their cached tables. One operation per entry of
+//! the stride is enough for a block: any address within it drops its translation. The level hint (`TTL`) stays 0: a
+//! wrong hint invalidates nothing.
 //!
 //! # On this CPU only
 //!
-//! A handler that was asked by an interrupt to invalidate locally uses the same sequence in the non-shareable domain: `DSB NSHST`,
-//! `TLBI` without suffix, `DSB NSH`, `ISB`. The first barrier covers stores of this CPU. The stores of the CPU that asked were
-//! complete before its request was visible: [`kernel::arch::Arch::ring`] has its own `DSB ISHST` before the interrupt.
+//! A handler that was asked by an interrupt to invalidate locally uses the same sequence in the non-shareable domain:
+//! `DSB NSHST`, `TLBI` without suffix, `DSB NSH`, `ISB`. The first barrier covers stores of this CPU. The stores of the
+//! CPU that asked were complete before its request was visible: [`kernel::arch::Arch::ring`] has its own `DSB ISHST`
+//! before the interrupt.
 //!
 //! # What QEMU hides
 //!
-//! TCG completes each TLBI before the next instruction, has no walk cache, ignores ASIDs in invalidations and drops too much. So a
-//! missing barrier, a leaf-only operation after an unlinked table and a wrong ASID all work there. Hence the division here:
-//! [`plan`] says the steps one by one to whoever listens. The tests listen and compare them with the sequences above; the kernel
-//! (`run`) listens and executes each, one line for one instruction.
+//! TCG completes each TLBI before the next instruction, has no walk cache, ignores ASIDs in invalidations and drops too
+//! much. So a missing barrier, a leaf-only operation after an unlinked table and a wrong ASID all work there. Hence the
+//! division here: [`plan`] says the steps one by one to whoever listens. The tests listen and compare them with the
+//! sequences above; the kernel (`run`) listens and executes each, one line for one instruction.
 
 use kernel::addr::{Level, PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;
@@ -55,7 +59,8 @@ use kernel::tlb::invalidation::Invalidation;
 
 use crate::tlbi_range::{self, Ranges};
 
-/// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): what the last entry of its root maps.
+/// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): what the last entry of its root
+/// maps.
 pub const SELF_MAP: VirtAddr = VirtAddr(511 << 39);
 
 /// Above this many entries the whole address space goes at once.
@@ -140,13 +145,13 @@ pub enum Step {
     Isb,
 }
 
-/// Says to `say`, in order, the steps that invalidate `what` in the address space `asid`. `range` allows operations on ranges, which
-/// not every CPU has.
+/// Says to `say`, in order, the steps that invalidate `what` in the address space `asid`. `range` allows operations on
+/// ranges, which not every CPU has.
 ///
 /// An empty range gives the barriers alone: they order and complete whatever came before.
 ///
-/// Every call of `say` is with a step whose kind is known at compile time, in a loop of its own where there are many: executing a
-/// plan costs the instructions of the plan and three more for each iteration.
+/// Every call of `say` is with a step whose kind is known at compile time, in a loop of its own where there are many:
+/// executing a plan costs the instructions of the plan and three more for each iteration.
 #[inline(always)]
 pub fn plan(asid: Asid, what: &Invalidation, reach: Reach, range: bool, mut say: impl FnMut(Step)) {
     match reach {
@@ -235,7 +240,8 @@ impl Entries {
 fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut say: impl FnMut(TlbiOp)) {
     let entries = Entries::of(what);
     let recursive = what.recursive_pages(SELF_MAP);
-    // The control must not drop by accident what it leaves out, as an emulator may that is asked for many pages at once.
+    // The control must not drop by accident what it leaves out, as an emulator may that is asked for many pages at
+    // once.
     let range = range && !matches!(what.recursive, Recursive::LeftOut);
     let pages = entries.count << (what.stride.shift() - Level::Pte.shift());
     // Terabytes, by whole tables of gigabytes: more than an operation on a range can say.
@@ -244,7 +250,8 @@ fn operations<O: Operations>(asid: Asid, what: &Invalidation, range: bool, mut s
         say(O::space(Space::new(asid)));
         return;
     }
-    // Tables that were read as pages: the last lookup ended on the descriptor that was cleared, and the walk cache may hold those on the way.
+    // Tables that were read as pages: the last lookup ended on the descriptor that was cleared, and the walk cache may
+    // hold those on the way.
     for Pages { first, count } in recursive {
         if range {
             Ranges::new(asid, first, count).for_each(|piece| {
@@ -289,15 +296,16 @@ mod execute {
 
     macro_rules! tlbi {
         ($name:literal, $operand:expr) => {
-            // SAFETY: dropping cached translations is always allowed; memory is not touched. Not `nomem`, so that the compiler
-            // keeps stores before it and loads after it.
+            // SAFETY: dropping cached translations is always allowed; memory is not touched. Not `nomem`, so that the
+            // compiler keeps stores before it and loads after it.
             unsafe { asm!(concat!("tlbi ", $name, ", {}"), in(reg) $operand, options(nostack, preserves_flags)) }
         };
     }
     /// The range forms by their encoding, since the assembler knows them only with an extension that the target lacks.
     macro_rules! tlbi_range {
         ($crm:literal, $op2:literal, $operand:expr) => {
-            // SAFETY: as above; `tlbi_range` operations are planned only where ID_AA64ISAR0_EL1.TLB says that they exist.
+            // SAFETY: as above; `tlbi_range` operations are planned only where ID_AA64ISAR0_EL1.TLB says that they
+            // exist.
             unsafe {
                 asm!(concat!("sys #0, c8, c", $crm, ", #", $op2, ", {}"), in(reg) $operand, options(nostack, preserves_flags))
             }

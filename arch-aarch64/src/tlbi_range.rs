@@ -1,11 +1,13 @@
-//! Invalidation of ranges by one instruction (`FEAT_TLBIRANGE`): how a number of pages is cut into the sizes that exist.
+//! Invalidation of ranges by one instruction (`FEAT_TLBIRANGE`): how a number of pages is cut into the sizes that
+//! exist.
 //!
-//! One operation covers `(NUM + 1) << (5 × SCALE + 1)` pages, with `NUM` of five bits and `SCALE` of two. So every even number of
-//! pages below 2^21 is a sum with at most one operation for each scale, as a number is the sum of its digits; an odd one needs a
-//! single page first.
+//! One operation covers `(NUM + 1) << (5 × SCALE + 1)` pages, with `NUM` of five bits and `SCALE` of two. So every even
+//! number of pages below 2^21 is a sum with at most one operation for each scale, as a number is the sum of its digits;
+//! an odd one needs a single page first.
 //!
-//! Used where the CPU has the feature (`ID_AA64ISAR0_EL1.TLB`, asked once when the machine is installed): [`crate::tlbi::plan`] takes it as a flag, so that both plans are tested
-//! on any host. More than [`MAX_PAGES`] have no operand: a digit too many would run into the granule's field and invalidate something else.
+//! Used where the CPU has the feature (`ID_AA64ISAR0_EL1.TLB`, asked once when the machine is installed):
+//! [`crate::tlbi::plan`] takes it as a flag, so that both plans are tested on any host. More than [`MAX_PAGES`] have no
+//! operand: a digit too many would run into the granule's field and invalidate something else.
 
 use kernel::addr::{PAGE_SHIFT, VirtAddr};
 use kernel::arch::Asid;
@@ -15,8 +17,8 @@ use crate::tlbi::{Page, Range};
 /// The most pages that one cut can cover: all digits at their largest.
 pub const MAX_PAGES: u64 = (1 << 21) - 1;
 
-/// The operand for `(num + 1) << (5 * scale + 1)` pages from `va`: ASID in 63:48, granule 4 KiB in 47:46, `SCALE` in 45:44,
-/// `NUM` in 43:39, no level hint in 38:37, the page number in 36:0.
+/// The operand for `(num + 1) << (5 * scale + 1)` pages from `va`: ASID in 63:48, granule 4 KiB in 47:46, `SCALE` in
+/// 45:44, `NUM` in 43:39, no level hint in 38:37, the page number in 36:0.
 pub const fn operand(asid: Asid, va: VirtAddr, scale: u32, num: u64) -> Range {
     let page = va.0 >> PAGE_SHIFT & ((1 << 37) - 1);
     Range((asid.0 as u64) << 48 | 1 << 46 | (scale as u64) << 44 | num << 39 | page)

@@ -1,4 +1,5 @@
-//! What the exception vectors call: interrupts to the core, permitted faults to their fix-up, everything else to a panic.
+//! What the exception vectors call: interrupts to the core, permitted faults to their fix-up, everything else to a
+//! panic.
 
 use aarch64_cpu::registers::{ESR_EL1, FAR_EL1, Readable};
 

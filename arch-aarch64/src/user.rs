@@ -1,8 +1,8 @@
 //! Access to user memory through this CPU's own translation, with the permissions of user mode.
 //!
-//! `LDTR` and `STTR` access memory as EL0 would: a kernel address is refused by the hardware, and so is a store to a page that
-//! the user may not write. They work while `PSTATE.PAN` forbids everything else. A fault resumes behind the access with
-//! the failure noted ([`crate::fixup`]).
+//! `LDTR` and `STTR` access memory as EL0 would: a kernel address is refused by the hardware, and so is a store to a
+//! page that the user may not write. They work while `PSTATE.PAN` forbids everything else. A fault resumes behind the
+//! access with the failure noted ([`crate::fixup`]).
 
 use core::arch::asm;
 
@@ -14,8 +14,8 @@ use kernel::arch::UserFault;
 pub fn read(va: VirtAddr) -> Result<u64, UserFault> {
     let value: u64;
     let failed: u64;
-    // SAFETY: an unprivileged load reaches only what user mode may read, which no Rust object of the kernel lives in; if it
-    // faults, the pair in `.fixup` resumes behind it with `failed` still 1.
+    // SAFETY: an unprivileged load reaches only what user mode may read, which no Rust object of the kernel lives in;
+    // if it faults, the pair in `.fixup` resumes behind it with `failed` still 1.
     unsafe {
         asm!(
             "mov {failed}, #1",

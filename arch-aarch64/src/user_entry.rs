@@ -27,12 +27,14 @@ unsafe extern "C" {
     pub(crate) fn user_load_vectors(context: *const Context);
 }
 
-/// The kernel's short way, for a thread that is stopped by `SVC`. It returns if that is not for this call; else it goes on from here.
+/// The kernel's short way, for a thread that is stopped by `SVC`. It returns if that is not for this call; else it goes
+/// on from here.
 unsafe extern "C" fn ask(context: NonNull<Context>) {
     // SAFETY: `user_synchronous` has saved its registers; interrupts are masked.
     let Next { context, words } = unsafe { fast::system_call::<Aarch64>(context) };
     if !context.is_null() {
-        // SAFETY: a context that has been stopped by `SVC` and that the CPU is made ready for, and one whose words are its answer's.
+        // SAFETY: a context that has been stopped by `SVC` and that the CPU is made ready for, and one whose words are
+        // its answer's.
         unsafe { asm!("b {}", sym user_go_back, in("x0") context, in("x1") words, options(noreturn)) }
     }
 }

@@ -1,17 +1,21 @@
 //! EL0: a thread's registers, the way there and the way back.
 //!
-//! `user_enter` leaves the registers that a call preserves and the context's address on the kernel's stack, loads the thread's registers and returns to EL0. An exception from EL0 finds the
-//! stack pointer of EL1 where it was: the entry saves the thread's registers into the context and goes on behind the call of `user_enter`, as if that had returned. There is one kernel stack
-//! per CPU and nothing of a thread is ever on it. An FIQ (the NMI doorbell) is handled by its ordinary vector, on the same stack, and returns to EL0.
+//! `user_enter` leaves the registers that a call preserves and the context's address on the kernel's stack, loads the
+//! thread's registers and returns to EL0. An exception from EL0 finds the stack pointer of EL1 where it was: the entry
+//! saves the thread's registers into the context and goes on behind the call of `user_enter`, as if that had returned.
+//! There is one kernel stack per CPU and nothing of a thread is ever on it. An FIQ (the NMI doorbell) is handled by its
+//! ordinary vector, on the same stack, and returns to EL0.
 //!
-//! - **System calls** are first shown to the kernel's short way ([`crate::user_entry`]), on the kernel's stack as `user_enter` left it. The thread that it says to go on with goes back at once; its context is noted
-//!   where the entry looks for it. If it says nothing, `user_enter` returns.
-//! - **Masks.** `ELR_EL1` and `SPSR_EL1` hold the thread's state while `PSTATE.F` is set: an FIQ in between would replace them. Syndrome and fault address are saved under the same mask,
-//!   since an NMI may have a fault of its own.
-//! - **What EL0 may not do** traps: WFI, cache maintenance, system registers (`SCTLR_EL1`, [`crate::mmu`]), SVE and SME. Returning to an address that is none is
-//!   harmless: the fetch aborts at EL0.
-//! - **Floating-point and SIMD registers** trap (`CPACR_EL1`) until a thread first uses them. From then on they are loaded and saved with it. They and `TPIDR_EL0` stay in the CPU over system calls, since
-//!   the kernel does not use them, and are saved when the thread leaves the CPU: [`UserContext::park`].
+//! - **System calls** are first shown to the kernel's short way ([`crate::user_entry`]), on the kernel's stack as
+//!   `user_enter` left it. The thread that it says to go on with goes back at once; its context is noted where the
+//!   entry looks for it. If it says nothing, `user_enter` returns.
+//! - **Masks.** `ELR_EL1` and `SPSR_EL1` hold the thread's state while `PSTATE.F` is set: an FIQ in between would
+//!   replace them. Syndrome and fault address are saved under the same mask, since an NMI may have a fault of its own.
+//! - **What EL0 may not do** traps: WFI, cache maintenance, system registers (`SCTLR_EL1`, [`crate::mmu`]), SVE and
+//!   SME. Returning to an address that is none is harmless: the fetch aborts at EL0.
+//! - **Floating-point and SIMD registers** trap (`CPACR_EL1`) until a thread first uses them. From then on they are
+//!   loaded and saved with it. They and `TPIDR_EL0` stay in the CPU over system calls, since the kernel does not use
+//!   them, and are saved when the thread leaves the CPU: [`UserContext::park`].
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -131,7 +135,8 @@ impl Context {
     fn save(&mut self) {
         self.save_pointer();
         if self.uses_vectors {
-            // SAFETY: stores to this context only. The kernel has no use of these registers, so they are still this thread's.
+            // SAFETY: stores to this context only. The kernel has no use of these registers, so they are still this
+            // thread's.
             unsafe { user_save_vectors(self) };
         }
     }
@@ -167,7 +172,8 @@ impl Context {
                 }
                 this.permit_vectors();
             }
-            // SAFETY: the processor state to return to is that of `start` or what the CPU itself saved of EL0; interrupts are masked.
+            // SAFETY: the processor state to return to is that of `start` or what the CPU itself saved of EL0;
+            // interrupts are masked.
             let stop = unsafe { user_enter(context) };
             if stop.interrupt != 0 {
                 trap::irq();

@@ -2,20 +2,21 @@
 //!
 //! The kernel runs at EL1 on `SP_EL1`, and exceptions push onto the stack that they interrupt. Three rules:
 //!
-//! - **A bad stack pointer is noticed before it is used.** A synchronous exception asks the MMU (`AT S1E1W`) whether it could store its
-//!   frame; if not, it continues on the CPU's emergency stack and reports an overflow. Interrupts need no such
-//!   check: where their first push hits a guard page, that is a synchronous exception.
-//! - **An NMI reaches handlers too.** Taking an exception sets `PSTATE.F`. The IRQ entry clears it again once `ELR_EL1` and
-//!   `SPSR_EL1` are saved, and so does the synchronous entry if the interrupted code had it clear. It is set again before they
-//!   are loaded for the return: a FIQ in between would replace them. `PSTATE.I` stays set throughout.
-//! - **Frame pointers go through.** Each frame holds a frame record (old `x29`, interrupted address), so that a backtrace continues
-//!   into the interrupted code.
+//! - **A bad stack pointer is noticed before it is used.** A synchronous exception asks the MMU (`AT S1E1W`) whether it
+//!   could store its frame; if not, it continues on the CPU's emergency stack and reports an overflow. Interrupts need
+//!   no such check: where their first push hits a guard page, that is a synchronous exception.
+//! - **An NMI reaches handlers too.** Taking an exception sets `PSTATE.F`. The IRQ entry clears it again once `ELR_EL1`
+//!   and `SPSR_EL1` are saved, and so does the synchronous entry if the interrupted code had it clear. It is set again
+//!   before they are loaded for the return: a FIQ in between would replace them. `PSTATE.I` stays set throughout.
+//! - **Frame pointers go through.** Each frame holds a frame record (old `x29`, interrupted address), so that a
+//!   backtrace continues into the interrupted code.
 //!
-//! IRQ and FIQ save what a call may change; the rest (`x19` to `x28`) is saved by the callee, as every function does. Synchronous
-//! exceptions save everything: they may be reported. The kernel uses no floating-point registers. What comes from EL0 is saved elsewhere
-//! (`user_mode`), but for a FIQ, which is handled and returns.
+//! IRQ and FIQ save what a call may change; the rest (`x19` to `x28`) is saved by the callee, as every function does.
+//! Synchronous exceptions save everything: they may be reported. The kernel uses no floating-point registers. What
+//! comes from EL0 is saved elsewhere (`user_mode`), but for a FIQ, which is handled and returns.
 //!
-//! `TPIDRRO_EL0`, which EL0 can read, is scratch of the synchronous entry and 0 otherwise; `TPIDR_EL0` only on the way to a panic.
+//! `TPIDRRO_EL0`, which EL0 can read, is scratch of the synchronous entry and 0 otherwise; `TPIDR_EL0` only on the way
+//! to a panic.
 
 use core::arch::{asm, global_asm};
 
@@ -210,8 +211,8 @@ unsafe extern "C" {
 /// Makes this CPU use the vectors, and lets system errors and NMIs through. Ordinary interrupts stay masked.
 pub fn install() {
     let vectors = &raw const exception_vectors as u64;
-    // SAFETY: the vectors handle every exception; with no interrupt enabled yet, unmasking FIQ and SError takes none that
-    // has no handler.
+    // SAFETY: the vectors handle every exception; with no interrupt enabled yet, unmasking FIQ and SError takes none
+    // that has no handler.
     unsafe {
         asm!("msr vbar_el1, {}", "isb", "msr daifclr, #5", in(reg) vectors, options(nostack, preserves_flags));
     }

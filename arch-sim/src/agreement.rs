@@ -1,6 +1,7 @@
 //! The core and the model on the same cells: what all interleavings of the one come to, and all states of the other.
 //!
-//! The model's steps other than the strategies are its own words for what the core does. Where the two come to different verdicts about a cell, one of them is wrong, and this says so.
+//! The model's steps other than the strategies are its own words for what the core does. Where the two come to
+//! different verdicts about a cell, one of them is wrong, and this says so.
 
 use std::fmt::Write;
 
@@ -60,8 +61,8 @@ pub struct Agreed {
 }
 
 impl Cell {
-    /// A cell on as many CPUs as walk, and the one that operates; where walks are of an mm that is not loaded, and must be found, one more that has it loaded. `None` if one of the two
-    /// does not know it.
+    /// A cell on as many CPUs as walk, and the one that operates; where walks are of an mm that is not loaded, and must
+    /// be found, one more that has it loaded. `None` if one of the two does not know it.
     pub fn new(
         profile: Profile,
         strategy: &str,
@@ -87,7 +88,8 @@ impl Cell {
         };
         let mut cell = Cell { scope, operation, walker };
         if operation.is_chain() && walker == WalkerClass::TwoWord {
-            // Who reads two words for the first that leaves has been waited for when the second leaves: the walks are of that one.
+            // Who reads two words for the first that leaves has been waited for when the second leaves: the walks are
+            // of that one.
             cell.scope.staging = Some(Staging::walks_of(2, walker, walkers, Act::WalkTwoWord(2)));
             cell.scope.roles.clear();
         }
@@ -131,7 +133,8 @@ impl Cell {
 }
 
 impl Agreed {
-    /// Whether core and model say the same, or the model does not know the cell. What was cut short agrees with nothing.
+    /// Whether core and model say the same, or the model does not know the cell. What was cut short agrees with
+    /// nothing.
     pub fn agrees(&self) -> bool {
         self.core != Outcome::Void && (self.core == self.model || self.model == Outcome::NotApplicable)
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask sim --core`: the core itself in all interleavings of small scopes, beside the model's verdicts; and `--replay`, one interleaving again.
+//! `cargo xtask sim --core`: the core itself in all interleavings of small scopes, beside the model's verdicts; and
+//! `--replay`, one interleaving again.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +25,8 @@ pub(crate) struct Core {
     /// Run the core itself, in every class of interleavings, and compare with the model
     #[arg(long)]
     pub(crate) core: bool,
-    /// Machines: x86_64 (untagged, flushes by ipi), aarch64 (tagged, by broadcast), weakest (what either allows, by broadcast); all if not given
+    /// Machines: x86_64 (untagged, flushes by ipi), aarch64 (tagged, by broadcast), weakest (what either allows, by
+    /// broadcast); all if not given
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', requires = "core")]
     profile: Vec<String>,
     /// How many CPUs walk
@@ -45,7 +47,8 @@ pub(crate) struct Core {
     /// Run a recorded interleaving again and tell it
     #[arg(long, value_name = "FILE", conflicts_with = "core")]
     pub(crate) replay: Option<PathBuf>,
-    /// Write each interleaving that is told as a trace: .json for ui.perfetto.dev, .txt in two columns, .csv; target/trace.json if no PATH is given
+    /// Write each interleaving that is told as a trace: .json for ui.perfetto.dev, .txt in two columns, .csv;
+    /// target/trace.json if no PATH is given
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "target/trace.json")]
     pub(crate) trace: Option<PathBuf>,
 }

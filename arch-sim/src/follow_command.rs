@@ -1,4 +1,5 @@
-//! `cargo xtask sim --replay-on-core`: the counterexample of each cell that the model finds unsafe, played step by step on the unchanged core.
+//! `cargo xtask sim --replay-on-core`: the counterexample of each cell that the model finds unsafe, played step by step
+//! on the unchanged core.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use crate::core_command::{self, Core, CoreError, Telling};
 /// Of counterexamples on the core.
 #[derive(Args)]
 pub(crate) struct Follow {
-    /// Play the counterexample of each cell that is unsafe in the model on the core itself, whose oracle must find the same
+    /// Play the counterexample of each cell that is unsafe in the model on the core itself, whose oracle must find the
+    /// same
     #[arg(long, conflicts_with_all = ["core", "replay"])]
     pub(crate) replay_on_core: bool,
     /// With --replay-on-core: write what was played into this directory, a file for each cell, for --replay

@@ -1,5 +1,5 @@
-//! The matrix: every strategy on every transport, under every operation and every class of walker, explored and compared with what
-//! is expected.
+//! The matrix: every strategy on every transport, under every operation and every class of walker, explored and
+//! compared with what is expected.
 //!
 //! What is expected is what the strategy promises.
 
@@ -28,7 +28,8 @@ pub struct Round {
 pub struct Bounds {
     /// What is explored for each cell, until something is violated.
     pub rounds: Vec<Round>,
-    /// All rounds also for walks nested in walks, of which only the first is explored else, unless a violation is expected.
+    /// All rounds also for walks nested in walks, of which only the first is explored else, unless a violation is
+    /// expected.
     pub all_rounds: bool,
     /// Only strategies of these names; all where empty.
     pub strategies: Vec<String>,
@@ -172,7 +173,8 @@ pub fn cell(
             verdict.found = Outcome::Refused;
             break;
         }
-        // A third CPU multiplies the states of walks nested in walks; it is added there only where it has something to show.
+        // A third CPU multiplies the states of walks nested in walks; it is added there only where it has something to
+        // show.
         let enough = !verdict.explorations.is_empty() && walker.nests() && verdict.expected == Some(Outcome::Safe);
         if enough && !bounds.all_rounds {
             break;

@@ -1,4 +1,5 @@
-//! What came out of cells, as it is kept and shown: rows in a checkpoint, tables, and the verdicts that the runner shows beside those of QEMU.
+//! What came out of cells, as it is kept and shown: rows in a checkpoint, tables, and the verdicts that the runner
+//! shows beside those of QEMU.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -186,7 +187,8 @@ pub fn json(rows: &[Row], bounds: &Bounds) -> String {
 /// Version of [`Verdicts`].
 pub const VERSION: u32 = 1;
 
-/// The verdicts of a whole matrix, for whoever shows them beside others: one letter for each operation, as in [`table`].
+/// The verdicts of a whole matrix, for whoever shows them beside others: one letter for each operation, as in
+/// [`table`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Verdicts {
     /// Of the format.

@@ -1,4 +1,5 @@
-//! The matrix, cell by cell, on several threads; what is done is kept in a file, so that an interrupted run goes on where it was.
+//! The matrix, cell by cell, on several threads; what is done is kept in a file, so that an interrupted run goes on
+//! where it was.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -36,7 +37,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The file at `path`, for `bounds`. `resume`: what it has of the same bounds, explored by the same program, need not be done again.
+    /// The file at `path`, for `bounds`. `resume`: what it has of the same bounds, explored by the same program, need
+    /// not be done again.
     pub fn open(path: &Path, bounds: &Bounds, resume: bool) -> io::Result<Checkpoint> {
         let mut hasher = DefaultHasher::new();
         fs::read(std::env::current_exe()?)?.hash(&mut hasher);
@@ -107,7 +109,8 @@ pub fn count(bounds: &Bounds) -> usize {
     cells(bounds).len()
 }
 
-/// The cells of `bounds` that must be unsafe, and that the model finds so, with their counterexamples, one after the other.
+/// The cells of `bounds` that must be unsafe, and that the model finds so, with their counterexamples, one after the
+/// other.
 pub fn unsafe_cells(bounds: &Bounds) -> impl Iterator<Item = Verdict> {
     let strategies = listed();
     let explored = cells(bounds).into_iter().filter_map(move |empty| {
@@ -132,7 +135,8 @@ fn one(empty: &Verdict, bounds: &Bounds, deadline: Option<Instant>) -> Row {
     Row::of(&cell(&strategy, empty.transport, empty.operation, empty.walker, &bounds))
 }
 
-/// Explores all cells; `progress` is told of each as it comes, and gets them in no particular order. The rows are in the order of the cells.
+/// Explores all cells; `progress` is told of each as it comes, and gets them in no particular order. The rows are in
+/// the order of the cells.
 pub fn run(bounds: &Bounds, running: Running, mut progress: impl FnMut(&Row)) -> io::Result<Vec<Row>> {
     let all = cells(bounds);
     let mut file = running.checkpoint.as_ref().map(Checkpoint::write).transpose()?;

@@ -1,5 +1,7 @@
-//! The rows of `self-map` below the model's matrix. Its walks hold translations and no table, so the model, whose walks hold tables, cannot judge it: the core itself does, in every interleaving of
-//! one operation with one walk, on the transport that each profile usually has. The other transports take longer: `cargo xtask sim --core --strategy self-map --transport NAME`.
+//! The rows of `self-map` below the model's matrix. Its walks hold translations and no table, so the model, whose walks
+//! hold tables, cannot judge it: the core itself does, in every interleaving of one operation with one walk, on the
+//! transport that each profile usually has. The other transports take longer:
+//! `cargo xtask sim --core --strategy self-map --transport NAME`.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! The unchanged core in every interleaving of small scopes: it comes to what the model comes to, and what it finds wrong replays.
+//! The unchanged core in every interleaving of small scopes: it comes to what the model comes to, and what it finds
+//! wrong replays.
 
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ fn walkers_outside_the_mask_and_readers_under_rcu_too() {
     }
 }
 
-/// Entries that are read as two words: no interleaving has a walk use a pair that was never one entry, unless it does not look at the low word again.
+/// Entries that are read as two words: no interleaving has a walk use a pair that was never one entry, unless it does
+/// not look at the low word again.
 #[test]
 fn entries_of_two_words() {
     for (profile, strategy, verdict) in [

@@ -1,4 +1,5 @@
-//! The explorer of interleavings against one that knows nothing of partial orders: small programs on simulated CPUs, random ones too, must come to the same outcomes by both.
+//! The explorer of interleavings against one that knows nothing of partial orders: small programs on simulated CPUs,
+//! random ones too, must come to the same outcomes by both.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -204,7 +205,8 @@ fn same(program: &Program) -> (u64, u64) {
         return (0, 0);
     }
     let (found, executions) = reduced(program);
-    // A run that gets stuck never comes to what it would have depended on next. It is a finding by itself, so nothing is lost: some such run is seen if there is any.
+    // A run that gets stuck never comes to what it would have depended on next. It is a finding by itself, so nothing
+    // is lost: some such run is seen if there is any.
     let stuck = |outcomes: &BTreeSet<Outcome>| outcomes.iter().any(|(.., over)| !over);
     assert_eq!(stuck(&found), stuck(&outcomes), "{program:?}");
     assert!(found.is_subset(&outcomes), "{program:?}");

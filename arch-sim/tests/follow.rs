@@ -15,7 +15,8 @@ fn of(strategy: &str, transport: TransportId, operation: Operation, walker: Walk
     scenario(&strategy, transport, operation, walker, Round { cpus: 2, moves: true })
 }
 
-/// Every strategy, transport and class of walkers that is unsafe when the last but one sharer leaves; `cargo xtask sim --replay-on-core` has the other operations too.
+/// Every strategy, transport and class of walkers that is unsafe when the last but one sharer leaves;
+/// `cargo xtask sim --replay-on-core` has the other operations too.
 #[test]
 fn each_counterexample_is_one_of_the_core() {
     let bounds = Bounds { operations: vec![Operation::UnshareLast], ..Bounds::default() };

@@ -1,5 +1,5 @@
-//! Hardware behaviour that QEMU does not have: with the guard against it the model is safe, without it it is not. The numbers are those of the catalogue of
-//! negative controls in `docs/simulated-machine.md`.
+//! Hardware behaviour that QEMU does not have: with the guard against it the model is safe, without it it is not. The
+//! numbers are those of the catalogue of negative controls in `docs/simulated-machine.md`.
 
 use arch_sim::matrix::{Round, scenario};
 use arch_sim::model::check::{Limits, explore};
@@ -68,8 +68,9 @@ fn catching_up_drops_what_is_tagged() {
     Control { tagged: true, ..control }.must_show();
 }
 
-/// Where translations are tagged, a CPU that comes back to an mm still has what it had of it. It reads the newest generation, so the handler of a flush whose
-/// interrupt is pending does nothing; and a flush that skipped it while it was lazy is forgotten.
+/// Where translations are tagged, a CPU that comes back to an mm still has what it had of it. It reads the newest
+/// generation, so the handler of a flush whose interrupt is pending does nothing; and a flush that skipped it while it
+/// was lazy is forgotten.
 #[test]
 fn tags_outlive_a_switch() {
     for operation in [Operation::Free, Operation::Pages] {
@@ -78,7 +79,8 @@ fn tags_outlive_a_switch() {
     }
 }
 
-/// Control 20: the invalidation of an unshared table takes leaves only; the entry that points at the table stays in the paging-structure caches.
+/// Control 20: the invalidation of an unshared table takes leaves only; the entry that points at the table stays in the
+/// paging-structure caches.
 #[test]
 fn an_unlinked_table_is_invalidated_at_all_levels() {
     for transport in [Ipi, Broadcast] {
@@ -87,7 +89,8 @@ fn an_unlinked_table_is_invalidated_at_all_levels() {
     }
 }
 
-/// Controls 21 (b) and 23 (a): the frame changes hands before the broadcast is complete, for want of the second DSB, or of TLBSYNC.
+/// Controls 21 (b) and 23 (a): the frame changes hands before the broadcast is complete, for want of the second DSB, or
+/// of TLBSYNC.
 #[test]
 fn a_broadcast_is_waited_for() {
     for transport in [Broadcast, Mixed] {
@@ -96,7 +99,8 @@ fn a_broadcast_is_waited_for() {
     Control::on(Broadcast, Operation::Pages, Removal::Completion, Broken::StaleTranslation).must_show();
 }
 
-/// Control 21 (a): the invalidation overtakes the store that it is for, for want of the first DSB: the old entry is cached again.
+/// Control 21 (a): the invalidation overtakes the store that it is for, for want of the first DSB: the old entry is
+/// cached again.
 #[test]
 fn an_invalidation_comes_after_the_store() {
     Control::on(Broadcast, Operation::Pages, Removal::StoreBeforeFlush, Broken::StaleTranslation).must_show();
@@ -137,7 +141,8 @@ fn the_last_sharer_waits_for_walkers() {
     Control::on(Broadcast, Operation::UnshareLast, Removal::UnshareSync, Broken::ReusedWhileHeld).must_show();
 }
 
-/// A CPU that was frozen while it had one mm loaded may have cached another: where translations are tagged, what it owes is owed for all.
+/// A CPU that was frozen while it had one mm loaded may have cached another: where translations are tagged, what it
+/// owes is owed for all.
 #[test]
 fn a_resumed_cpu_makes_every_flush_good() {
     let control = Control::on(Paravirt, Operation::UnshareLast, Removal::ResumeFlushesAll, Broken::StaleTranslation);
@@ -155,8 +160,9 @@ fn the_low_word_is_read_again() {
     }
 }
 
-/// Where nobody is asked for a sync, readers of two words are waited for before the entry is filled again: a table that is freed, one that others still share, one that is put back because
-/// another would have been used. Where the flush interrupts it has waited for them already.
+/// Where nobody is asked for a sync, readers of two words are waited for before the entry is filled again: a table that
+/// is freed, one that others still share, one that is put back because another would have been used. Where the flush
+/// interrupts it has waited for them already.
 #[test]
 fn readers_of_two_words_are_waited_for() {
     for (strategy, operation) in

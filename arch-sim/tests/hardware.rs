@@ -1,4 +1,5 @@
-//! What QEMU's hardware does not do, against the unchanged core, in every interleaving of small scopes: with the guard no run is wrong, without it some is, and for the reason named here.
+//! What QEMU's hardware does not do, against the unchanged core, in every interleaving of small scopes: with the guard
+//! no run is wrong, without it some is, and for the reason named here.
 
 use std::time::Duration;
 
@@ -80,8 +81,9 @@ fn a_tag_is_flushed_everywhere_before_it_is_used_again() {
     }
 }
 
-/// Rollover: more address spaces than tags. One tag is taken from an address space that nobody has loaded, and flushed everywhere before another gets it; or its flushes, which do not know the tag
-/// any more, or the other's translations, go wrong. Two tags, three address spaces.
+/// Rollover: more address spaces than tags. One tag is taken from an address space that nobody has loaded, and flushed
+/// everywhere before another gets it; or its flushes, which do not know the tag any more, or the other's translations,
+/// go wrong. Two tags, three address spaces.
 #[test]
 fn a_tag_is_taken_from_nobody_who_uses_it_and_flushed() {
     let base = Scope { deed: Some(Deed::TakeTag), ..scope(Profile::Arm, WorkloadId::Munmap4k, Role::Load) };
@@ -112,7 +114,8 @@ fn a_tag_is_taken_from_nobody_who_uses_it_and_flushed() {
     }
 }
 
-/// Two CPUs load an address space that has no tag: it gets one, and not one from each, or what is flushed under the one stays under the other.
+/// Two CPUs load an address space that has no tag: it gets one, and not one from each, or what is flushed under the one
+/// stays under the other.
 #[test]
 fn an_address_space_has_one_tag() {
     let base = Scope { deed: Some(Deed::LoadUntagged), ..scope(Profile::Arm, WorkloadId::Munmap4k, Role::Load) };
@@ -128,7 +131,8 @@ fn entries_of_an_address_space_are_not_global() {
     wrong(&on(&good, Hardware { not_global: false, ..good.hardware }), "a tag is used again");
 }
 
-/// Controls 21 (e) and 23 (a): the wait ends early, for an erratum or for want of TLBSYNC. What the errata ask for helps against the one.
+/// Controls 21 (e) and 23 (a): the wait ends early, for an erratum or for want of TLBSYNC. What the errata ask for
+/// helps against the one.
 #[test]
 fn a_wait_that_ends_early_is_done_twice() {
     for profile in [Profile::Arm, Profile::Weakest] {
@@ -156,7 +160,8 @@ fn invlpgb_is_followed_by_tlbsync() {
     }
 }
 
-/// Hardware that notes in an entry that it has written by it: the entry is taken by an exchange, or what hardware noted since it was read is lost.
+/// Hardware that notes in an entry that it has written by it: the entry is taken by an exchange, or what hardware noted
+/// since it was read is lost.
 #[test]
 fn an_entry_is_taken_by_an_exchange() {
     for profile in [Profile::X86, Profile::Arm, Profile::Weakest] {
@@ -170,7 +175,8 @@ fn an_entry_is_taken_by_an_exchange() {
     }
 }
 
-/// What `mprotect` does, a plain store over a live entry, is right only because hardware never writes to one: dirty bits are set in advance.
+/// What `mprotect` does, a plain store over a live entry, is right only because hardware never writes to one: dirty
+/// bits are set in advance.
 #[test]
 fn a_live_entry_is_stored_over_because_it_is_dirty_in_advance() {
     let base = scope(Profile::Arm, WorkloadId::Mprotect4k, Role::Write);

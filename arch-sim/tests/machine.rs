@@ -1,4 +1,5 @@
-//! The unchanged kernel core on the simulated machine: the kernel's own suite, the kernel's own oracle, hardware that does what QEMU's does not.
+//! The unchanged kernel core on the simulated machine: the kernel's own suite, the kernel's own oracle, hardware that
+//! does what QEMU's does not.
 
 use arch_sim::machine::{Execution, Hardware, run};
 use kernel::record::cell::Verdict;

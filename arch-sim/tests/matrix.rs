@@ -80,7 +80,8 @@ fn v4_forgets_frozen_cpus_and_earlier_sharers() {
     is("targeted", Paravirt, Operation::Collapse, WalkerClass::Gup, Outcome::Safe);
 }
 
-/// The read barrier of v4 does not order the store that clears the entry before the loads of what is published. An exchange in its place hides that.
+/// The read barrier of v4 does not order the store that clears the entry before the loads of what is published. An
+/// exchange in its place hides that.
 #[test]
 fn the_read_barrier_of_v4_orders_nothing() {
     let outcome = |name, removed: &[Removal]| {
@@ -94,7 +95,8 @@ fn the_read_barrier_of_v4_orders_nothing() {
     assert_eq!(outcome("targeted-v4", &[Removal::FlushFirst]), None);
     assert_eq!(outcome("targeted", &store), None);
     assert_eq!(outcome("targeted-xchg", &store), None);
-    // It is told a mask that was read after a flush, which has a barrier; without one, neither this nor any other rule about masks holds.
+    // It is told a mask that was read after a flush, which has a barrier; without one, neither this nor any other rule
+    // about masks holds.
     assert_eq!(outcome("coverage", &store), Some(Broken::ReusedWhileHeld));
     assert_eq!(outcome("coverage", &[Removal::FlushFirst]), None);
 }
@@ -109,7 +111,8 @@ fn a_publication_needs_its_barrier() {
     }
 }
 
-/// A walk from an NMI that clears the slot hides the walk that it interrupted; one that puts back what was shown does not.
+/// A walk from an NMI that clears the slot hides the walk that it interrupted; one that puts back what was shown does
+/// not.
 #[test]
 fn an_nmi_must_put_back_what_the_walk_below_it_shows() {
     let base = scenario(&strategy("targeted"), Broadcast, Operation::Collapse, WalkerClass::Nmi, TWO);
@@ -157,7 +160,8 @@ fn what_is_refused_would_be_unsafe() {
     }
 }
 
-/// Caches that are filled at once, and caches that are filled at any moment, come to the same verdict: the first is the worst case of the second.
+/// Caches that are filled at once, and caches that are filled at any moment, come to the same verdict: the first is the
+/// worst case of the second.
 #[test]
 fn fills_at_any_moment_show_nothing_that_eager_ones_do_not() {
     for (name, transport, operation) in [

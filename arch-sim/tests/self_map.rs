@@ -1,5 +1,6 @@
-//! Strategy `self-map` is decided: the kernel's own walk through the recursive mapping, over an MMU that caches whatever it may and uses any of what it has cached, against the kernel's
-//! operations, in every interleaving of one operation and one walk. With each thing that it rests on no run is wrong; without it some is.
+//! Strategy `self-map` is decided: the kernel's own walk through the recursive mapping, over an MMU that caches
+//! whatever it may and uses any of what it has cached, against the kernel's operations, in every interleaving of one
+//! operation and one walk. With each thing that it rests on no run is wrong; without it some is.
 
 use std::time::Duration;
 
@@ -82,7 +83,8 @@ fn the_flush_covers_the_recursive_addresses_of_tables() {
     }
 }
 
-/// Where a 2 MiB leaf reads as a table, its recursive address is flushed before a table takes its place; elsewhere it need not be.
+/// Where a 2 MiB leaf reads as a table, its recursive address is flushed before a table takes its place; elsewhere it
+/// need not be.
 #[test]
 fn the_flush_covers_the_recursive_addresses_of_leaves() {
     let drop = |profile| scope(profile, TransportId::Broadcast, WorkloadId::CollapseAnon, Some(Deed::DropHuge));
@@ -98,7 +100,8 @@ fn the_flush_is_complete() {
     assert!(all(&Scope { hardware: late, ..good }).wrong > 0);
 }
 
-/// An address space ends, and its tag is used again: nothing of the old recursive mapping is left under it, though CPUs that had it loaded could cache that until they unloaded it.
+/// An address space ends, and its tag is used again: nothing of the old recursive mapping is left under it, though CPUs
+/// that had it loaded could cache that until they unloaded it.
 #[test]
 fn a_tag_takes_no_recursive_mapping_along() {
     for role in [Role::Lazy, Role::Left] {
@@ -112,7 +115,8 @@ fn a_tag_takes_no_recursive_mapping_along() {
     }
 }
 
-/// Where a hypervisor may stop the walk at any place too, tens of thousands of classes; where flushes are mixed, those of the machine's first flushes.
+/// Where a hypervisor may stop the walk at any place too, tens of thousands of classes; where flushes are mixed, those
+/// of the machine's first flushes.
 #[test]
 #[ignore = "minutes"]
 fn on_other_transports() {

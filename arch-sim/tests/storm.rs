@@ -1,4 +1,5 @@
-//! Long messages while the memory of both sides is taken away, with the kernel's own steps interleaved by a seed and with hardware that keeps and caches what it may.
+//! Long messages while the memory of both sides is taken away, with the kernel's own steps interleaved by a seed and
+//! with hardware that keeps and caches what it may.
 
 use arch_sim::machine::{Hardware, Programs, Sim, run_programs};
 use kernel::guard::Guard;

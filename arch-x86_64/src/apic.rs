@@ -1,11 +1,12 @@
-//! The local APIC of the calling CPU, in xAPIC mode: its registers lie at one address, behind which each CPU finds its own.
+//! The local APIC of the calling CPU, in xAPIC mode: its registers lie at one address, behind which each CPU finds its
+//! own.
 //!
-//! Our own few registers instead of the crate `x2apic`: its handle is one object per CPU that must be borrowed mutably for every access,
-//! which an NMI handler could not honour; it tests the mode at each of them, on the path whose instructions are measured; and its
-//! `enable` leaves both interrupt pins unmasked with vector 0.
+//! Our own few registers instead of the crate `x2apic`: its handle is one object per CPU that must be borrowed mutably
+//! for every access, which an NMI handler could not honour; it tests the mode at each of them, on the path whose
+//! instructions are measured; and its `enable` leaves both interrupt pins unmasked with vector 0.
 //!
-//! An interrupt to another CPU takes two stores (target, then command). An ordinary interrupt handler must not come between them,
-//! so interrupts are masked there; an NMI handler can, and therefore must not send.
+//! An interrupt to another CPU takes two stores (target, then command). An ordinary interrupt handler must not come
+//! between them, so interrupts are masked there; an NMI handler can, and therefore must not send.
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -94,7 +95,8 @@ pub fn check() -> Result<(), ApicError> {
     }
 }
 
-/// Switches the calling CPU's APIC on: all vectors accepted, both pins and the error interrupt masked, the timer stopped.
+/// Switches the calling CPU's APIC on: all vectors accepted, both pins and the error interrupt masked, the timer
+/// stopped.
 pub fn init_cpu() {
     write(Register::TaskPriority, 0);
     for entry in [Register::Pin0Entry, Register::Pin1Entry, Register::ErrorEntry] {
@@ -141,7 +143,8 @@ pub fn ring(target: u64, bell: Doorbell) {
     send(target, what);
 }
 
-/// Resets the CPU with number `target` and makes it run real-mode code at the start of page `page`, which is below 1 MiB.
+/// Resets the CPU with number `target` and makes it run real-mode code at the start of page `page`, which is below 1
+/// MiB.
 ///
 /// # Errors
 /// When no interrupt can be addressed to it.

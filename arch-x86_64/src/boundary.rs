@@ -125,7 +125,8 @@ impl Arch for X86 {
     }
 
     fn wait_for_interrupt() {
-        // STI takes effect after the next instruction, so an interrupt that is pending ends the HLT instead of coming before it.
+        // STI takes effect after the next instruction, so an interrupt that is pending ends the HLT instead of coming
+        // before it.
         interrupts::enable_and_hlt();
         interrupts::disable();
     }
@@ -158,7 +159,8 @@ impl Arch for X86 {
 
     #[inline]
     unsafe fn load_root(root: PhysAddr, asid: Asid) {
-        // SAFETY: the caller's root has the kernel half, by `init_root`. A write of CR3 is serialising, so earlier stores are done.
+        // SAFETY: the caller's root has the kernel half, by `init_root`. A write of CR3 is serialising, so earlier
+        // stores are done.
         unsafe { kernel_map::load(root, asid) }
     }
 

@@ -26,8 +26,9 @@ pub fn find_features() {
     features::note(Translation::of(&CpuId::new()));
 }
 
-/// Switches on: write protection in the kernel too, NX, global pages, FXSAVE and SSE for user mode (not XSAVE), and, where the CPU has them, the refusal to
-/// execute (SMEP) and to access (SMAP) user pages, and to tell user mode where descriptor tables are (UMIP), and tags of translations (PCID).
+/// Switches on: write protection in the kernel too, NX, global pages, FXSAVE and SSE for user mode (not XSAVE), and,
+/// where the CPU has them, the refusal to execute (SMEP) and to access (SMAP) user pages, and to tell user mode where
+/// descriptor tables are (UMIP), and tags of translations (PCID).
 pub fn init_cpu() {
     let extended = CpuId::new().get_extended_feature_info();
     let smep = extended.as_ref().is_some_and(|f| f.has_smep());
@@ -39,8 +40,8 @@ pub fn init_cpu() {
     cr4.set(Cr4Flags::PCID, features::tags());
     cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, smep);
     cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, smap);
-    // SAFETY: the kernel's mappings stay as they are: it writes to nothing read-only, executes and accesses no user page outside
-    // `user`, and the entry code enabled NX together with paging.
+    // SAFETY: the kernel's mappings stay as they are: it writes to nothing read-only, executes and accesses no user
+    // page outside `user`, and the entry code enabled NX together with paging.
     unsafe {
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR));
         Cr4::update(|flags| flags.insert(cr4));

@@ -1,7 +1,8 @@
 //! The calling CPU's area, and what this architecture keeps in it.
 //!
-//! The GS base points at this CPU's [`Cpu`], in kernel mode always ([`crate::user_mode`] says when it is swapped). One load through
-//! GS yields the area's address, which the area itself holds. Before a CPU has its area the GS base points at zeroes.
+//! The GS base points at this CPU's [`Cpu`], in kernel mode always ([`crate::user_mode`] says when it is swapped). One
+//! load through GS yields the area's address, which the area itself holds. Before a CPU has its area the GS base points
+//! at zeroes.
 
 use core::arch::asm;
 use core::mem::offset_of;
@@ -58,8 +59,8 @@ pub fn init_without_area() {
 #[inline(always)]
 pub fn address() -> usize {
     let raw: usize;
-    // SAFETY: the GS base points at an area or at `NO_AREA`, both of which have a word at this offset. Not `pure`: code that moves
-    // to another CPU must read it again.
+    // SAFETY: the GS base points at an area or at `NO_AREA`, both of which have a word at this offset. Not `pure`: code
+    // that moves to another CPU must read it again.
     unsafe { asm!("mov {}, gs:[{}]", out(reg) raw, const ADDRESS, options(readonly, nostack, preserves_flags)) };
     raw
 }

@@ -1,9 +1,10 @@
 //! Segments, and the stacks of interrupts that must not use the one they find.
 //!
-//! Three vectors switch stacks by the task-state segment: NMI, which interrupts anything; double fault, which is what a fault with an
-//! unusable stack becomes; machine check. Page faults do *not*: they run on the stack they find, so that a fault that is fixed up can nest
-//! (in an NMI that interrupted another fault's handler) and can return without IRET, which would unmask NMIs (`stubs`). A fault on
-//! a stack that ran into its guard page cannot push its frame and arrives as a double fault, with the address still in CR2.
+//! Three vectors switch stacks by the task-state segment: NMI, which interrupts anything; double fault, which is what a
+//! fault with an unusable stack becomes; machine check. Page faults do *not*: they run on the stack they find, so that
+//! a fault that is fixed up can nest (in an NMI that interrupted another fault's handler) and can return without IRET,
+//! which would unmask NMIs (`stubs`). A fault on a stack that ran into its guard page cannot push its frame and arrives
+//! as a double fault, with the address still in CR2.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
@@ -108,7 +109,8 @@ impl CpuTables {
         CpuTables { task_state: Once::new(), segments: Once::new() }
     }
 
-    /// Makes the calling CPU use these tables, with `stacks` for the interrupts that switch stacks. The GS base stays as it is.
+    /// Makes the calling CPU use these tables, with `stacks` for the interrupts that switch stacks. The GS base stays
+    /// as it is.
     ///
     /// # Safety
     /// These tables and these stacks are used by no other CPU, and were not loaded before.
@@ -136,8 +138,8 @@ impl CpuTables {
             Segments { table, code, data, task_state }
         });
         segments.table.load();
-        // SAFETY: the selectors are those of the table just loaded, and of the kind that each register wants. FS and GS are left
-        // alone: loading GS would clear its base.
+        // SAFETY: the selectors are those of the table just loaded, and of the kind that each register wants. FS and GS
+        // are left alone: loading GS would clear its base.
         unsafe {
             CS::set_reg(segments.code);
             SS::set_reg(segments.data);

@@ -1,7 +1,8 @@
 //! The format of table entries.
 //!
-//! A table entry allows everything, so that rights are decided by the leaf alone. Accessed is set in advance in both, and dirty in
-//! writable leaves: the hardware then never writes to a table, and an entry changes only when the core changes it.
+//! A table entry allows everything, so that rights are decided by the leaf alone. Accessed is set in advance in both,
+//! and dirty in writable leaves: the hardware then never writes to a table, and an entry changes only when the core
+//! changes it.
 
 use kernel::addr::{Level, PhysAddr};
 use kernel::mm::entry::{Entry, EntryCodec, Perm};

@@ -5,8 +5,9 @@
 //! | tags: PCID *and* INVPCID | leaf 1, ECX\[17\]; leaf 7, EBX\[10\] | every mm has tag 0, and a write of CR3 drops what the last one left |
 //! | broadcast: INVLPGB and TLBSYNC | leaf 8000_0008, EBX\[3\]; pages in one, less one: EDX\[15:0\] | an NMI plays it ([`kernel::tlb::transport::nmi`]) |
 //!
-//! PCID without INVPCID (Intel before Haswell) is left alone: nothing could then drop what is tagged with an mm that is not loaded, but by loading it.
-//! The boot CPU asks, before anything is mapped; all CPUs are taken to be alike. QEMU's emulated CPUs have neither.
+//! PCID without INVPCID (Intel before Haswell) is left alone: nothing could then drop what is tagged with an mm that is
+//! not loaded, but by loading it. The boot CPU asks, before anything is mapped; all CPUs are taken to be alike. QEMU's
+//! emulated CPUs have neither.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,8 +1,9 @@
 //! Loads and stores that may fault, and where to go on when they do.
 //!
-//! Each such instruction puts a pair into the section `.fixup`: its own address and the address that continues after a fault. Page faults
-//! and general-protection faults (a non-canonical address) look there before anything else ([`crate::traps`]). A fault at any
-//! other place is a panic. The linker script brackets the section with `__fixup_start` and `__fixup_end`.
+//! Each such instruction puts a pair into the section `.fixup`: its own address and the address that continues after a
+//! fault. Page faults and general-protection faults (a non-canonical address) look there before anything else
+//! ([`crate::traps`]). A fault at any other place is a panic. The linker script brackets the section with
+//! `__fixup_start` and `__fixup_end`.
 
 use core::arch::asm;
 
@@ -30,14 +31,15 @@ pub fn resume_address(access: u64) -> Option<u64> {
     table.iter().find(|pair| pair.access == access).map(|pair| pair.resume)
 }
 
-/// Reads eight bytes at `at`; 0 where that faults. The way back from a fault lies apart, so that a load that succeeds is one instruction.
+/// Reads eight bytes at `at`; 0 where that faults. The way back from a fault lies apart, so that a load that succeeds
+/// is one instruction.
 ///
 /// Loads of this architecture are made in order, and not before an earlier locked instruction.
 #[inline(always)]
 pub fn load_or_zero(at: VirtAddr) -> u64 {
     let value: u64;
-    // SAFETY: the load has no effect but on `value`; if it faults, the pair in `.fixup` resumes at the code that sets `value` and jumps behind it.
-    // Not `pure`: each call reads anew, in the order of the program.
+    // SAFETY: the load has no effect but on `value`; if it faults, the pair in `.fixup` resumes at the code that sets
+    // `value` and jumps behind it. Not `pure`: each call reads anew, in the order of the program.
     unsafe {
         asm!(
             "77: mov {value}, [{at}]",

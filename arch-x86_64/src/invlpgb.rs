@@ -1,13 +1,17 @@
 //! The broadcast invalidation of some AMD processors: which INVLPGBs, with which operands, before which TLBSYNC.
 //!
-//! INVLPGB drops translations on every CPU, its own included, and interrupts none; it returns before that is done. TLBSYNC waits until all INVLPGBs of *this* CPU are done
-//! everywhere; it says nothing of another CPU's, so both must be executed by one CPU, which a flush is. INVLPGB is weakly ordered: a store that changed an entry must be visible
-//! before it. It is: `begin_flush` has a full barrier between the store and the flush (AMD APM volume 3, INVLPGB and TLBSYNC; the flags are also those of Linux's `tlb.h`).
+//! INVLPGB drops translations on every CPU, its own included, and interrupts none; it returns before that is done.
+//! TLBSYNC waits until all INVLPGBs of *this* CPU are done everywhere; it says nothing of another CPU's, so both must
+//! be executed by one CPU, which a flush is. INVLPGB is weakly ordered: a store that changed an entry must be visible
+//! before it. It is: `begin_flush` has a full barrier between the store and the flush (AMD APM volume 3, INVLPGB and
+//! TLBSYNC; the flags are also those of Linux's `tlb.h`).
 //!
-//! As on any machine with a broadcast, nobody acknowledges anything: a walk on another CPU goes on while its TLB is invalidated under it.
+//! As on any machine with a broadcast, nobody acknowledges anything: a walk on another CPU goes on while its TLB is
+//! invalidated under it.
 //!
-//! An operand that says "final translations only" leaves paging-structure caches alone: right for leaves, and a use after free by hardware where tables were unlinked.
-//! QEMU has no such instruction, so [`plan`] says the steps one by one to whoever listens; the tests compare them with the manual, the kernel (`run`) executes each.
+//! An operand that says "final translations only" leaves paging-structure caches alone: right for leaves, and a use
+//! after free by hardware where tables were unlinked. QEMU has no such instruction, so [`plan`] says the steps one by
+//! one to whoever listens; the tests compare them with the manual, the kernel (`run`) executes each.
 
 use kernel::addr::{Level, PAGE_SIZE, VirtAddr};
 use kernel::arch::Asid;
@@ -103,8 +107,8 @@ pub fn run(target: &Target, what: &Invalidation) -> u32 {
     let mut count = 0;
     plan(target, what, |step| {
         count += u32::from(step != Step::Tlbsync);
-        // SAFETY: the caller found the instructions by CPUID. Dropping cached translations is always allowed. Not `nomem`, so that the compiler keeps stores
-        // before it and loads after it.
+        // SAFETY: the caller found the instructions by CPUID. Dropping cached translations is always allowed. Not
+        // `nomem`, so that the compiler keeps stores before it and loads after it.
         unsafe {
             match step {
                 Step::Invlpgb(Operands { rax, ecx, edx }) => {

@@ -1,14 +1,15 @@
 //! The kernel half: the direct map, the kernel's stacks, the image, and the APIC's registers.
 //!
-//! Physical address `pa` is reached at [`DIRECT_MAP`]` + pa`, for all RAM, by 1 GiB or 2 MiB pages. The image is linked at [`IMAGE_BASE`] plus
-//! its physical address and mapped by 4 KiB pages: text executable and not writable, constants neither, data writable and not
-//! executable. Nothing else in this half is executable. All leaves are global.
+//! Physical address `pa` is reached at [`DIRECT_MAP`]` + pa`, for all RAM, by 1 GiB or 2 MiB pages. The image is linked
+//! at [`IMAGE_BASE`] plus its physical address and mapped by 4 KiB pages: text executable and not writable, constants
+//! neither, data writable and not executable. Nothing else in this half is executable. All leaves are global.
 //!
-//! One entry of this half differs from root to root: the one at [`SELF_MAP`], through which the root reads itself and all tables below it.
+//! One entry of this half differs from root to root: the one at [`SELF_MAP`], through which the root reads itself and
+//! all tables below it.
 //!
-//! [`build`] fills in [`ROOT`] once, on the boot CPU, while the entry code's own tables are still loaded. The four top-level entries exist
-//! from then on, so roots that were prepared before a stack was mapped see it too. Entries only ever go from absent to present, so
-//! nothing here is ever invalidated.
+//! [`build`] fills in [`ROOT`] once, on the boot CPU, while the entry code's own tables are still loaded. The four
+//! top-level entries exist from then on, so roots that were prepared before a stack was mapped see it too. Entries only
+//! ever go from absent to present, so nothing here is ever invalidated.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -245,7 +246,8 @@ pub unsafe fn init_root(root: PhysAddr) {
     new[SELF_MAP.index(Level::Pgd)].store(root.0 | tlb::SELF_ENTRY, Ordering::Relaxed);
 }
 
-/// Makes the CPU translate by `root`. Where translations are tagged it drops none and tags new ones with `asid`; else it drops everything that is not global.
+/// Makes the CPU translate by `root`. Where translations are tagged it drops none and tags new ones with `asid`; else
+/// it drops everything that is not global.
 ///
 /// # Safety
 /// `root` has the kernel half, and stays a root until another is loaded.

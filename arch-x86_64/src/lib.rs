@@ -1,13 +1,16 @@
 //! x86_64 at ring 0: everything that the core asks of this architecture ([`kernel::arch::Arch`]).
 //!
-//! The entry format ([`entry`]), the choice of invalidation instructions ([`tlb`], [`invlpgb`]) and what CPUID says of them ([`features`]) are plain
-//! functions from values to values; they compile and are tested on any host. Everything that executes a privileged instruction exists only in bare-metal builds.
+//! The entry format ([`entry`]), the choice of invalidation instructions ([`tlb`], [`invlpgb`]) and what CPUID says of
+//! them ([`features`]) are plain functions from values to values; they compile and are tested on any host. Everything
+//! that executes a privileged instruction exists only in bare-metal builds.
 //!
-//! The machine that is assumed: 4-level paging with NX, a local APIC in xAPIC mode whose timer counts at 1 GHz (QEMU's), a
-//! time-stamp counter. Tags (PCID) and broadcast invalidation (INVLPGB) are used where CPUID says that they exist.
+//! The machine that is assumed: 4-level paging with NX, a local APIC in xAPIC mode whose timer counts at 1 GHz
+//! (QEMU's), a time-stamp counter. Tags (PCID) and broadcast invalidation (INVLPGB) are used where CPUID says that they
+//! exist.
 //!
-//! Address space, by top-level entry: 0 to 255 the user half of the current mm; 256 the direct map of all RAM; 384 kernel stacks; 510 the
-//! tables of the current mm (module [`tlb`]); 511 the image and the APIC's registers (module `kernel_map`). All roots share the kernel half.
+//! Address space, by top-level entry: 0 to 255 the user half of the current mm; 256 the direct map of all RAM; 384
+//! kernel stacks; 510 the tables of the current mm (module [`tlb`]); 511 the image and the APIC's registers (module
+//! `kernel_map`). All roots share the kernel half.
 #![no_std]
 
 #[cfg(all(target_arch = "x86_64", target_os = "none"))]

@@ -1,15 +1,18 @@
 //! Where the processor comes in: entry and exit of interrupts and exceptions, in assembly.
 //!
-//! All run with interrupts masked (the gates see to that) and with the direction flag cleared, since the memory routines set it for
-//! a moment. Each leaves a frame record that names the interrupted instruction, so a backtrace goes through it.
+//! All run with interrupts masked (the gates see to that) and with the direction flag cleared, since the memory
+//! routines set it for a moment. Each leaves a frame record that names the interrupted instruction, so a backtrace goes
+//! through it.
 //!
-//! An ordinary interrupt and an NMI save what a function may change; their handlers preserve the rest. An exception saves every register
-//! into a [`TrapFrame`]. It comes back only where the fault was fixed up, and then without IRET: IRET would unmask NMIs, and a fixed-up
-//! fault in an NMI handler would let the next NMI overwrite the frame of the present one. All code is the kernel's, so the instruction
-//! pointer, flags and stack pointer are all there is to restore.
+//! An ordinary interrupt and an NMI save what a function may change; their handlers preserve the rest. An exception
+//! saves every register into a [`TrapFrame`]. It comes back only where the fault was fixed up, and then without IRET:
+//! IRET would unmask NMIs, and a fixed-up fault in an NMI handler would let the next NMI overwrite the frame of the
+//! present one. All code is the kernel's, so the instruction pointer, flags and stack pointer are all there is to
+//! restore.
 //!
-//! What comes from ring 3 finds the stack at the end of the thread's frame, and goes on in [`crate::user_mode`]: only the NMI, which has a stack of its own, is handled here and
-//! returns to where it was. It cannot tell by the ring whether GS is the kernel's: it may have come between an entry to ring 0 and its SWAPGS. So it reads the base.
+//! What comes from ring 3 finds the stack at the end of the thread's frame, and goes on in [`crate::user_mode`]: only
+//! the NMI, which has a stack of its own, is handled here and returns to where it was. It cannot tell by the ring
+//! whether GS is the kernel's: it may have come between an entry to ring 0 and its SWAPGS. So it reads the base.
 
 use core::arch::{global_asm, naked_asm};
 use core::mem::offset_of;
@@ -38,7 +41,8 @@ macro_rules! interrupt {
                 "push r9",
                 "push r10",
                 "push r11",
-                // The frame record: return address and caller's frame. 9 registers, 5 words from the processor, 2 here: aligned.
+                // The frame record: return address and caller's frame. 9 registers, 5 words from the processor, 2 here:
+                // aligned.
                 "push [rsp + 72]",
                 "push rbp",
                 "mov rbp, rsp",
@@ -87,7 +91,8 @@ pub(crate) extern "C" fn spurious() {
     )
 }
 
-/// The NMI, from any code and on a stack of its own. RBX says whether GS was swapped; flags may be the user's, so they are set anew.
+/// The NMI, from any code and on a stack of its own. RBX says whether GS was swapped; flags may be the user's, so they
+/// are set anew.
 #[unsafe(naked)]
 pub(crate) extern "C" fn nmi() {
     naked_asm!(
@@ -143,7 +148,8 @@ pub(crate) extern "C" fn nmi() {
 /// The model-specific register that is the GS base now.
 const GS_BASE: u32 = 0xc000_0101;
 
-/// All exceptions: vector and error code are on the stack, above them the processor's frame. One of ring 3 is the thread's matter, but for a machine check.
+/// All exceptions: vector and error code are on the stack, above them the processor's frame. One of ring 3 is the
+/// thread's matter, but for a machine check.
 #[unsafe(naked)]
 extern "C" fn exception() {
     naked_asm!(
@@ -176,8 +182,9 @@ extern "C" fn exception() {
         "mov rbp, rsp",
         "call {handler}",
         "add rsp, 16",
-        // Fixed up. Flags and instruction pointer go below the interrupted stack pointer, whose new value replaces the instruction
-        // pointer's slot in the frame. The processor aligned the stack before it pushed, so none of the slots still needed lies there.
+        // Fixed up. Flags and instruction pointer go below the interrupted stack pointer, whose new value replaces the
+        // instruction pointer's slot in the frame. The processor aligned the stack before it pushed, so none of the
+        // slots still needed lies there.
         "mov rcx, [rsp + {rsp_slot}]",
         "mov rdx, [rsp + {rflags}]",
         "mov rax, [rsp + {rip}]",

@@ -1,14 +1,15 @@
 //! Which instructions invalidate what on this CPU. What does it on all of them is in [`crate::invlpgb`].
 //!
-//! INVLPG drops the translations of one page (of whatever size it is), global ones too, and *all* paging-structure caches of the
-//! current PCID whatever the address (Intel SDM volume 3, 4.10.4.1; AMD APM volume 2, 3.1.7, as long as EFER.TCE
-//! is 0, which it is). So one INVLPG per changed leaf is
-//! enough also where tables were unlinked, as long as there is at least one. A write of CR3 drops everything of its PCID that is not
-//! global; no user entry is.
+//! INVLPG drops the translations of one page (of whatever size it is), global ones too, and *all* paging-structure
+//! caches of the current PCID whatever the address (Intel SDM volume 3, 4.10.4.1; AMD APM volume 2, 3.1.7, as long as
+//! EFER.TCE is 0, which it is). So one INVLPG per changed leaf is enough also where tables were unlinked, as long as
+//! there is at least one. A write of CR3 drops everything of its PCID that is not global; no user entry is.
 //!
-//! Where translations are not tagged ([`crate::features`]) the PCID is always 0, and an mm that is not loaded on this CPU has nothing here to
-//! invalidate: loading another wrote CR3. Where they are, an mm may have left translations here. INVPCID drops those, by address or all; by address it takes the
-//! caches on the way to *that* address and no others, which is enough, since a plan names every leaf of its range. An mm that is loaded still takes INVLPG: it is cheaper.
+//! Where translations are not tagged ([`crate::features`]) the PCID is always 0, and an mm that is not loaded on this
+//! CPU has nothing here to invalidate: loading another wrote CR3. Where they are, an mm may have left translations
+//! here. INVPCID drops those, by address or all; by address it takes the caches on the way to *that* address and no
+//! others, which is enough, since a plan names every leaf of its range. An mm that is loaded still takes INVLPG: it is
+//! cheaper.
 
 use kernel::addr::{PAGE_SIZE, VirtAddr};
 use kernel::arch::Asid;
@@ -16,10 +17,12 @@ use kernel::mm::self_map::{Pages, Recursive};
 use kernel::tlb::invalidation::Invalidation;
 use x86_64::structures::paging::PageTableFlags as Flags;
 
-/// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): entry 510 of the root, in the kernel half but not shared by the roots.
+/// Where the mm that is loaded reads its own tables ([`kernel::arch::Arch::SELF_MAP`]): entry 510 of the root, in the
+/// kernel half but not shared by the roots.
 pub const SELF_MAP: VirtAddr = VirtAddr(0xffff_ff00_0000_0000);
-/// The bits of that entry. Rights are the least that any level allows, so all that is read through it is closed to user mode (and to no refusal of user
-/// pages), read-only and not executable, though the table entries below allow everything. Not global, and neither is a table entry, which is a leaf here.
+/// The bits of that entry. Rights are the least that any level allows, so all that is read through it is closed to user
+/// mode (and to no refusal of user pages), read-only and not executable, though the table entries below allow
+/// everything. Not global, and neither is a table entry, which is a leaf here.
 pub const SELF_ENTRY: u64 = Flags::PRESENT.union(Flags::ACCESSED).union(Flags::NO_EXECUTE).bits();
 
 /// Above this many leaves, CR3 is written instead.
@@ -256,8 +259,9 @@ mod tests {
         );
     }
 
-    /// What the last lookup of a recursive walk makes of entries: a table entry is a page, and so, on this architecture, is a 2 MiB leaf, whose first
-    /// 4 KiB are then read as entries. The hazard that `LEAF_READS_AS_TABLE` stands for.
+    /// What the last lookup of a recursive walk makes of entries: a table entry is a page, and so, on this
+    /// architecture, is a 2 MiB leaf, whose first 4 KiB are then read as entries. The hazard that `LEAF_READS_AS_TABLE`
+    /// stands for.
     #[test]
     fn a_table_reads_as_a_page_and_so_does_a_large_leaf() {
         let table = PhysAddr(0x1234_5000);

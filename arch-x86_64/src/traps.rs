@@ -1,7 +1,8 @@
 //! The interrupt descriptor table, and what follows each vector.
 //!
-//! Two interrupts and the NMI go to the core. Page faults and general-protection faults first look whether the instruction was allowed to
-//! fault ([`crate::fixup`]). Exceptions of ring 3 do not come here: [`crate::user_mode`]. Everything else is a panic that names vector, place and, for page faults, the address.
+//! Two interrupts and the NMI go to the core. Page faults and general-protection faults first look whether the
+//! instruction was allowed to fault ([`crate::fixup`]). Exceptions of ring 3 do not come here: [`crate::user_mode`].
+//! Everything else is a panic that names vector, place and, for page faults, the address.
 
 use core::arch::asm;
 use core::fmt;
@@ -60,7 +61,8 @@ pub struct TrapFrame {
     pub(crate) ss: u64,
 }
 
-/// Makes the calling CPU use the table, which the first caller fills in. The segments of [`crate::descriptors`] are loaded.
+/// Makes the calling CPU use the table, which the first caller fills in. The segments of [`crate::descriptors`] are
+/// loaded.
 pub fn load() {
     TABLE.call_once(build).load();
 }
@@ -69,8 +71,8 @@ fn build() -> InterruptDescriptorTable {
     let mut table = InterruptDescriptorTable::new();
     let exception = |vector: u8| VirtAddr::new_truncate(stubs::exception_entry(vector));
     let address = |stub: extern "C" fn()| VirtAddr::from_ptr(stub as *const ());
-    // SAFETY: each address is the entry that saves and restores what its kind of vector needs; the stacks by index are those that
-    // `descriptors` puts there.
+    // SAFETY: each address is the entry that saves and restores what its kind of vector needs; the stacks by index are
+    // those that `descriptors` puts there.
     unsafe {
         table.divide_error.set_handler_addr(exception(0));
         table.debug.set_handler_addr(exception(1));
@@ -117,8 +119,9 @@ pub(crate) extern "C" fn on_timer() {
     upcall::timer::<X86>();
 }
 
-/// An NMI. It is not acknowledged; others are held off until it returns, and then at most one is left of them.
-/// It may have come between a page fault of ring 3 and the look at its address: a fault of its own, fixed up, must not be seen there.
+/// An NMI. It is not acknowledged; others are held off until it returns, and then at most one is left of them. It may
+/// have come between a page fault of ring 3 and the look at its address: a fault of its own, fixed up, must not be seen
+/// there.
 pub(crate) extern "C" fn on_nmi() {
     let address = Cr2::read_raw();
     upcall::nmi::<X86>();

@@ -1,7 +1,8 @@
 //! Access to memory through this CPU's own translation, where that may fail.
 //!
-//! User memory is reached only here. Where the CPU has SMAP the access is bracketed by STAC and CLAC. An interrupt in between leaves
-//! the permission on for its handler, which is harmless: handlers do not touch user memory, and what they return to has its own flags.
+//! User memory is reached only here. Where the CPU has SMAP the access is bracketed by STAC and CLAC. An interrupt in
+//! between leaves the permission on for its handler, which is harmless: handlers do not touch user memory, and what
+//! they return to has its own flags.
 
 use core::arch::asm;
 
@@ -56,7 +57,8 @@ fn permitted<R>(access: impl FnOnce() -> R) -> R {
 fn load(address: u64) -> Result<u64, UserFault> {
     let value: u64;
     let failed: u64;
-    // SAFETY: the load has no effect but on registers; if it faults, the pair in `.fixup` resumes behind it with `failed` still 1.
+    // SAFETY: the load has no effect but on registers; if it faults, the pair in `.fixup` resumes behind it with
+    // `failed` still 1.
     unsafe {
         asm!(
             "mov {failed:e}, 1",
@@ -78,8 +80,8 @@ fn load(address: u64) -> Result<u64, UserFault> {
 #[inline(always)]
 fn store(address: u64, value: u64) -> Result<(), UserFault> {
     let failed: u64;
-    // SAFETY: the caller checked that the address is in the user half, where no Rust object of the kernel lives; a fault resumes as
-    // for `load`.
+    // SAFETY: the caller checked that the address is in the user half, where no Rust object of the kernel lives; a
+    // fault resumes as for `load`.
     unsafe {
         asm!(
             "mov {failed:e}, 1",

@@ -1,4 +1,5 @@
-//! The way to ring 3 and back, in assembly: what [`crate::user_mode`] says of registers, stacks and entries is done here.
+//! The way to ring 3 and back, in assembly: what [`crate::user_mode`] says of registers, stacks and entries is done
+//! here.
 
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
@@ -23,20 +24,24 @@ pub(crate) fn stopped_context() -> *const X86Context {
     (end - FRAME_BYTES) as *const X86Context
 }
 
-/// The kernel's short way, for a thread that is stopped by SYSCALL. It returns if that is not for this call; else it goes on from here, and leaves what it has on the stack: the next entry begins at the same place.
+/// The kernel's short way, for a thread that is stopped by SYSCALL. It returns if that is not for this call; else it
+/// goes on from here, and leaves what it has on the stack: the next entry begins at the same place.
 unsafe extern "C" fn ask(context: NonNull<X86Context>) {
     // SAFETY: `system_call` has saved its registers; interrupts are masked.
     let Next { context, words } = unsafe { fast::system_call::<X86>(context) };
     if !context.is_null() {
-        // SAFETY: a context that has been stopped by SYSCALL and that the CPU is made ready for, and one whose words are its answer's.
+        // SAFETY: a context that has been stopped by SYSCALL and that the CPU is made ready for, and one whose words
+        // are its answer's.
         unsafe { asm!("jmp {}", sym go_back, in("rax") context, in("rdx") words, options(noreturn)) }
     }
 }
 
-/// Goes to ring 3 with the registers of `frame`, and returns when something has stopped it, or what came after it, with its registers in its frame, interrupts masked, flags clear.
+/// Goes to ring 3 with the registers of `frame`, and returns when something has stopped it, or what came after it, with
+/// its registers in its frame, interrupts masked, flags clear.
 ///
 /// # Safety
-/// The frame is one of ring 3, its instruction pointer is in the user half; interrupts are masked; the CPU has its area. With `by_sysret` the frame is one of [`system_call`].
+/// The frame is one of ring 3, its instruction pointer is in the user half; interrupts are masked; the CPU has its
+/// area. With `by_sysret` the frame is one of [`system_call`].
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn enter(frame: *mut TrapFrame, by_sysret: bool) {
     naked_asm!(
@@ -91,7 +96,8 @@ pub(crate) unsafe extern "C" fn enter(frame: *mut TrapFrame, by_sysret: bool) {
 /// Where the record of the frame of [`enter`] is, from the stack pointer that it keeps.
 const RECORD: usize = 48;
 
-/// To ring 3 by SYSRET, with the registers of the frame at RAX, but for those of a message's words, which are of the frame at RDX.
+/// To ring 3 by SYSRET, with the registers of the frame at RAX, but for those of a message's words, which are of the
+/// frame at RDX.
 #[unsafe(naked)]
 extern "C" fn go_back() {
     naked_asm!(
@@ -139,7 +145,8 @@ macro_rules! back {
     };
 }
 
-/// Where SYSCALL leads. RCX and R11 are not the thread's any more; of the frame, what SYSCALL leaves as it was is there from before: segments.
+/// Where SYSCALL leads. RCX and R11 are not the thread's any more; of the frame, what SYSCALL leaves as it was is there
+/// from before: segments.
 #[unsafe(naked)]
 pub(crate) extern "C" fn system_call() {
     naked_asm!(

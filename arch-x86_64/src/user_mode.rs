@@ -1,19 +1,25 @@
 //! Ring 3: a thread's registers, the way there and the way back.
 //!
-//! While a context runs, the kernel's stack pointer for traps from ring 3 (RSP0) is the end of its [`TrapFrame`]: the processor pushes its frame right where it
-//! belongs, and the entry code pushes the general registers below. Then the kernel goes on behind the call of [`enter`], on its own stack, as if that had
-//! returned. There is one kernel stack per CPU and nothing of a thread is ever on it.
+//! While a context runs, the kernel's stack pointer for traps from ring 3 (RSP0) is the end of its [`TrapFrame`]: the
+//! processor pushes its frame right where it belongs, and the entry code pushes the general registers below. Then the
+//! kernel goes on behind the call of [`enter`], on its own stack, as if that had returned. There is one kernel stack
+//! per CPU and nothing of a thread is ever on it.
 //!
-//! - **System calls** come by SYSCALL and go back by SYSRET; everything else goes back by IRET. First the kernel's short way is asked ([`crate::user_entry`]): registers are saved and it is called, on the kernel's stack as
+//! - **System calls** come by SYSCALL and go back by SYSRET; everything else goes back by IRET. First the kernel's
+//!   short way is asked ([`crate::user_entry`]): registers are saved and it is called, on the kernel's stack as
 //!   [`enter`] left it. What it finds to go on with goes back at once; if that is nothing, [`enter`] returns.
-//! - **SYSRET to an address that is not canonical** faults in ring 0 with the user's stack pointer. No SYSCALL ends the user half: programs have nothing mapped in its last page. What else is not in the
-//!   user half never gets that far, see [`X86Context::enter`].
-//! - **GS** is the kernel's in ring 0, but for the few instructions before the first SWAPGS and behind the last. Only an NMI can come there (interrupts are masked, the
-//!   code cannot fault, its own traps are off), and it looks at the GS base itself ([`crate::stubs`]). User mode cannot change its base to one that looks like
-//!   the kernel's: FSGSBASE is off.
-//! - **Flags**: SYSCALL clears those of [`SYSCALL_MASK`]. A gate leaves AC as it was, which would lift SMAP, so the entry sets all flags anew.
-//! - **Floating-point and SIMD registers** (x87 and SSE; XSAVE is off, so there is nothing beyond FXSAVE) stay in the CPU over system calls, since the kernel
-//!   does not use them, and are saved when the thread leaves the CPU: [`UserContext::park`].
+//! - **SYSRET to an address that is not canonical** faults in ring 0 with the user's stack pointer. No SYSCALL ends the
+//!   user half: programs have nothing mapped in its last page. What else is not in the user half never gets that far,
+//!   see [`X86Context::enter`].
+//! - **GS** is the kernel's in ring 0, but for the few instructions before the first SWAPGS and behind the last. Only
+//!   an NMI can come there (interrupts are masked, the code cannot fault, its own traps are off), and it looks at the
+//!   GS base itself ([`crate::stubs`]). User mode cannot change its base to one that looks like the kernel's: FSGSBASE
+//!   is off.
+//! - **Flags**: SYSCALL clears those of [`SYSCALL_MASK`]. A gate leaves AC as it was, which would lift SMAP, so the
+//!   entry sets all flags anew.
+//! - **Floating-point and SIMD registers** (x87 and SSE; XSAVE is off, so there is nothing beyond FXSAVE) stay in the
+//!   CPU over system calls, since the kernel does not use them, and are saved when the thread leaves the CPU:
+//!   [`UserContext::park`].
 
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -103,7 +109,8 @@ impl UserContext for X86Context {
         from.save_vectors();
         to.load_vectors();
         let end = (&raw mut *to).cast::<u8>().wrapping_add(FRAME_BYTES);
-        // SAFETY: RSP0 and its copy say where the frame of the thread ends that is in ring 3 next; interrupts are masked until it is.
+        // SAFETY: RSP0 and its copy say where the frame of the thread ends that is in ring 3 next; interrupts are
+        // masked until it is.
         unsafe {
             asm!(
                 "mov gs:[{frame_end}], {end}", "mov {t}, gs:[{task_state}]", "mov [{t} + {privileged_stack}], {end}",
@@ -117,14 +124,16 @@ impl UserContext for X86Context {
 impl X86Context {
     #[inline(always)]
     fn save_vectors(&mut self) {
-        // SAFETY: 512 bytes, aligned to 16; CR4.OSFXSR is set. The kernel has no use of these registers, so they are still this thread's.
+        // SAFETY: 512 bytes, aligned to 16; CR4.OSFXSR is set. The kernel has no use of these registers, so they are
+        // still this thread's.
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut self.vector_registers, options(nostack, preserves_flags)) };
         self.in_cpu = false;
     }
 
     #[inline(always)]
     fn load_vectors(&mut self) {
-        // SAFETY: 512 bytes, aligned to 16, that FXSAVE wrote or `start` made; nothing of the kernel is in these registers.
+        // SAFETY: 512 bytes, aligned to 16, that FXSAVE wrote or `start` made; nothing of the kernel is in these
+        // registers.
         unsafe { asm!("fxrstor64 [{}]", in(reg) &raw const self.vector_registers, options(nostack, preserves_flags)) };
         self.in_cpu = true;
     }
@@ -146,8 +155,8 @@ impl X86Context {
                 this.load_vectors();
             }
         }
-        // SAFETY: the frame's segments and privileged flags are those of `start` or what the processor itself saved of ring 3, and its instruction
-        // pointer is canonical. This CPU has its area, and interrupts are masked.
+        // SAFETY: the frame's segments and privileged flags are those of `start` or what the processor itself saved of
+        // ring 3, and its instruction pointer is canonical. This CPU has its area, and interrupts are masked.
         let stopped = unsafe {
             let by_sysret = (*context).frame.vector == SYSTEM_CALL;
             enter(&raw mut (*context).frame, by_sysret);
@@ -190,7 +199,8 @@ impl X86Context {
     }
 }
 
-/// What SYSCALL clears: interrupts and traps off, strings upwards, no alignment checks (which would lift SMAP), no nested task.
+/// What SYSCALL clears: interrupts and traps off, strings upwards, no alignment checks (which would lift SMAP), no
+/// nested task.
 const SYSCALL_MASK: RFlags = RFlags::INTERRUPT_FLAG
     .union(RFlags::TRAP_FLAG)
     .union(RFlags::DIRECTION_FLAG)

@@ -1,8 +1,8 @@
 //! The whole boundary between the core and a machine: one trait.
 //!
-//! `arch-x86_64` and `arch-aarch64` implement it over hardware, `arch-sim` over a simulated machine. The core calls nothing else
-//! that is privileged or that depends on an architecture, and every entry of every table goes through [`Arch::load_entry`] and its
-//! siblings, so that a simulated machine sees each access.
+//! `arch-x86_64` and `arch-aarch64` implement it over hardware, `arch-sim` over a simulated machine. The core calls
+//! nothing else that is privileged or that depends on an architecture, and every entry of every table goes through
+//! [`Arch::load_entry`] and its siblings, so that a simulated machine sees each access.
 //!
 //! The calls in the other direction are in [`crate::upcall`].
 
@@ -43,12 +43,13 @@ pub struct Asid(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UserFault;
 
-/// How table entries are read. Acquire: pairs with [`ENTRY_STORE`], before which what the entry points at was made (tests/litmus/hand-over).
+/// How table entries are read. Acquire: pairs with [`ENTRY_STORE`], before which what the entry points at was made
+/// (tests/litmus/hand-over).
 pub const ENTRY_LOAD: Ordering = Ordering::Acquire;
 /// How table entries are written. Release: pairs with [`ENTRY_LOAD`] (tests/litmus/hand-over).
 pub const ENTRY_STORE: Ordering = Ordering::Release;
-/// How table entries are exchanged. AcqRel: with both halves an exchange is a full barrier on both architectures, which `targeted-v4` rests on
-/// (tests/litmus/exchange-clear).
+/// How table entries are exchanged. AcqRel: with both halves an exchange is a full barrier on both architectures, which
+/// `targeted-v4` rests on (tests/litmus/exchange-clear).
 pub const ENTRY_SWAP: Ordering = Ordering::AcqRel;
 
 /// A machine, as the core sees it. All functions act on the CPU that calls them.
@@ -70,28 +71,31 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     const INVALIDATION_CEILING: u64;
     /// First address above the user half.
     const USER_END: VirtAddr;
-    /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at itself there
-    /// ([`Arch::init_root`]); 0 where there is no such mapping. Read-only, never executable, closed to user mode, tagged like the mm, above every
-    /// address that a region may have. See [`crate::mm::self_map`].
+    /// First of the 512 GiB through which the tables of the mm that is loaded can be read, since its root points at
+    /// itself there ([`Arch::init_root`]); 0 where there is no such mapping. Read-only, never executable, closed to
+    /// user mode, tagged like the mm, above every address that a region may have. See [`crate::mm::self_map`].
     const SELF_MAP: VirtAddr = VirtAddr(0);
-    /// Whether the hardware takes a 2 MiB leaf for a valid 4 KiB one where a walk of four levels ends on it, so that through [`Arch::SELF_MAP`] the page's
-    /// *contents* can be read as if they were entries. x86_64: yes (PS and PAT are the same bit). aarch64: no (a block is no page).
+    /// Whether the hardware takes a 2 MiB leaf for a valid 4 KiB one where a walk of four levels ends on it, so that
+    /// through [`Arch::SELF_MAP`] the page's *contents* can be read as if they were entries. x86_64: yes (PS and PAT
+    /// are the same bit). aarch64: no (a block is no page).
     const LEAF_READS_AS_TABLE: bool = false;
     /// Where per-CPU kernel stacks may be mapped: at least 512 × 128 KiB from here are free in the kernel half.
     const KERNEL_STACKS: VirtAddr;
 
-    /// How many distinct tags an mm can have on this machine; 1 where translations are not tagged. Found out by asking the boot CPU, before
-    /// [`Arch::install_machine`]; the same ever after, on all CPUs.
+    /// How many distinct tags an mm can have on this machine; 1 where translations are not tagged. Found out by asking
+    /// the boot CPU, before [`Arch::install_machine`]; the same ever after, on all CPUs.
     fn asids() -> u32;
     /// Whether translations are tagged, and so outlive a switch to another mm.
     #[inline(always)]
     fn tagged() -> bool {
         Self::asids() > 1
     }
-    /// Whether this machine has instructions that invalidate on all CPUs without interrupting them: [`Arch::invalidate_broadcast`]. Found out as [`Arch::asids`] is.
-    /// Where it has none, [`crate::tlb::transport::nmi`] plays them.
+    /// Whether this machine has instructions that invalidate on all CPUs without interrupting them:
+    /// [`Arch::invalidate_broadcast`]. Found out as [`Arch::asids`] is. Where it has none,
+    /// [`crate::tlb::transport::nmi`] plays them.
     fn has_broadcast_invalidation() -> bool;
-    /// Whether one instruction invalidates a run of pages, here and everywhere, on this machine: asked when its closed forms are.
+    /// Whether one instruction invalidates a run of pages, here and everywhere, on this machine: asked when its closed
+    /// forms are.
     fn has_range_invalidation() -> bool {
         false
     }
@@ -160,7 +164,8 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
         unsafe { core::ptr::copy_nonoverlapping(from.cast::<u64>(), to.cast::<u64>(), 512) }
     }
 
-    /// Makes instructions that were written to the `bytes` at `at`, an address of the direct map, fetchable. Nothing to do where fetches see stores.
+    /// Makes instructions that were written to the `bytes` at `at`, an address of the direct map, fetchable. Nothing to
+    /// do where fetches see stores.
     fn publish_code(at: *const u8, bytes: usize) {
         let _ = (at, bytes);
     }
@@ -175,7 +180,8 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     fn relax();
     /// Called with interrupts masked: sleeps until one is pending, takes it, returns with interrupts masked again.
     fn wait_for_interrupt();
-    /// Raises an interrupt on `target`, which is not the calling CPU. Stores before this call are visible to its handler.
+    /// Raises an interrupt on `target`, which is not the calling CPU. Stores before this call are visible to its
+    /// handler.
     fn ring(target: &Cpu<Self>, bell: Doorbell);
     /// Arms this CPU's one-shot timer, `ns` nanoseconds of the machine's time from now: [`crate::upcall::timer`].
     fn set_timer(ns: u64);
@@ -184,7 +190,8 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Instructions executed so far; under `-icount` by all CPUs together, exactly. Elsewhere a cycle or tick counter.
     fn instructions() -> u64;
 
-    /// Prepares a zeroed frame as the root of an mm (where user and kernel half share one root: copies the kernel's entries).
+    /// Prepares a zeroed frame as the root of an mm (where user and kernel half share one root: copies the kernel's
+    /// entries).
     ///
     /// # Safety
     /// `root` is a zeroed frame that nothing else uses.
@@ -212,27 +219,32 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// Writes eight bytes at a user address through this CPU's translation.
     fn write_user(va: VirtAddr, value: u64) -> Result<(), UserFault>;
 
-    /// Runs `context` in user mode, on the mm that is loaded, until something stops it. Called with interrupts masked, and returns with interrupts masked; in
-    /// between they are not. An interrupt that stopped it was taken: its upcall has run. An NMI does not stop it.
+    /// Runs `context` in user mode, on the mm that is loaded, until something stops it. Called with interrupts masked,
+    /// and returns with interrupts masked; in between they are not. An interrupt that stopped it was taken: its upcall
+    /// has run. An NMI does not stop it.
     ///
-    /// A system call is first shown to [`crate::task::fast::system_call`], and what comes of that is gone on with, which may be another context. So what stopped may be
-    /// another one than what began: this CPU's current thread says which.
+    /// A system call is first shown to [`crate::task::fast::system_call`], and what comes of that is gone on with,
+    /// which may be another context. So what stopped may be another one than what began: this CPU's current thread says
+    /// which.
     ///
     /// # Safety
     /// They are the registers of this CPU's current thread, and nobody else refers to them.
     unsafe fn enter_user(context: NonNull<Self::UserContext>) -> UserEvent;
 
-    /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is what an absent entry reads,
-    /// where there is no translation: the exception table continues behind the load, no general fault path is entered. One instruction when it succeeds.
+    /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is
+    /// what an absent entry reads, where there is no translation: the exception table continues behind the load, no
+    /// general fault path is entered. One instruction when it succeeds.
     ///
-    /// Acquire, and not before an earlier release or read-modify-write either: a reference that was taken before is visible before this load is done.
+    /// Acquire, and not before an earlier release or read-modify-write either: a reference that was taken before is
+    /// visible before this load is done.
     #[inline(always)]
     fn probe_entry(at: VirtAddr) -> u64 {
         let _ = at;
         0
     }
 
-    /// Maps one 4 KiB kernel page, readable and writable, never executable, taking zeroed table frames from `new_table`. The slot was empty.
+    /// Maps one 4 KiB kernel page, readable and writable, never executable, taking zeroed table frames from
+    /// `new_table`. The slot was empty.
     ///
     /// # Safety
     /// `va` is in the kernel half and nothing refers to it; `page` is not otherwise in use. Only before other CPUs run.

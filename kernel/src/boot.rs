@@ -1,7 +1,8 @@
 //! Bring-up: from what the firmware said to a machine whose every CPU is online.
 //!
-//! The platform finds memory and CPUs, sets up the boot CPU's traps and calls [`run`]. A started CPU sets up its own traps
-//! and calls [`secondary`]. A CPU counts as online only when a call to it was acknowledged, that is, when its interrupts work.
+//! The platform finds memory and CPUs, sets up the boot CPU's traps and calls [`run`]. A started CPU sets up its own
+//! traps and calls [`secondary`]. A CPU counts as online only when a call to it was acknowledged, that is, when its
+//! interrupts work.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -73,10 +74,11 @@ pub struct BootInfo<A: Arch> {
     pub cpus: &'static [u64],
     /// The kernel command line: [`crate::suite`].
     pub command_line: &'static str,
-    /// What the runner gave along: an archive of programs ([`crate::task::module`]); empty where there is none. In no region of `memory`.
+    /// What the runner gave along: an archive of programs ([`crate::task::module`]); empty where there is none. In no
+    /// region of `memory`.
     pub module: &'static [u8],
-    /// Starts `cpu`, whose `stack_top` is mapped; it shall set up its traps, its interrupt controller and its timer, and
-    /// call [`secondary`].
+    /// Starts `cpu`, whose `stack_top` is mapped; it shall set up its traps, its interrupt controller and its timer,
+    /// and call [`secondary`].
     pub start_cpu: fn(cpu: &'static Cpu<A>) -> Result<(), StartError>,
     /// Sets up what the boot CPU lacks until it has its area (descriptor tables with interrupt stacks, the interrupt
     /// controller), from `cpu.arch`. Called once, on the boot CPU, with interrupts masked.
@@ -288,7 +290,8 @@ extern "C" fn operate<A: Arch>() -> ! {
     shared.set_state(RunState::Running);
     cpu.status.doing.store(Doing::Operation as u32, Ordering::Relaxed);
     let done = |index, row: CellRow| {
-        // SAFETY: `rows` has room for every cell; the runner reads row `index` only after the count below says that it is complete.
+        // SAFETY: `rows` has room for every cell; the runner reads row `index` only after the count below says that it
+        // is complete.
         unsafe { rows.add(index).write(row) };
         // Release: pairs with the runner's acquire of the count (tests/litmus/hand-over).
         shared.cells_done.store(index as u32 + 1, Ordering::Release);

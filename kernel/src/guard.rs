@@ -1,7 +1,9 @@
-//! Guards: the places without which the kernel would be wrong, each of which can be taken away to see that something notices.
+//! Guards: the places without which the kernel would be wrong, each of which can be taken away to see that something
+//! notices.
 //!
-//! `guard!(Name)` is `true`. In a build with `checking` it is `false` when the run was asked to do without it; in other builds it is a
-//! constant and costs nothing. `cargo xtask mutate` runs with one guard removed at a time and requires that a check fails.
+//! `guard!(Name)` is `true`. In a build with `checking` it is `false` when the run was asked to do without it; in other
+//! builds it is a constant and costs nothing. `cargo xtask mutate` runs with one guard removed at a time and requires
+//! that a check fails.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +31,8 @@ pub enum ShownBy {
     Qemu,
     /// A scenario in QEMU (`scenarios/`), which takes the guard away in the setting where it is needed.
     Scenario,
-    /// Two CPUs of QEMU that run freely, in the isolated shape of [`crate::workload::store_buffer`]: `cargo xtask barriers`.
+    /// Two CPUs of QEMU that run freely, in the isolated shape of [`crate::workload::store_buffer`]:
+    /// `cargo xtask barriers`.
     Barriers,
     /// A workload of programs: `tests/tests/qemu_user.rs`.
     Programs,

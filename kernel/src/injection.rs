@@ -1,4 +1,5 @@
-//! Faults that are injected: how often each strikes. By chance, so that a seed repeats them; never where nothing was asked for, which draws no chance either.
+//! Faults that are injected: how often each strikes. By chance, so that a seed repeats them; never where nothing was
+//! asked for, which draws no chance either.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,7 +17,8 @@ pub enum Fault {
     Trylock = 1,
     /// The queue of a CPU that is to be interrupted is full: whoever calls it has to wait for room.
     Queue = 2,
-    /// The hypervisor takes a CPU away at a schedule point, for a while or until an interrupt for it comes. On the paravirtual transport it does so unasked.
+    /// The hypervisor takes a CPU away at a schedule point, for a while or until an interrupt for it comes. On the
+    /// paravirtual transport it does so unasked.
     Freeze = 3,
 }
 

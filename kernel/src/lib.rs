@@ -1,5 +1,5 @@
-//! The core of a research kernel about one question: when does changing a page table need an interrupt to every CPU, and
-//! when is that interrupt redundant?
+//! The core of a research kernel about one question: when does changing a page table need an interrupt to every CPU,
+//! and when is that interrupt redundant?
 //!
 //! Nothing here names an architecture: [`arch::Arch`] is the whole boundary. Start reading at [`mm`] (tables and the
 //! types that keep them alive), [`tlb`] (flushes and what they cover) and [`sync`] (the strategies).

@@ -160,7 +160,8 @@ impl<A: Arch> Policy<A> {
     /// The strategy of the run.
     #[inline]
     pub fn strategy(&self) -> &'static sync::Entry<A> {
-        // SAFETY: only `set` writes it, from a `&'static Entry<A>`. Relaxed: it is set before other CPUs are woken for the cell.
+        // SAFETY: only `set` writes it, from a `&'static Entry<A>`. Relaxed: it is set before other CPUs are woken for
+        // the cell.
         unsafe { &*self.strategy.load(Ordering::Relaxed) }
     }
 

@@ -1,9 +1,16 @@
 //! What to run: the kernel command line, and the order of the cells that it stands for.
 //!
-//! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys: `strategies`, `transport`, `workloads`,
-//! `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`: [`workload::balance`]), `guards`
-//! (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`, `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user` (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware does not say). Unknown words are refused, with the word in the message. Cells are ordered by
-//! strategy, then workload, then mode, each in the order given.
+//! Words are `key=value`, separated by spaces; lists are separated by commas; `all` stands for a whole list. Keys:
+//! `strategies`, `transport`, `workloads`, `modes`, `walker`, `ops`, `seed`, `tries` (seeds for a control that does not
+//! fire, 1 if not given), `hook` (`auto`, `true`, `false`), `engine` (`icount`, `mttcg`), `inject` (`NAME:N` for each
+//! fault of [`crate::injection`]: it strikes once in N), `pins` (one in N walks of the crowd pins), `balance` (`whole`:
+//! [`workload::balance`]), `guards` (a mask, in hexadecimal, of [`mod@crate::guard`] to take away), `oracle` (`on`,
+//! `off`: nothing is judged, to measure what it costs), `bench` (`walk`: measure walks instead, see
+//! [`crate::workload::bench`]; `barriers`: [`crate::workload::store_buffer`]), `profile` (`true`: record a
+//! [`crate::record::profile::Profile`] of each cell, in a build that writes events), `scenario` (a [`Script`]), `user`
+//! (`true`: programs in user mode do the operations), `log`, `module` (where programs are, on machines whose firmware
+//! does not say). Unknown words are refused, with the word in the message. Cells are ordered by strategy, then
+//! workload, then mode, each in the order given.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -171,8 +178,9 @@ pub enum SuiteError {
 }
 
 impl Suite {
-    /// Reads the command line for a machine of `cpus` CPUs. What is not said is the default: every workload and strategy, modes `same`, `other` and `contend`, 64
-    /// operations, seed 1, the native transport, the hook that belongs to it.
+    /// Reads the command line for a machine of `cpus` CPUs. What is not said is the default: every workload and
+    /// strategy, modes `same`, `other` and `contend`, 64 operations, seed 1, the native transport, the hook that
+    /// belongs to it.
     pub fn parse<A: Arch>(command_line: &str, cpus: usize) -> Result<Suite, SuiteError> {
         let mut suite = Suite {
             strategies: (0..sync::NAMES.len()).collect(),
@@ -315,7 +323,8 @@ impl Suite {
         })
     }
 
-    /// What the other CPUs do is the programs' business: `contend` says that the schedule is a seeded one, `idle` that it is left alone, for a measurement.
+    /// What the other CPUs do is the programs' business: `contend` says that the schedule is a seeded one, `idle` that
+    /// it is left alone, for a measurement.
     fn mode_of_programs(&self) -> &'static [Mode] {
         if self.modes == [Mode::Idle] { &[Mode::Idle] } else { &[Mode::Contend] }
     }
@@ -329,7 +338,8 @@ impl Suite {
         }
     }
 
-    /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where CPUs run freely.
+    /// Mean time between the timer interrupts of one CPU: 2 µs per CPU, since virtual time is common to all. None where
+    /// CPUs run freely.
     pub fn tick_ns(&self) -> u64 {
         match self.engine {
             Engine::Icount => 2000 * self.cpus,

@@ -96,7 +96,8 @@ fn batches(
             *slot = Some(stage.prepare(place)?);
         }
         settle()?;
-        // The first reading is to have the buffer's pages: after a fork they are copied when they are written to, and that flushes.
+        // The first reading is to have the buffer's pages: after a fork they are copied when they are written to, and
+        // that flushes.
         counters.read()?;
         let before = counters.read()?;
         let begin = ticks();

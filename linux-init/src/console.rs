@@ -4,7 +4,8 @@ use linux_init::record::{END, LONGEST, Record, SEPARATOR};
 
 use crate::sys::file::CONSOLE;
 
-/// Says it, in one write. What does not fit or cannot be written is lost, and the runner notices by the count in the last record.
+/// Says it, in one write. What does not fit or cannot be written is lost, and the runner notices by the count in the
+/// last record.
 pub(crate) fn say(record: &Record) {
     let mut frame = [0; LONGEST];
     frame[0] = SEPARATOR;

@@ -64,7 +64,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The kernel's own file systems; huge pages in reserve for hugetlb; small pages elsewhere, unless somebody collapses them.
+/// The kernel's own file systems; huge pages in reserve for hugetlb; small pages elsewhere, unless somebody collapses
+/// them.
 fn set_up() -> Result<(), Failure> {
     file::mount(c"proc", c"/proc")?;
     file::mount(c"sysfs", c"/sys")?;

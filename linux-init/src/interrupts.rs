@@ -1,11 +1,13 @@
 //! `/proc/interrupts`: how many interrupts of which cause all CPUs have had.
 //!
-//! x86 counts function calls (`CAL`) and, of those, the ones that flushed a TLB (`TLB`): a flush is in both lines since Linux 4.14.
-//! arm64 flushes without interrupts, and has one line of function calls. The sync of Linux (`tlb_remove_table_sync_one`) is a function
-//! call with no other trace, so it is what remains when flushes are taken away: together with whatever else called a function.
+//! x86 counts function calls (`CAL`) and, of those, the ones that flushed a TLB (`TLB`): a flush is in both lines since
+//! Linux 4.14. arm64 flushes without interrupts, and has one line of function calls. The sync of Linux
+//! (`tlb_remove_table_sync_one`) is a function call with no other trace, so it is what remains when flushes are taken
+//! away: together with whatever else called a function.
 //!
-//! The two lines do not count alike: one interrupt that finds two flushes waiting is one in `CAL` and two in `TLB`. So flushes are taken
-//! away from what came between two readings, where one CPU flushes and waits each time, and never from the sums since the start.
+//! The two lines do not count alike: one interrupt that finds two flushes waiting is one in `CAL` and two in `TLB`. So
+//! flushes are taken away from what came between two readings, where one CPU flushes and waits each time, and never
+//! from the sums since the start.
 
 /// Interrupts that all CPUs took since the machine started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,8 +1,8 @@
-//! The first program of a stock Linux: does the operations of our kernel's workloads in the same modes, reads `/proc/interrupts` before
-//! and after, says what came out as records on the console, and switches the machine off.
+//! The first program of a stock Linux: does the operations of our kernel's workloads in the same modes, reads
+//! `/proc/interrupts` before and after, says what came out as records on the console, and switches the machine off.
 //!
-//! There is no libc: system calls are made directly ([`sys`]), so the program needs no toolchain but the kernel's own, and is one
-//! static ELF file. Process 1 only sets Linux up and starts one process for each cell ([`cell`]).
+//! There is no libc: system calls are made directly ([`sys`]), so the program needs no toolchain but the kernel's own,
+//! and is one static ELF file. Process 1 only sets Linux up and starts one process for each cell ([`cell`]).
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 

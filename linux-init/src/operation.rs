@@ -1,7 +1,8 @@
 //! The operations: what each needs before it, the one system call (or exit) that is counted, and what it leaves.
 //!
-//! Each of a batch has a place of its own, so that a batch can be prepared before the counters are read. The places are 2 GiB apart in
-//! one entry of the PGD, where nothing else is: no two share a PTE or a PMD table, and the last of a batch frees the PUD table.
+//! Each of a batch has a place of its own, so that a batch can be prepared before the counters are read. The places are
+//! 2 GiB apart in one entry of the PGD, where nothing else is: no two share a PTE or a PMD table, and the last of a
+//! batch frees the PUD table.
 
 use core::sync::atomic::Ordering::*;
 
@@ -104,7 +105,8 @@ impl Stage {
         Ok(Prepared { place, range, process })
     }
 
-    /// Maps the huge page of a file by 512 small entries: while the mapping is cut in three, no part can hold a huge one.
+    /// Maps the huge page of a file by 512 small entries: while the mapping is cut in three, no part can hold a huge
+    /// one.
     fn map_by_small_entries(&self, place: usize) -> Result<Range, Failure> {
         let file = self.cached[place].ok_or(failure("find the file of a place"))?;
         let range = Range::map(at(place), PMD, What::Shared(file, 0))?;

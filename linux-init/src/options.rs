@@ -2,7 +2,8 @@
 //!
 //! Linux gives its init what stands behind `--`, and before that every word that it does not know itself.
 
-/// An operation, as the system call that does it; the names are those of our kernel's workloads, of which each is the model or the copy.
+/// An operation, as the system call that does it; the names are those of our kernel's workloads, of which each is the
+/// model or the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Workload {

@@ -1,5 +1,6 @@
-//! What the init says: one JSON text for each record, framed as in RFC 7464 (a record separator before it, a line feed behind it), so
-//! that messages of the kernel on the same line of the console are told apart from it, and a record that was torn is noticed.
+//! What the init says: one JSON text for each record, framed as in RFC 7464 (a record separator before it, a line feed
+//! behind it), so that messages of the kernel on the same line of the console are told apart from it, and a record that
+//! was torn is noticed.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! What the other CPUs do: walk their own page tables by `get_user_pages_fast`, or read memory.
 //!
-//! Two system calls reach `get_user_pages_fast` from any program, without a driver: a wake-up of a shared futex looks up the page
-//! of its word, and vmsplice the pages that it puts into a pipe. A walker does both in turn.
+//! Two system calls reach `get_user_pages_fast` from any program, without a driver: a wake-up of a shared futex looks
+//! up the page of its word, and vmsplice the pages that it puts into a pipe. A walker does both in turn.
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
 

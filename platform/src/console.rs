@@ -1,8 +1,8 @@
 //! The serial log, for people: `log` records as lines `[cpu0] text`.
 //!
-//! A line is formatted first, into a buffer on the stack, and then written at once under a lock, so lines of different CPUs do not mix and
-//! nobody waits for somebody's formatting. Longer ones are cut. The level is `info`, or what the word `log=` of the kernel
-//! command line says.
+//! A line is formatted first, into a buffer on the stack, and then written at once under a lock, so lines of different
+//! CPUs do not mix and nobody waits for somebody's formatting. Longer ones are cut. The level is `info`, or what the
+//! word `log=` of the kernel command line says.
 
 use core::fmt::{self, Write};
 

@@ -1,7 +1,8 @@
 //! What the devicetree says about the machine: memory, CPUs, console, interrupt controller, firmware, command line.
 //!
-//! Every statement that the kernel relies on is checked, and what is missing or makes no sense is a [`TreeError`]; the console may
-//! not be known yet when that happens, so the caller reports it on the `virt` machine's fixed console address.
+//! Every statement that the kernel relies on is checked, and what is missing or makes no sense is a [`TreeError`]; the
+//! console may not be known yet when that happens, so the caller reports it on the `virt` machine's fixed console
+//! address.
 
 use arch_aarch64::firmware::{Conduit, RedistributorRegion};
 use arch_aarch64::sgi;
@@ -78,7 +79,8 @@ pub fn read(bytes: &[u8]) -> Result<Described<'_>, TreeError> {
     };
     let (mut psci, mut uart, mut gic, mut enable_methods) = (false, false, false, true);
 
-    // One pass over all nodes. The parser's own look-ups resolve aliases, which a corrupted tree can make go round in circles.
+    // One pass over all nodes. The parser's own look-ups resolve aliases, which a corrupted tree can make go round in
+    // circles.
     for node in fdt.all_nodes() {
         match text(node, "device_type") {
             Some("memory") => add_memory(&mut found.memory, node)?,

@@ -1,8 +1,8 @@
 //! The heap: [`EARLY_BYTES`] in the image from the first instruction on, and what the core adds by [`grow`].
 //!
-//! The blocks are [`Heap`]'s; the lock is our own ([`crate::lock`]), since the crate's spins in a way that livelocks under `-icount` on
-//! one of the machines, and leaves interrupts on. Code that interrupted an allocation on the same CPU (an NMI, an exception) gets
-//! nothing; it should not allocate.
+//! The blocks are [`Heap`]'s; the lock is our own ([`crate::lock`]), since the crate's spins in a way that livelocks
+//! under `-icount` on one of the machines, and leaves interrupts on. Code that interrupted an allocation on the same
+//! CPU (an NMI, an exception) gets nothing; it should not allocate.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;

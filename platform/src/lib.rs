@@ -1,7 +1,7 @@
 //! What firmware leaves in memory, read with a check at every step.
 //!
-//! Nothing here touches the machine: tables are reached through [`PhysicalBytes`], so the same code reads real memory in the image and
-//! prepared bytes in tests, and a table that was cut or corrupted is an error and never a wild read.
+//! Nothing here touches the machine: tables are reached through [`PhysicalBytes`], so the same code reads real memory
+//! in the image and prepared bytes in tests, and a table that was cut or corrupted is an error and never a wild read.
 #![no_std]
 
 #[cfg(test)]

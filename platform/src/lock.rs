@@ -1,9 +1,10 @@
 //! The lock under the heap and the logs: usable from any context, and it knows who has it.
 //!
-//! It masks interrupts while it is held, so of all code on the same CPU only an NMI, an exception or a panic can meet it held by the very
-//! code that was interrupted. Such an attempt is not refused and does not wait: it is told so ([`Entry::nested`]) and has
-//! to cope (the heap gives nothing, the structured log drops the frame, the serial line takes it out of order). Waiting is by
-//! [`Arch::relax`], not by the language's spin hint, since under `-icount` only that lets the holder run on both machines.
+//! It masks interrupts while it is held, so of all code on the same CPU only an NMI, an exception or a panic can meet
+//! it held by the very code that was interrupted. Such an attempt is not refused and does not wait: it is told so
+//! ([`Entry::nested`]) and has to cope (the heap gives nothing, the structured log drops the frame, the serial line
+//! takes it out of order). Waiting is by [`Arch::relax`], not by the language's spin hint, since under `-icount` only
+//! that lets the holder run on both machines.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -48,7 +49,8 @@ impl Lock {
         let irqs_were_enabled = Native::irq_save();
         let me = cpu_number().map_or(NO_NUMBER, |n| u32::from(n) + 1);
         for _ in 0..rounds {
-            // Acquire: pairs with the release in `leave` of whoever had it (tests/litmus/hand-over, tests/litmus/hand-back).
+            // Acquire: pairs with the release in `leave` of whoever had it (tests/litmus/hand-over,
+            // tests/litmus/hand-back).
             match self.holder.compare_exchange(FREE, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Entry { irqs_were_enabled, nested: false }),
                 Err(holder) if holder == me => return Some(Entry { irqs_were_enabled, nested: true }),

@@ -1,8 +1,8 @@
 //! Which CPUs there are: the ACPI tables from the root pointer to the MADT.
 //!
-//! The tables' formats are those of the crate `acpi`, which trusts what it reads: lengths that are too small or too large make it
-//! loop, overflow, or read beyond the table. So everything on the way is checked first (that it is readable, its length, its
-//! checksum, each entry's length), and only what passed is handed over.
+//! The tables' formats are those of the crate `acpi`, which trusts what it reads: lengths that are too small or too
+//! large make it loop, overflow, or read beyond the table. So everything on the way is checked first (that it is
+//! readable, its length, its checksum, each entry's length), and only what passed is handed over.
 
 use core::ptr::NonNull;
 

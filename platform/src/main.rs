@@ -1,8 +1,9 @@
 //! The bootable image: what is between the firmware and the core.
 //!
-//! The machine's own part is `machine` (`x86_64/`, `aarch64/`); everything else here is the same for both: the heap, the serial
-//! log, the structured log, panics. The order is: the machine's entry code sets up paging, traps and the serial port, finds memory
-//! and CPUs, and calls [`start`]; that hands over to [`kernel::boot::run`] and never comes back.
+//! The machine's own part is `machine` (`x86_64/`, `aarch64/`); everything else here is the same for both: the heap,
+//! the serial log, the structured log, panics. The order is: the machine's entry code sets up paging, traps and the
+//! serial port, finds memory and CPUs, and calls [`start`]; that hands over to [`kernel::boot::run`] and never comes
+//! back.
 //!
 //! # What `machine` provides
 //!
@@ -17,7 +18,8 @@
 //! | `fn in_code(address: usize) -> bool` | whether the image has code there |
 //! | `fn physical<T>(object: &'static T) -> PhysAddr` | where an object of the image lies |
 //!
-//! It calls [`start`] once, and may use `log` and the heap (of which [`heap::EARLY_BYTES`] are there from the first instruction) before that.
+//! It calls [`start`] once, and may use `log` and the heap (of which [`heap::EARLY_BYTES`] are there from the first
+//! instruction) before that.
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 

@@ -1,5 +1,6 @@
-//! Where the initial module lies, where the firmware does not say: QEMU gives no `-initrd` to a kernel that is an ELF file on `virt`, so the runner has it loaded to an
-//! address of its choice and names that on the command line, as `module=START,BYTES` in hexadecimal.
+//! Where the initial module lies, where the firmware does not say: QEMU gives no `-initrd` to a kernel that is an ELF
+//! file on `virt`, so the runner has it loaded to an address of its choice and names that on the command line, as
+//! `module=START,BYTES` in hexadecimal.
 
 use kernel::addr::PhysAddr;
 use kernel::boot::MemoryRegion;

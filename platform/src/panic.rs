@@ -1,7 +1,7 @@
 //! Panics: the message and a backtrace go to shared memory and to the serial line, and the machine is left.
 //!
-//! The first CPU that panics reports; others stop. A panic within the report (a broken stack, say) ends it where it stands, with what
-//! had been written. Nothing here allocates, and nothing waits without a bound.
+//! The first CPU that panics reports; others stop. A panic within the report (a broken stack, say) ends it where it
+//! stands, with what had been written. Nothing here allocates, and nothing waits without a bound.
 
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +65,8 @@ fn backtrace(first: usize) {
         // Release: pairs with the runner's read of the length before the addresses (tests/litmus/hand-over).
         SHARED.backtrace_len.store(depth as u32 + 1, Ordering::Release);
         console::write_in_panic(format_args!("  at {return_address:#x}"));
-        // An exception may have changed to another stack, which lies anywhere; a frame that is its own caller is the end.
+        // An exception may have changed to another stack, which lies anywhere; a frame that is its own caller is the
+        // end.
         if caller == frame {
             return;
         }

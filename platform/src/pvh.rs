@@ -1,6 +1,7 @@
 //! The PVH boot protocol: what the start-info structure says.
 //!
-//! The firmware leaves the structure's physical address in EBX. Only version 1 has a memory map in it, and the kernel needs one.
+//! The firmware leaves the structure's physical address in EBX. Only version 1 has a memory map in it, and the kernel
+//! needs one.
 
 use arrayvec::ArrayVec;
 
@@ -35,8 +36,8 @@ pub struct Range {
 pub struct StartInfo {
     /// RAM, as given: in any order.
     pub ram: ArrayVec<Range, MAX_RANGES>,
-    /// Where the firmware left things that must be kept until they are read: the structure itself, the memory map, the command
-    /// line, the list of modules and the modules.
+    /// Where the firmware left things that must be kept until they are read: the structure itself, the memory map, the
+    /// command line, the list of modules and the modules.
     pub occupied: ArrayVec<Range, MAX_RANGES>,
     /// Physical address of the command line, and its bytes without the final 0; `None` where there is none.
     pub command_line: Option<(u64, usize)>,

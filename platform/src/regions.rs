@@ -17,7 +17,8 @@ pub type Regions = ArrayVec<MemoryRegion, MAX_REGIONS>;
 #[error("RAM is in more than {MAX_REGIONS} pieces")]
 pub struct TooManyPieces;
 
-/// `ram` without `holes`, in whole pages, ascending. Neither needs to be in order; where ranges of RAM overlap they count once.
+/// `ram` without `holes`, in whole pages, ascending. Neither needs to be in order; where ranges of RAM overlap they
+/// count once.
 ///
 /// # Errors
 /// When it is in too many pieces.

@@ -45,7 +45,8 @@ pub(crate) fn start(found: Found) -> ! {
     })
 }
 
-/// Ends the run because it was asked for something that cannot be, with one sentence on the serial line and in shared memory.
+/// Ends the run because it was asked for something that cannot be, with one sentence on the serial line and in shared
+/// memory.
 pub(crate) fn refuse(why: core::fmt::Arguments<'_>) -> ! {
     let line = console::Line::new(why);
     console::init_default();

@@ -1,8 +1,9 @@
-//! The structured log: defmt frames in a ring of bytes in the image, which the runner reads from the guest's memory and decodes with
-//! the image's symbols.
+//! The structured log: defmt frames in a ring of bytes in the image, which the runner reads from the guest's memory and
+//! decodes with the image's symbols.
 //!
-//! Frames are rzCOBS-encoded (the crate's default), so a reader that finds the ring overwritten resumes at the next frame. A frame is
-//! published when it is complete. Code that interrupted the writing of a frame on the same CPU writes none.
+//! Frames are rzCOBS-encoded (the crate's default), so a reader that finds the ring overwritten resumes at the next
+//! frame. A frame is published when it is complete. Code that interrupted the writing of a frame on the same CPU writes
+//! none.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +20,8 @@ const RING_BYTES: usize = 1 << 18;
 
 static LOCK: Lock = Lock::new();
 static WRITER: Shelf<Writer> = Shelf(UnsafeCell::new(Writer { encoder: Encoder::new(), entry: None, next: 0 }));
-/// How many frames were begun by code that interrupted the present one; touched on the lock holder's CPU only, hence Relaxed.
+/// How many frames were begun by code that interrupted the present one; touched on the lock holder's CPU only, hence
+/// Relaxed.
 static NESTED: AtomicU32 = AtomicU32::new(0);
 static RING: Ring = Ring(Shelf(UnsafeCell::new([0; RING_BYTES])));
 
@@ -58,8 +60,8 @@ impl Writer {
         let ring = RING.0.0.get().cast::<u8>();
         for &byte in bytes {
             let at = *next as usize % RING_BYTES;
-            // SAFETY: `at` lies in the ring; only the holder of the lock writes, and only the runner, outside, reads. Volatile,
-            // since nothing in the guest ever reads it back.
+            // SAFETY: `at` lies in the ring; only the holder of the lock writes, and only the runner, outside, reads.
+            // Volatile, since nothing in the guest ever reads it back.
             unsafe { ring.add(at).write_volatile(byte) };
             *next += 1;
         }
@@ -76,8 +78,8 @@ pub(crate) fn init() {
 #[global_logger]
 struct RingLogger;
 
-// SAFETY: `acquire` takes a lock that masks interrupts and excludes other CPUs; what interrupts its holder all the same is counted and
-// writes nothing.
+// SAFETY: `acquire` takes a lock that masks interrupts and excludes other CPUs; what interrupts its holder all the same
+// is counted and writes nothing.
 unsafe impl Logger for RingLogger {
     fn acquire() {
         let entry = LOCK.enter();
@@ -99,7 +101,8 @@ unsafe impl Logger for RingLogger {
         if NESTED.load(Ordering::Relaxed) > 0 {
             return;
         }
-        // SAFETY: called between `acquire` and `release` only, so this CPU holds the lock; no code that it interrupted is in a frame.
+        // SAFETY: called between `acquire` and `release` only, so this CPU holds the lock; no code that it interrupted
+        // is in a frame.
         let writer = unsafe { Writer::get() };
         writer.encoder.write(bytes, |encoded| Writer::store(&mut writer.next, encoded));
     }

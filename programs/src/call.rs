@@ -1,7 +1,8 @@
 //! System calls: eight words in, eight words out.
 //!
-//! x86_64: the number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, R12; the status comes back in RAX and the words where the arguments were; RCX and R11 are lost. aarch64: `SVC #0`,
-//! the number in X8, arguments in X0 to X6; the status comes back in X0 and the words in X1 to X7; X9 to X17 are lost. Everything else is as it was.
+//! x86_64: the number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9, R12; the status comes back in RAX and the words
+//! where the arguments were; RCX and R11 are lost. aarch64: `SVC #0`, the number in X8, arguments in X0 to X6; the
+//! status comes back in X0 and the words in X1 to X7; X9 to X17 are lost. Everything else is as it was.
 
 use crate::abi::{Number, Status};
 
@@ -12,7 +13,8 @@ pub fn raw(number: u64, arguments: [u64; 7]) -> [u64; 8] {
     {
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g] = arguments;
         let mut status = number;
-        // SAFETY: the kernel changes the registers named here and nothing else, and memory only as the call says: the compiler assumes that it may be any.
+        // SAFETY: the kernel changes the registers named here and nothing else, and memory only as the call says: the
+        // compiler assumes that it may be any.
         unsafe {
             core::arch::asm!(
                 "syscall",
@@ -49,7 +51,8 @@ pub fn status(answer: &[u64; 8]) -> Status {
     Status::from_number(answer[0]).unwrap_or(Status::BadNumber)
 }
 
-/// In a loop that waits for another CPU: lets that one go on. QEMU turns to it only here, or when a timer fires, and `core::hint::spin_loop` is another instruction on aarch64.
+/// In a loop that waits for another CPU: lets that one go on. QEMU turns to it only here, or when a timer fires, and
+/// `core::hint::spin_loop` is another instruction on aarch64.
 #[inline(always)]
 pub fn relax() {
     #[cfg(all(target_os = "none", target_arch = "aarch64"))]

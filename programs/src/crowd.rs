@@ -1,7 +1,9 @@
-//! What the other CPUs run while the first one operates: threads that send each other messages out of the memory that is operated on, or beside it, so that the kernel walks it for them; or that read, or
-//! wait, or are in another process. As `kernel/src/workload/crowd.rs` does it without programs, mode by mode.
+//! What the other CPUs run while the first one operates: threads that send each other messages out of the memory that
+//! is operated on, or beside it, so that the kernel walks it for them; or that read, or wait, or are in another
+//! process. As `kernel/src/workload/crowd.rs` does it without programs, mode by mode.
 //!
-//! A pair of threads on each CPU sends messages to and fro, and one of the two is always ready: the CPU never idles, and keeps its mm.
+//! A pair of threads on each CPU sends messages to and fro, and one of the two is always ready: the CPU never idles,
+//! and keeps its mm.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -41,7 +43,8 @@ const STACK_BYTES: u64 = 16384;
 const LAST: u64 = u64::MAX;
 const ALL: Rights = Rights::READ.union(Rights::WRITE);
 
-/// Slots of the first process, from here on: the other process; then for each CPU an endpoint or a notification, and two threads.
+/// Slots of the first process, from here on: the other process; then for each CPU an endpoint or a notification, and
+/// two threads.
 const SLOTS: u64 = 32;
 const OTHER: u64 = SLOTS;
 const ENDPOINTS: u64 = SLOTS + 1;
@@ -54,7 +57,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// How many threads have begun, or are about to wait again.
 static READY: AtomicU64 = AtomicU64::new(0);
 static SEED: AtomicU64 = AtomicU64::new(0);
-/// What is walked: where it begins and how much it is; and if operations are so far apart, at which of them the walk begins.
+/// What is walked: where it begins and how much it is; and if operations are so far apart, at which of them the walk
+/// begins.
 static RANGE: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static OP: AtomicU64 = AtomicU64::new(0);
 
@@ -67,7 +71,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Sets them to work. In mode `contend` they walk `bytes` from `at` on, or, with a `step`, the pages that many bytes further for each operation.
+    /// Sets them to work. In mode `contend` they walk `bytes` from `at` on, or, with a `step`, the pages that many
+    /// bytes further for each operation.
     pub fn gather(plan: &kernel::Plan, image: &Image, [at, bytes, step]: [u64; 3]) -> Result<Crowd, Status> {
         kernel::map_anonymous(PROCESS, AWAY, AWAY_PAGES * PAGE, ALL)?;
         kernel::populate(PROCESS, AWAY, AWAY_PAGES * PAGE)?;

@@ -1,6 +1,8 @@
-//! A process with the same program in it: code and constants are shared, everything else is its own and begins with zero.
+//! A process with the same program in it: code and constants are shared, everything else is its own and begins with
+//! zero.
 //!
-//! The linker script sees to it that a program has no variable that begins otherwise, and names the borders of its parts.
+//! The linker script sees to it that a program has no variable that begins otherwise, and names the borders of its
+//! parts.
 
 use crate::abi::{Rights, Status};
 use crate::kernel::{self, Begin, Limits};
@@ -42,7 +44,8 @@ impl Image {
         kernel::make_frames(slot, (data - text) / PAGE)?;
         kernel::map(process, slot, WINDOW, 0, data - text, Rights::READ | Rights::WRITE)?;
         for offset in (0..data - text).step_by(8) {
-            // SAFETY: the source is this program, from its first page to its variables; the target was just mapped, is as long, and is nobody else's.
+            // SAFETY: the source is this program, from its first page to its variables; the target was just mapped, is
+            // as long, and is nobody else's.
             unsafe { ((WINDOW + offset) as *mut u64).write_volatile(*((text + offset) as *const u64)) };
         }
         kernel::unmap(process, WINDOW)?;

@@ -1,7 +1,8 @@
 //! What a program needs to be one: the entry, the way into the kernel, what becomes of a panic.
 //!
-//! A program is a file in `src/bin`: a function that takes its first argument and returns its exit status, named by [`program!`]. There is no allocator and nothing of an
-//! operating system; `docs/write-a-program.md` shows one from its first line to its verdict.
+//! A program is a file in `src/bin`: a function that takes its first argument and returns its exit status, named by
+//! [`program!`]. There is no allocator and nothing of an operating system; `docs/write-a-program.md` shows one from its
+//! first line to its verdict.
 #![no_std]
 
 #[path = "../../kernel/src/abi/mod.rs"]
@@ -48,7 +49,8 @@ macro_rules! program {
     };
 }
 
-/// In a process that another one made: unless `condition` holds, tells that by bits of `notification`, from which [`failed`] reads the line, and ends the thread.
+/// In a process that another one made: unless `condition` holds, tells that by bits of `notification`, from which
+/// [`failed`] reads the line, and ends the thread.
 #[macro_export]
 macro_rules! check_telling {
     ($notification:expr, $condition:expr) => {

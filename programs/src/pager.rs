@@ -1,11 +1,14 @@
 //! What the pager is asked for. The server is `src/bin/pager.rs`.
 //!
-//! The pager has one template, and gives every client a copy of it page by page: what a client reads is the template's own page, and what it writes to becomes a page of its own. Faults
-//! come to it as calls of the kernel's; which client's they are it knows by the badge of the endpoint that was set as the process's pager.
+//! The pager has one template, and gives every client a copy of it page by page: what a client reads is the template's
+//! own page, and what it writes to becomes a page of its own. Faults come to it as calls of the kernel's; which
+//! client's they are it knows by the badge of the endpoint that was set as the process's pager.
 
-/// Words: this, a client's number, the address of its copy; with a capability to its process. Faults with this number as their badge are dealt with from now on.
+/// Words: this, a client's number, the address of its copy; with a capability to its process. Faults with this number
+/// as their badge are dealt with from now on.
 pub const SERVE: u64 = 2;
-/// Words: this, a client's number, which may be given to another then. The answer: how many pages it read, and how many it wrote.
+/// Words: this, a client's number, which may be given to another then. The answer: how many pages it read, and how many
+/// it wrote.
 pub const FORGET: u64 = 3;
 /// How many clients there may be; their numbers begin with 1.
 pub const MOST: u64 = 32;

@@ -62,7 +62,8 @@ fn talk(told: Told) -> Result<(), u32> {
     kernel::end(PROCESS, exit::DONE).map_err(|_| line!())
 }
 
-/// Makes as many calls with a message of `bytes` bytes, whose first and last word the server looks at, and has a short answer to each. The line of what was not as it must be.
+/// Makes as many calls with a message of `bytes` bytes, whose first and last word the server looks at, and has a short
+/// answer to each. The line of what was not as it must be.
 pub fn long(argument: u64, bytes: u64) -> Result<(), u32> {
     let told = Told::by(argument);
     let all = Rights::READ | Rights::WRITE;

@@ -1,7 +1,9 @@
 //! Servers: programs of the module that another program starts, and that answer its calls.
 //!
-//! Whoever starts one gives it three capabilities: to its own process, to the endpoint where it receives, and to the notification by which it tells of a check that failed. A call is six
-//! words, the first of which says what is asked for; the answer's first is a [`Status`]. A capability that goes with a call lies in the slot that the server has chosen for the next one.
+//! Whoever starts one gives it three capabilities: to its own process, to the endpoint where it receives, and to the
+//! notification by which it tells of a check that failed. A call is six words, the first of which says what is asked
+//! for; the answer's first is a [`Status`]. A capability that goes with a call lies in the slot that the server has
+//! chosen for the next one.
 
 use crate::abi::{Info, Rights, Status};
 use crate::kernel::{self, Begin, Limits, Received, Words};
@@ -115,7 +117,8 @@ impl From<Result<(), Status>> for Answer {
     }
 }
 
-/// Receives calls and answers them, until [`STOP`]. With a `patience`, in ticks, `meanwhile` is called whenever so much time has gone by without a call. Returns the exit status.
+/// Receives calls and answers them, until [`STOP`]. With a `patience`, in ticks, `meanwhile` is called whenever so much
+/// time has gone by without a call. Returns the exit status.
 pub fn serve(patience: u64, mut answer: impl FnMut(&Received) -> Answer, mut meanwhile: impl FnMut()) -> u64 {
     if kernel::set_patience(patience).is_err() {
         return exit::CHECK | u64::from(line!());

@@ -1,6 +1,8 @@
-//! Floating-point and SIMD registers: whether they hold over a system call, and over whatever else runs on the CPU meanwhile.
+//! Floating-point and SIMD registers: whether they hold over a system call, and over whatever else runs on the CPU
+//! meanwhile.
 
-/// Loads every vector register with a number of its own, made of `seed`; gives way; and says whether all of them hold what they held.
+/// Loads every vector register with a number of its own, made of `seed`; gives way; and says whether all of them hold
+/// what they held.
 pub fn hold(seed: u64) -> bool {
     #[cfg(all(target_os = "none", target_arch = "x86_64"))]
     {

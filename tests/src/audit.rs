@@ -22,7 +22,8 @@ impl Audit {
     /// Looks at everything that `mms` map.
     ///
     /// # Panics
-    /// If a table's population is not what a scan of it says, or an entry points at a frame that is not what it should be.
+    /// If a table's population is not what a scan of it says, or an entry points at a frame that is not what it should
+    /// be.
     pub fn of<'a, A: Arch>(mms: impl IntoIterator<Item = &'a Mm<A>>) -> Audit {
         let mut audit = Audit::default();
         for mm in mms {

@@ -1,5 +1,5 @@
-//! What capabilities, mappings and accounts are to their users, as simply as it can be said. It knows no tables, no trees and no locks, and shares no code with the core; statuses are
-//! written as the names that programs know them by.
+//! What capabilities, mappings and accounts are to their users, as simply as it can be said. It knows no tables, no
+//! trees and no locks, and shares no code with the core; statuses are written as the names that programs know them by.
 
 use std::collections::{BTreeMap, BTreeSet};
 

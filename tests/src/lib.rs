@@ -1,4 +1,5 @@
-//! What the tests in `tests/` share: a machine on the host that runs the unchanged core, the same under loom, and the models that results are compared with.
+//! What the tests in `tests/` share: a machine on the host that runs the unchanged core, the same under loom, and the
+//! models that results are compared with.
 
 pub mod arm;
 pub mod audit;

@@ -1,8 +1,8 @@
 //! The format of litmus tests as herd7 reads it, strictly: what a file must have before a verdict of it means anything.
 //!
-//! A test whose last line names a register that nobody writes, or whose code jumps to a label that is not there, still has a
-//! verdict, of something else. So every name that is used must be made first: registers by the initial state or by an instruction before,
-//! labels below their jump, threads by their column.
+//! A test whose last line names a register that nobody writes, or whose code jumps to a label that is not there, still
+//! has a verdict, of something else. So every name that is used must be made first: registers by the initial state or
+//! by an instruction before, labels below their jump, threads by their column.
 
 use std::collections::BTreeSet;
 
@@ -112,7 +112,8 @@ pub fn check(name: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The cells of each thread. Bars and semicolons stand below each other, which herd7 does not ask for and a reader does.
+/// The cells of each thread. Bars and semicolons stand below each other, which herd7 does not ask for and a reader
+/// does.
 fn columns<'t>(code: &[&'t str]) -> Result<Vec<Vec<&'t str>>, String> {
     let marks = |line: &str| -> Vec<usize> { line.match_indices(['|', ';']).map(|(at, _)| at).collect() };
     let (head, body) = code.split_first().ok_or("there is no code")?;

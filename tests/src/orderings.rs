@@ -1,7 +1,10 @@
-//! The orderings of the kernel as they are written: each half of each, with the line that has it and the litmus test that a comment there names.
+//! The orderings of the kernel as they are written: each half of each, with the line that has it and the litmus test
+//! that a comment there names.
 //!
-//! Written are an `Ordering` at an access, and a full fence where it is called for. The comment of one stands on its line, or is the next one above, with no empty line and no other
-//! ordering between; it names a test as `tests/litmus/NAME`. What the compiler alone keeps in order (`compiler_fence`) is between a CPU and its own interrupts, and is not listed.
+//! Written are an `Ordering` at an access, and a full fence where it is called for. The comment of one stands on its
+//! line, or is the next one above, with no empty line and no other ordering between; it names a test as
+//! `tests/litmus/NAME`. What the compiler alone keeps in order (`compiler_fence`) is between a CPU and its own
+//! interrupts, and is not listed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -126,8 +129,8 @@ fn halves(code: &str) -> BTreeSet<Half> {
     halves
 }
 
-/// The tests that the comment of the last of `lines` names: what stands on it, or the next comment above, if no line with an ordering of its own is between, or it says that it is
-/// of both.
+/// The tests that the comment of the last of `lines` names: what stands on it, or the next comment above, if no line
+/// with an ordering of its own is between, or it says that it is of both.
 fn named(lines: &[&str]) -> Vec<String> {
     let Some((last, above)) = lines.split_last() else { return Vec::new() };
     if let Some((_, comment)) = last.split_once("//") {

@@ -1,5 +1,5 @@
-//! What an address space is to its user, as simply as it can be said: regions, and what each page contains. It knows no tables, frames or TLBs, and shares
-//! no code with the core.
+//! What an address space is to its user, as simply as it can be said: regions, and what each page contains. It knows no
+//! tables, frames or TLBs, and shares no code with the core.
 
 use std::collections::BTreeMap;
 

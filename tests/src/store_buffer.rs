@@ -1,5 +1,5 @@
-//! Every execution of a small x86 program with store buffers (x86-TSO: Owens, Sarkar, Sewell 2009): each thread's stores wait in a queue of its own, are read from there by
-//! itself, and reach memory one by one at any time.
+//! Every execution of a small x86 program with store buffers (x86-TSO: Owens, Sarkar, Sewell 2009): each thread's
+//! stores wait in a queue of its own, are read from there by itself, and reach memory one by one at any time.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

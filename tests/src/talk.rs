@@ -1,4 +1,5 @@
-//! Two programs that talk: a client on one CPU and a server on another, each with 1 MiB of memory to send from and as much to receive into.
+//! Two programs that talk: a client on one CPU and a server on another, each with 1 MiB of memory to send from and as
+//! much to receive into.
 
 use std::cell::RefCell;
 use std::rc::Rc;

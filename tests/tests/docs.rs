@@ -1,5 +1,5 @@
-//! What the documents say is what happens: every command in them is one that the runner takes, every example is a file that is compiled, every link leads
-//! somewhere; and in QEMU, what is shown under a command is what it prints.
+//! What the documents say is what happens: every command in them is one that the runner takes, every example is a file
+//! that is compiled, every link leads somewhere; and in QEMU, what is shown under a command is what it prints.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -55,7 +55,8 @@ struct Shown {
     output: Option<String>,
 }
 
-/// The commands of all blocks marked `sh run`, or `sh run status=N`. A block of text that follows one belongs to its last command.
+/// The commands of all blocks marked `sh run`, or `sh run status=N`. A block of text that follows one belongs to its
+/// last command.
 fn commands() -> Vec<Shown> {
     let mut out: Vec<Shown> = Vec::new();
     for document in documents() {
@@ -252,7 +253,8 @@ fn bare(text: &str) -> String {
     out
 }
 
-/// Runs the commands whose words have `which`, and finds what is shown of their output in it, in that order; `...` stands for anything.
+/// Runs the commands whose words have `which`, and finds what is shown of their output in it, in that order; `...`
+/// stands for anything.
 fn shown_is_printed(which: &str) {
     for shown in
         commands().iter().filter(|c| matches!(c.words[0].as_str(), "run" | "sim") && c.words.iter().any(|w| w == which))

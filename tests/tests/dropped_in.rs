@@ -1,4 +1,5 @@
-//! One file and nothing else: a strategy that lies in `strategies/` is in every list, and is judged like the core's own. Tried in a copy of the repository.
+//! One file and nothing else: a strategy that lies in `strategies/` is in every list, and is judged like the core's
+//! own. Tried in a copy of the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -37,7 +38,8 @@ fn workspace() -> PathBuf {
     to
 }
 
-/// Cargo in that copy. What it builds lies with what was built before, so that no dependency is built twice; the program itself lies in the copy.
+/// Cargo in that copy. What it builds lies with what was built before, so that no dependency is built twice; the
+/// program itself lies in the copy.
 fn cargo(workspace: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO"));
     command.env("CARGO_TARGET_DIR", workspace.join("target")).env("CARGO_BUILD_BUILD_DIR", repository().join("target"));

@@ -1,4 +1,5 @@
-//! What a capability has left behind ends with it, what a process has paid for comes back when it ends, and who is to end does: faults that a reading of the kernel found, each as one test.
+//! What a capability has left behind ends with it, what a process has paid for comes back when it ends, and who is to
+//! end does: faults that a reading of the kernel found, each as one test.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -141,7 +142,8 @@ impl Pair {
     }
 }
 
-/// A message that nobody receives, with a capability in it, does not keep the object: whoever made that ends, and its account comes back.
+/// A message that nobody receives, with a capability in it, does not keep the object: whoever made that ends, and its
+/// account comes back.
 #[test]
 fn a_message_on_its_way_keeps_no_object() {
     let pair = Pair::new();
@@ -176,7 +178,8 @@ fn what_a_stranger_maps_goes_with_it() {
     pair.one_ends(&[FREE + 3], Price::NOTHING);
 }
 
-/// A thread that is made less urgent than one that never rests, and then ended, ends nevertheless; and one that is made more urgent while it waits for the CPU gets it.
+/// A thread that is made less urgent than one that never rests, and then ended, ends nevertheless; and one that is made
+/// more urgent while it waits for the CPU gets it.
 #[test]
 fn priorities_count_at_once() {
     let kernel = machine();
@@ -218,7 +221,8 @@ fn priorities_count_at_once() {
     kernel.finish(FRAMES);
 }
 
-/// What a revocation takes away can be found until nothing of it is mapped any more, and what is being revoked is not deleted under its feet: when a revocation is done, all is done.
+/// What a revocation takes away can be found until nothing of it is mapped any more, and what is being revoked is not
+/// deleted under its feet: when a revocation is done, all is done.
 #[test]
 fn a_revocation_is_done_when_it_says_so() {
     let kernel = machine();
@@ -260,7 +264,8 @@ fn a_revocation_is_done_when_it_says_so() {
     kernel.finish(FRAMES);
 }
 
-/// Numbers of address spaces are not used again, by which CPUs say what they have loaded: when all were used there are no more. Files use none of them up.
+/// Numbers of address spaces are not used again, by which CPUs say what they have loaded: when all were used there are
+/// no more. Files use none of them up.
 #[test]
 fn numbers_of_address_spaces_run_out_and_are_not_used_again() {
     let kernel = machine();

@@ -1,5 +1,6 @@
-//! What a flush claims is what happened: every CPU in its coverage acknowledged at interrupt level while the flush was under way, no other one did, and a CPU that
-//! had interrupts masked all the while, as in a walk, is not among them. All transports, on machines with and without tags, with a broadcast instruction and with NMIs.
+//! What a flush claims is what happened: every CPU in its coverage acknowledged at interrupt level while the flush was
+//! under way, no other one did, and a CPU that had interrupts masked all the while, as in a walk, is not among them.
+//! All transports, on machines with and without tags, with a broadcast instruction and with NMIs.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -155,7 +156,8 @@ fn claims(seen: &Seen, acknowledged: &[usize], what: &str) {
     assert_eq!(seen.walk_is_over, acknowledged.contains(&WALKS), "{what}");
 }
 
-/// Who a flush by interrupt reaches. A flush of tables: all of the mask. A flush of pages: not the lazy CPU, nor, where translations are not tagged, one that has another mm now.
+/// Who a flush by interrupt reaches. A flush of tables: all of the mask. A flush of pages: not the lazy CPU, nor, where
+/// translations are not tagged, one that has another mm now.
 fn by_interrupt<A: Arch>(tables: bool, frozen: bool) -> Vec<usize> {
     let mut reached = vec![USES_IT, WALKS];
     if !frozen {
@@ -246,7 +248,8 @@ fn a_local_flush_reaches_nobody() {
     of::<Tagged>();
 }
 
-/// The check can fail: a flush that claims its targets and interrupts none of them is found out, wherever flushes interrupt.
+/// The check can fail: a flush that claims its targets and interrupts none of them is found out, wherever flushes
+/// interrupt.
 #[test]
 fn a_flush_that_claims_too_much_is_found_out() {
     let _alone = alone();

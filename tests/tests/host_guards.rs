@@ -1,5 +1,5 @@
-//! Guards that a schedule of QEMU meets too seldom, or never: each with the interleaving that it is for, made by hand on the machine of the host. With the guard
-//! nothing is wrong, without it something is.
+//! Guards that a schedule of QEMU meets too seldom, or never: each with the interleaving that it is for, made by hand
+//! on the machine of the host. With the guard nothing is wrong, without it something is.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -36,8 +36,9 @@ fn is_needed(guard: Guard, is_wrong: impl Fn() -> bool) {
     assert!(wrong, "nobody misses {guard:?}");
 }
 
-/// A walk knows the head of the page that it is after. Before it has a reference the 2 MiB page is truncated and its frames are given out one by one, the walk's own to the same
-/// file for the same place: the PTE is what it was, and the head is somebody else's page.
+/// A walk knows the head of the page that it is after. Before it has a reference the 2 MiB page is truncated and its
+/// frames are given out one by one, the walk's own to the same file for the same place: the PTE is what it was, and the
+/// head is somebody else's page.
 #[test]
 fn the_head_is_compared_again() {
     is_needed(Guard::HeadRecheck, || {
@@ -79,8 +80,9 @@ fn the_head_is_compared_again() {
     });
 }
 
-/// A thread that drops the contents of a range has found the PTE table and not locked it. Meanwhile the file's tables are retracted: the references behind the entries are
-/// gone, the entries are as they were, and they are nobody's to drop again.
+/// A thread that drops the contents of a range has found the PTE table and not locked it. Meanwhile the file's tables
+/// are retracted: the references behind the entries are gone, the entries are as they were, and they are nobody's to
+/// drop again.
 #[test]
 fn a_table_that_is_retracted_meanwhile_is_left_alone() {
     is_needed(Guard::ZapPmdSame, || {
@@ -104,7 +106,8 @@ fn a_table_that_is_retracted_meanwhile_is_left_alone() {
     });
 }
 
-/// A fault puts a page into a table that is about to be given up, and there is no batch for the table: it is judged like every other.
+/// A fault puts a page into a table that is about to be given up, and there is no batch for the table: it is judged
+/// like every other.
 #[test]
 fn a_table_that_is_freed_without_a_batch_is_judged() {
     is_needed(Guard::ReclaimRescan, || {

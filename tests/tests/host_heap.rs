@@ -1,4 +1,5 @@
-//! What objects cost in heap: an allocator that counts blocks as the kernel's own hands them out (of a power of two) says what a process really made the kernel keep; its account has to have paid that.
+//! What objects cost in heap: an allocator that counts blocks as the kernel's own hands them out (of a power of two)
+//! says what a process really made the kernel keep; its account has to have paid that.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -23,7 +24,8 @@ fn block(layout: Layout) -> i64 {
 
 struct Counting;
 
-// SAFETY: all is left to the system's allocator; what is counted is a number of this thread, which needs no memory of its own.
+// SAFETY: all is left to the system's allocator; what is counted is a number of this thread, which needs no memory of
+// its own.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.set(LIVE.get() + block(layout));

@@ -297,7 +297,8 @@ fn a_pager_is_called_for_faults_and_may_refuse() {
     talk.finish();
 }
 
-/// A system call whose buffer the pager has to fill waits for it: what is sent is whole. A pager that refuses, or brings nothing however often it is asked, ends the call and not the thread.
+/// A system call whose buffer the pager has to fill waits for it: what is sent is whole. A pager that refuses, or
+/// brings nothing however often it is asked, ends the call and not the thread.
 #[test]
 fn a_pager_fills_the_buffer_of_a_system_call() {
     const PAGED: u64 = 0x5000_0000;

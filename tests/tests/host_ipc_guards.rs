@@ -1,5 +1,5 @@
-//! What the pins and the second walks of long messages are for: with them the guarantee holds when pages are taken away at the worst moment; without, it does not. Guards are taken away for the
-//! whole process, so this file has one test.
+//! What the pins and the second walks of long messages are for: with them the guarantee holds when pages are taken away
+//! at the worst moment; without, it does not. Guards are taken away for the whole process, so this file has one test.
 
 use kernel::abi::message::{Info, pack};
 use kernel::abi::{Number, Status};
@@ -107,7 +107,8 @@ fn sender_is_changed_between() -> Came {
     came
 }
 
-/// A page of the receiver's buffer is discarded before the message comes, and a stranger gets the frame. What the stranger then has.
+/// A page of the receiver's buffer is discarded before the message comes, and a stranger gets the frame. What the
+/// stranger then has.
 fn stranger_is_written_to() -> u64 {
     const STRANGERS: VirtAddr = VirtAddr(OUT.0 + 0x10_0000);
     let talk = Talk::<Untagged>::new();
@@ -132,7 +133,8 @@ fn stranger_is_written_to() -> u64 {
     seen
 }
 
-/// What a server finds in its own memory when it has received a call that came on the short way, and the client when it has the answer: each had left another number there.
+/// What a server finds in its own memory when it has received a call that came on the short way, and the client when it
+/// has the answer: each had left another number there.
 fn memory_of_the_other() -> (u64, u64) {
     let talk = Talk::<Untagged>::new();
     let log = Log::default();

@@ -1,5 +1,5 @@
-//! Long messages while the memory of both sides is taken away, on the machine of the host: in turns of whole steps, in an order by the seed. `arch-sim/tests/storm.rs` has the same with every
-//! step of the kernel in between.
+//! Long messages while the memory of both sides is taken away, on the machine of the host: in turns of whole steps, in
+//! an order by the seed. `arch-sim/tests/storm.rs` has the same with every step of the kernel in between.
 
 use kernel::abi::Status;
 use kernel::arch::Arch;

@@ -15,8 +15,8 @@ use kernel::smp::call::call_many;
 use kernel::smp::mask::CpuMask;
 use tests::host::{Untagged, World, run_on};
 
-/// Whoever counts interrupts alone counts too few, whoever counts requests counts too many: two syncs to a CPU that has interrupts masked are two that are wanted, one
-/// vector, two acknowledged.
+/// Whoever counts interrupts alone counts too few, whoever counts requests counts too many: two syncs to a CPU that has
+/// interrupts masked are two that are wanted, one vector, two acknowledged.
 #[test]
 fn two_syncs_to_a_busy_cpu_are_two_wanted_one_vector_two_acknowledged() {
     let world = World::<Untagged>::new(3, 512);
@@ -48,7 +48,8 @@ std::thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A walk of an NMI in the middle of another has its own duration; what began outside of operations has none; a ring of two events loses none of it.
+/// A walk of an NMI in the middle of another has its own duration; what began outside of operations has none; a ring of
+/// two events loses none of it.
 #[test]
 fn a_profile_is_made_of_events_as_they_are_written() {
     let header: &'static RingHeader = Box::leak(Box::default());

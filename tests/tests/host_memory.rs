@@ -1,4 +1,5 @@
-//! What the operations do when memory is short, whom a grace period waits for, and in which order locks are taken: on the machine of the host.
+//! What the operations do when memory is short, whom a grace period waits for, and in which order locks are taken: on
+//! the machine of the host.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -56,7 +57,8 @@ fn behind_a_leaf(world: &World<Untagged>, file: Option<&Arc<File<Untagged>>>) ->
     mm
 }
 
-/// A leaf of a file has to be split, and there is no frame for the table: the operation is refused, and everything is as it was.
+/// A leaf of a file has to be split, and there is no frame for the table: the operation is refused, and everything is
+/// as it was.
 #[test]
 fn what_needs_a_frame_and_gets_none_changes_nothing() {
     type Op = fn(&World<Untagged>, &Mm<Untagged>) -> Result<(), MapError>;
@@ -140,7 +142,8 @@ fn a_shared_page_is_not_cut() {
     assert!(Audit::of([&*mm]).pages.is_empty());
 }
 
-/// A deposited table was drained of walks that an interrupt ends. A reader under RCU is none, so the table waits for it like every other.
+/// A deposited table was drained of walks that an interrupt ends. A reader under RCU is none, so the table waits for it
+/// like every other.
 #[test]
 fn a_deposited_table_is_freed_after_a_grace_period() {
     let world = World::<Untagged>::new(2, 4096);
@@ -158,7 +161,8 @@ fn a_deposited_table_is_freed_after_a_grace_period() {
     assert_eq!(world.violations(), 0);
 }
 
-/// Who has a file's lock may wait for a grace period. So nobody waits for that lock inside a read section: a fault that does lets grace periods pass meanwhile.
+/// Who has a file's lock may wait for a grace period. So nobody waits for that lock inside a read section: a fault that
+/// does lets grace periods pass meanwhile.
 #[test]
 fn a_fault_that_waits_for_a_file_holds_up_no_grace_period() {
     let world = World::<Untagged>::new(2, 4096);
@@ -191,7 +195,8 @@ fn a_file_is_not_locked_in_a_read_section() {
     });
 }
 
-/// Somebody else puts the page of a file there while this fault waits for the file: its own reference is given back, to the head where the file has a 2 MiB page.
+/// Somebody else puts the page of a file there while this fault waits for the file: its own reference is given back, to
+/// the head where the file has a 2 MiB page.
 #[test]
 fn two_faults_for_one_page_of_a_file_balance() {
     for huge in [false, true] {

@@ -1,4 +1,5 @@
-//! What `host_objects.rs` relies on is what the guards do: without one, what must not happen happens. Guards are taken away for the whole process, so this file has one test.
+//! What `host_objects.rs` relies on is what the guards do: without one, what must not happen happens. Guards are taken
+//! away for the whole process, so this file has one test.
 
 use kernel::abi::{Number, Rights, Status};
 use kernel::addr::VirtAddr;
@@ -11,7 +12,8 @@ use tests::kernel_of::{FREE, Kernel};
 
 const AT: u64 = 0x4000_0000;
 
-/// Whether a read-only copy can be made writable again, and whether a page can be read after its capability was revoked.
+/// Whether a read-only copy can be made writable again, and whether a page can be read after its capability was
+/// revoked.
 fn seen() -> (bool, bool) {
     let kernel = Kernel::<Untagged>::new(1, 4096, 16);
     let child = kernel.child(FREE, 8, Price { frames: 32, bytes: 1 << 16, spaces: 0 });

@@ -1,5 +1,5 @@
-//! Random requests about capabilities, by three processes with few frames, against a model that shares no code with the core. After each, every slot, every page
-//! and every account is what the model says; at the end everything balances.
+//! Random requests about capabilities, by three processes with few frames, against a model that shares no code with the
+//! core. After each, every slot, every page and every account is what the model says; at the end everything balances.
 
 use std::sync::Arc;
 

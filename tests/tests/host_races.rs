@@ -15,7 +15,8 @@ use tests::host::{Tagged, World, run_on};
 const AT: VirtAddr = VirtAddr(0x4000_0000);
 const WORD: u64 = 8;
 
-/// Tagged translations outlive a switch. A CPU that was skipped by a flush because it was lazy must not come back to them.
+/// Tagged translations outlive a switch. A CPU that was skipped by a flush because it was lazy must not come back to
+/// them.
 #[test]
 fn a_lazy_cpu_that_was_skipped_catches_up() {
     for elsewhere in [false, true] {
@@ -43,7 +44,8 @@ fn a_lazy_cpu_that_was_skipped_catches_up() {
     }
 }
 
-/// An address space ends while a CPU has it loaded, lazily. Before that CPU comes to hear of it, it has loaded another, which it goes on to use.
+/// An address space ends while a CPU has it loaded, lazily. Before that CPU comes to hear of it, it has loaded another,
+/// which it goes on to use.
 #[test]
 fn a_cpu_that_uses_another_address_space_keeps_it() {
     let world = World::<Tagged>::new(2, 8192);

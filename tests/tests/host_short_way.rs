@@ -1,4 +1,5 @@
-//! The short way of system calls, on the machine of the host: that it is taken where it may be, by priority too, and what becomes of a caller that ends while it waits there.
+//! The short way of system calls, on the machine of the host: that it is taken where it may be, by priority too, and
+//! what becomes of a caller that ends while it waits there.
 
 use kernel::abi::message::{Info, pack};
 use std::cell::Cell;
@@ -30,7 +31,8 @@ fn serve(user: &User<'_>) {
     }
 }
 
-/// How many turns CPU 0 takes until a client there has made [`CALLS`] calls to a server on `cpu`, in its own process or in another, with these priorities.
+/// How many turns CPU 0 takes until a client there has made [`CALLS`] calls to a server on `cpu`, in its own process or
+/// in another, with these priorities.
 fn turns<A: Arch>(between: bool, cpu: u16, client: u8, server: u8) -> usize {
     let talk = Talk::<A>::new();
     let log = Log::<u64>::default();
@@ -61,7 +63,8 @@ fn turns<A: Arch>(between: bool, cpu: u16, client: u8, server: u8) -> usize {
     turns
 }
 
-/// A call whose server waits on the same CPU, in the same process or in another, and its answer, take no turn: the CPU goes from one thread to the other. Across CPUs each answer takes one.
+/// A call whose server waits on the same CPU, in the same process or in another, and its answer, take no turn: the CPU
+/// goes from one thread to the other. Across CPUs each answer takes one.
 #[test]
 fn calls_on_one_cpu_take_no_turns() {
     for between in [false, true] {
@@ -78,7 +81,8 @@ fn calls_on_one_cpu_take_no_turns() {
 /// A machine with six tags.
 type Short = Host<7, true>;
 
-/// Where the tag of the one that would go on was taken meanwhile the short way does not wait for another: messages take the long way, and arrive.
+/// Where the tag of the one that would go on was taken meanwhile the short way does not wait for another: messages take
+/// the long way, and arrive.
 #[test]
 fn a_lost_tag_is_the_long_way() {
     let talk = Talk::<Short>::new();

@@ -1,5 +1,5 @@
-//! Random operations on address spaces, by several CPUs, over every transport, against a model that knows neither tables nor TLBs. After each operation
-//! all tables and reference counts are looked at; at the end nothing may be left.
+//! Random operations on address spaces, by several CPUs, over every transport, against a model that knows neither
+//! tables nor TLBs. After each operation all tables and reference counts are looked at; at the end nothing may be left.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Programs that make any system calls with any arguments, on several CPUs: the kernel answers each with a status or lets the thread wait, nothing panics, and at the end everything that was
-//! charged is given back.
+//! Programs that make any system calls with any arguments, on several CPUs: the kernel answers each with a status or
+//! lets the thread wait, nothing panics, and at the end everything that was charged is given back.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! The life of tables and frames on the host: what panics, what balances, what a stale translation or a late CPU must not find.
+//! The life of tables and frames on the host: what panics, what balances, what a stale translation or a late CPU must
+//! not find.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -144,7 +145,8 @@ fn frames_balance_however_they_are_taken() {
     assert_eq!(machine.allocator.free(), 0, "memory runs out only when there is none");
 }
 
-/// The gather with and without room for its batches gives everything back, and every CPU stops translating before it does.
+/// The gather with and without room for its batches gives everything back, and every CPU stops translating before it
+/// does.
 #[test]
 fn gathers_balance_when_batches_fail() {
     for (inject, transport) in [0, 1, 3].into_iter().flat_map(|i| TransportId::ALL.map(|t| (i, t))) {

@@ -1,4 +1,5 @@
-//! The shapes of the kernel's pairing comments: what herd7 says of them where it is installed, and for x86 what our own explorer says, everywhere.
+//! The shapes of the kernel's pairing comments: what herd7 says of them where it is installed, and for x86 what our own
+//! explorer says, everywhere.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ fn verdicts() -> Vec<Verdict> {
     toml::from_str::<Verdicts>(&read("litmus/verdicts.toml")).expect("the manifest is as above").test
 }
 
-/// Every file is in the manifest and the other way round; each verdict is one of two; each file of the kernel that is named exists and says what it pairs with.
+/// Every file is in the manifest and the other way round; each verdict is one of two; each file of the kernel that is
+/// named exists and says what it pairs with.
 #[test]
 fn the_manifest_is_complete() {
     let verdicts = verdicts();
@@ -158,7 +160,8 @@ fn herd7_agrees_where_it_is_installed() {
     }
 }
 
-/// The table of x86 verdicts for store, barrier, load against store, barrier, load: both sides need a full one. Rows: none, LFENCE, SFENCE, MFENCE, XCHG.
+/// The table of x86 verdicts for store, barrier, load against store, barrier, load: both sides need a full one. Rows:
+/// none, LFENCE, SFENCE, MFENCE, XCHG.
 #[test]
 fn a_store_before_a_load_needs_a_full_barrier_on_both_sides() {
     const SOMETIMES: [[bool; 5]; 5] = [
@@ -191,8 +194,8 @@ fn a_store_before_a_load_needs_a_full_barrier_on_both_sides() {
     }
 }
 
-/// The table of AArch64 verdicts for the same, walker by updater. Rows: none, DMB ISHLD, DMB ISHST, DMB ISH, SWP, SWPA, SWPL, SWPAL. Columns: none, DMB ISH, DMB ISHLD, DMB ISHST; then an
-/// entry that is cleared by SWP, SWPA, SWPL, SWPAL.
+/// The table of AArch64 verdicts for the same, walker by updater. Rows: none, DMB ISHLD, DMB ISHST, DMB ISH, SWP, SWPA,
+/// SWPL, SWPAL. Columns: none, DMB ISH, DMB ISHLD, DMB ISHST; then an entry that is cleared by SWP, SWPA, SWPL, SWPAL.
 #[test]
 fn verdicts_of_walker_and_updater_on_aarch64() {
     const NEVER: [&str; 8] =

@@ -1,4 +1,5 @@
-//! Calls between CPUs, frozen CPUs and the NMI board under loom, with the core's own code: each ordering in it is needed.
+//! Calls between CPUs, frozen CPUs and the NMI board under loom, with the core's own code: each ordering in it is
+//! needed.
 #![cfg(loom)]
 
 use std::rc::Rc;
@@ -17,7 +18,8 @@ use tests::woven::{ALL, World, Woven, explore, weakenings_show};
 
 const AT: VirtAddr = VirtAddr(0x4000_0000);
 
-/// What a call carries: the initiator writes `order`, the handler reads it and writes `answer`, which the initiator reads.
+/// What a call carries: the initiator writes `order`, the handler reads it and writes `answer`, which the initiator
+/// reads.
 struct Parcel {
     order: UnsafeCell<u64>,
     answer: UnsafeCell<u64>,

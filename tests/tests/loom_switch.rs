@@ -61,8 +61,9 @@ impl Scene {
     }
 }
 
-/// CPU 1 loads the mm and lets its hardware walk; the other changes an entry and flushes. Whoever has the old translation was interrupted. CPU 1 may have
-/// another mm loaded, lazily, before: then a flush of pages must not take it for lazy in this one.
+/// CPU 1 loads the mm and lets its hardware walk; the other changes an entry and flushes. Whoever has the old
+/// translation was interrupted. CPU 1 may have another mm loaded, lazily, before: then a flush of pages must not take
+/// it for lazy in this one.
 fn join_and_flush(tables: bool, lazy_before: bool) {
     let scene = Scene::new();
     let other = scene.world.mm_with_tables(AT);
@@ -94,7 +95,8 @@ fn join_and_flush(tables: bool, lazy_before: bool) {
     scene.end();
 }
 
-/// One CPU has an mm loaded, lazily, and uses it again; the other flushes pages, which skips lazy CPUs. Whoever was skipped catches up.
+/// One CPU has an mm loaded, lazily, and uses it again; the other flushes pages, which skips lazy CPUs. Whoever was
+/// skipped catches up.
 fn lazy_and_flush() {
     let scene = Scene::new();
     let cpu = scene.world.cpu(1);
@@ -130,7 +132,8 @@ enum Around {
     BecomesLazyAfter,
 }
 
-/// CPU 1 walks; the other clears the entry, asks `coverage`, and uses the table again unless it would have to interrupt.
+/// CPU 1 walks; the other clears the entry, asks `coverage`, and uses the table again unless it would have to
+/// interrupt.
 fn walk_and_ask(around: Around) {
     let scene = Scene::new();
     let contents = Rc::new(UnsafeCell::new(0u64));
@@ -158,7 +161,8 @@ fn walk_and_ask(around: Around) {
     scene.clear();
     let cpu = scene.world.cpu(0);
     let coverage = Coverage::claimed_by_a_model(CpuMask::only(cpu.id), 0);
-    // Who enters the mask is seen after the fence of the flush, which this model leaves out; who leaves it is seen here.
+    // Who enters the mask is seen after the fence of the flush, which this model leaves out; who leaves it is seen
+    // here.
     let mask = match around {
         Around::LoadsItBefore => CpuMask::first(2),
         _ => scene.mm.mask.load(Ordering::Relaxed),

@@ -1,4 +1,5 @@
-//! Walks against unlinks under loom, with the core's own code: what strategies publish and scan, acknowledged generations, grace periods, references and rechecks.
+//! Walks against unlinks under loom, with the core's own code: what strategies publish and scan, acknowledged
+//! generations, grace periods, references and rechecks.
 #![cfg(loom)]
 
 use std::rc::Rc;
@@ -70,7 +71,8 @@ impl Scene {
     }
 }
 
-/// One CPU walks, twice; the other clears the entry by a plain store, asks the strategy, and uses the table again unless it would have to interrupt. No flush comes between.
+/// One CPU walks, twice; the other clears the entry by a plain store, asks the strategy, and uses the table again
+/// unless it would have to interrupt. No flush comes between.
 fn publish_and_scan<S: Strategy>() {
     let scene = Scene::new(2);
     let walker = {
@@ -102,14 +104,15 @@ fn targeted_v4_is_wrong() {
     assert!(violated(3, publish_and_scan::<TargetedV4>));
 }
 
-/// The language does not promise that an exchange stays before later loads; both architectures do: `tests/litmus/exchange-scan.*`. If loom ever stops to find
-/// this, it promises more than the language.
+/// The language does not promise that an exchange stays before later loads; both architectures do:
+/// `tests/litmus/exchange-scan.*`. If loom ever stops to find this, it promises more than the language.
 #[test]
 fn targeted_xchg_rests_on_the_architectures() {
     assert!(violated(3, publish_and_scan::<TargetedXchg>));
 }
 
-/// A walk, an interrupt, a walk; the other CPU unlinks and uses the table again if the first has acknowledged the unlink.
+/// A walk, an interrupt, a walk; the other CPU unlinks and uses the table again if the first has acknowledged the
+/// unlink.
 fn acknowledged() {
     let scene = Scene::new(2);
     let walker = {
@@ -168,7 +171,8 @@ fn every_ordering_of_a_grace_period_is_needed() {
     weakenings_show(2, &["smp/rcu.rs"], &[], &[|| grace_period(1), || grace_period(2)]);
 }
 
-/// A walk gets a reference and looks at the entry again; the other CPU clears the entry and takes the last reference away, then gives the page to somebody else.
+/// A walk gets a reference and looks at the entry again; the other CPU clears the entry and takes the last reference
+/// away, then gives the page to somebody else.
 fn references() {
     let scene = Scene::new(2);
     let slot = scene.pmd.slot(AT.index(Level::Pmd));

@@ -1,4 +1,5 @@
-//! Forged histories, right and wrong, put before the oracle; what it finds is compared with a slow reading of the whole history that shares no code with it.
+//! Forged histories, right and wrong, put before the oracle; what it finds is compared with a slow reading of the whole
+//! history that shares no code with it.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -165,7 +166,8 @@ struct Made {
     file: bool,
 }
 
-/// Walks are said to have returned pages that do and pages that do not belong where they were found; user memory is said to have been read.
+/// Walks are said to have returned pages that do and pages that do not belong where they were found; user memory is
+/// said to have been read.
 #[test]
 fn pages_are_judged_by_what_they_are() {
     let world = World::<Untagged>::new(CPUS, 4096);
@@ -199,7 +201,8 @@ fn pages_are_judged_by_what_they_are() {
     let table = table::alloc(cpu, mm.id, Level::Pte, anon).expect("memory suffices");
     let freed = page::alloc(cpu, FrameState::Anon, mm.id, anon.0).expect("memory suffices");
     page::put(cpu, freed, 1);
-    // Where each page belongs in `mm`, as the lines above say. Of a file's page where nothing is mapped the oracle does not judge: it may have been unmapped since.
+    // Where each page belongs in `mm`, as the lines above say. Of a file's page where nothing is mapped the oracle does
+    // not judge: it may have been unmapped since.
     let belongs = |page: &Made, va: u64| match page.file {
         false => (page.owner == mm.id || page.owner == parent.id) && page.address == va,
         true if va >= mapped.0 + PUD_SIZE => true,

@@ -17,7 +17,8 @@ struct Entry {
     pairs: BTreeSet<String>,
 }
 
-/// Files with orderings that some loom test is about (`cargo xtask mutate --orderings` looks at each). All others name a litmus test at each ordering.
+/// Files with orderings that some loom test is about (`cargo xtask mutate --orderings` looks at each). All others name
+/// a litmus test at each ordering.
 const WOVEN: [&str; 10] = [
     "kernel/src/arch.rs",
     "kernel/src/mm/frame.rs",
@@ -37,7 +38,8 @@ fn said(written: &Written) -> Vec<(&str, Litmus)> {
     written.litmus.iter().map(|name| (name.as_str(), say(name))).collect()
 }
 
-/// Every half that is written, for `cargo xtask mutate --orderings`: `written: FILE:LINE:HALF TEST WHAT -- the line`; and where constants are used.
+/// Every half that is written, for `cargo xtask mutate --orderings`: `written: FILE:LINE:HALF TEST WHAT -- the line`;
+/// and where constants are used.
 #[test]
 fn a_litmus_test_that_is_named_needs_the_ordering() {
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/litmus/verdicts.toml"));

@@ -1,5 +1,5 @@
-//! The kernel in QEMU, through the runner, as a person runs it. `cargo xtask test` runs these, after it has built the images; it
-//! leaves its own path in `XTASK`.
+//! The kernel in QEMU, through the runner, as a person runs it. `cargo xtask test` runs these, after it has built the
+//! images; it leaves its own path in `XTASK`.
 
 mod runner;
 
@@ -116,7 +116,8 @@ fn is_missed_under(strategy: &str, arch: &str, guard: &str, workload: &str, ops:
     assert!(text.contains(&format!("{arch} {workload}, {strategy}, contend: unsafe, expected safe")), "{text}");
 }
 
-/// Where walks read through the recursive mapping the flush is the sync, on every transport; without its part for that mapping, it is not.
+/// Where walks read through the recursive mapping the flush is the sync, on every transport; without its part for that
+/// mapping, it is not.
 #[track_caller]
 fn the_flush_is_the_sync(arch: &str) {
     let suite = format!("--arch {arch} --strategy self-map --mode same,contend --ops 16");
@@ -153,7 +154,8 @@ fn starts_all_cpus(arch: &str, cpus: u32) {
     assert_eq!(row["sync_ipis_per_op"].as_f64(), Some(f64::from(cpus - 1)));
 }
 
-/// On CPUs that run freely a full barrier that is missing is seen, on either side, and so is the one that a posted strategy never had.
+/// On CPUs that run freely a full barrier that is missing is seen, on either side, and so is the one that a posted
+/// strategy never had.
 #[track_caller]
 fn missing_barriers_are_seen(arch: &str) {
     let output = xtask(&format!("barriers --arch {arch}"));
@@ -166,7 +168,8 @@ fn missing_barriers_are_seen(arch: &str) {
     assert!(ends("targeted ", " not seen in 20,000 tries") && ends("targeted-xchg ", " not seen in"), "{text}");
 }
 
-/// Every scenario for QEMU ends as its file says; one that expects what is not so is told apart from one that cannot be read.
+/// Every scenario for QEMU ends as its file says; one that expects what is not so is told apart from one that cannot be
+/// read.
 #[track_caller]
 fn scenarios_come_out(arch: &str) {
     let output = xtask(&format!("scenario --arch {arch}"));

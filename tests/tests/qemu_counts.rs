@@ -19,8 +19,8 @@ fn counts(row: &Value, flush: f64, sync: f64, elided: f64) {
 const SYNCING: &str = "--strategy sync-all,static-hook --ops 16 --mode same,other \
                        --workload munmap_4k,collapse_anon,unshare_munmap_last,unshare_munmap_3way,unshare_exit";
 
-/// A CPU that spins outside every mm is interrupted once in each round of a strategy that interrupts everybody, and is kept from its loop for longer then; by one
-/// that looks who can walk, never.
+/// A CPU that spins outside every mm is interrupted once in each round of a strategy that interrupts everybody, and is
+/// kept from its loop for longer then; by one that looks who can walk, never.
 #[track_caller]
 fn bystanders_are_told_apart(arch: &str, everybody: &str, nobody: &str) {
     let suite = "--mode isolated --workload collapse_anon --ops 8";
@@ -43,8 +43,9 @@ fn bystanders_are_told_apart(arch: &str, everybody: &str, nobody: &str) {
     assert!(taken > loops + 32.0, "an interrupt takes {taken} instructions, the loop {loops}");
 }
 
-/// On `mixed` the first flush of an mm that is on many CPUs interrupts, the second does both, the others are broadcasts; a collapse's second flush is not among its operations.
-/// `broadcast` is what one of these takes on all CPUs together.
+/// On `mixed` the first flush of an mm that is on many CPUs interrupts, the second does both, the others are
+/// broadcasts; a collapse's second flush is not among its operations. `broadcast` is what one of these takes on all
+/// CPUs together.
 #[track_caller]
 fn promotion_is_counted(arch: &str, broadcast: f64) {
     let words = "--strategy gather-flag --mode same,lazy --ops 8 --workload munmap_2m,collapse_anon,unshare_chain";
@@ -61,8 +62,8 @@ fn promotion_is_counted(arch: &str, broadcast: f64) {
     counts(row(&rows, "gather-flag", "collapse_anon", "lazy"), 3.0, 0.0, 1.0);
 }
 
-/// What was recorded of each cell agrees with what the ledger counted, which is another count: a duration for each operation, one handler for each interrupt, and the interrupts
-/// themselves by CPU.
+/// What was recorded of each cell agrees with what the ledger counted, which is another count: a duration for each
+/// operation, one handler for each interrupt, and the interrupts themselves by CPU.
 #[track_caller]
 fn profiles_agree_with_the_ledger(arch: &str) {
     let words =

@@ -1,4 +1,5 @@
-//! The guest under gdb, as `run --gdb` starts it. Where there is no gdb for other architectures, a word says so. `cargo xtask test` runs these.
+//! The guest under gdb, as `run --gdb` starts it. Where there is no gdb for other architectures, a word says so.
+//! `cargo xtask test` runs these.
 
 mod runner;
 
@@ -33,8 +34,8 @@ fn after<'t>(text: &'t str, words: &str) -> &'t str {
     rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()
 }
 
-/// The same seed is the same run with a debugger and without one: it stops at the violation that the row tells, with every CPU a thread, and shows the table in words and
-/// the walk that holds it. Returns what gdb said.
+/// The same seed is the same run with a debugger and without one: it stops at the violation that the row tells, with
+/// every CPU a thread, and shows the table in words and the walk that holds it. Returns what gdb said.
 #[track_caller]
 fn stops_at_the_violation(arch: &str) -> Option<String> {
     let text = session(arch, "violation", &["info threads", "backtrace 8", "kernel cpus"])?;

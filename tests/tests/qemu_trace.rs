@@ -36,8 +36,8 @@ fn time(event: &Value) -> f64 {
     event["ts"].as_f64().unwrap_or(f64::NAN)
 }
 
-/// Under `none` (its guest is the first) the violation is there, with an arrow from the walk, and the table's life leads to it; under `sync-all` each sync's
-/// arrows end in the handlers of other CPUs.
+/// Under `none` (its guest is the first) the violation is there, with an arrow from the walk, and the table's life
+/// leads to it; under `sync-all` each sync's arrows end in the handlers of other CPUs.
 #[track_caller]
 fn the_story_is_told(arch: &str) {
     let events = trace(arch);

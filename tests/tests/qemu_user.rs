@@ -19,7 +19,8 @@ fn programs_fault_in_what_others_unmap(arch: &str) {
     }
 }
 
-/// Processes are made and end, share tables, send messages while their memory is collapsed, spin for each other, and make calls that make no sense: each ends as it must, and nothing is left.
+/// Processes are made and end, share tables, send messages while their memory is collapsed, spin for each other, and
+/// make calls that make no sense: each ends as it must, and nothing is left.
 #[track_caller]
 fn processes_end_as_they_must(arch: &str) {
     const PROGRAMS: &str =
@@ -37,7 +38,8 @@ fn processes_end_as_they_must(arch: &str) {
     assert!(storm["predicted_sync_ipis_per_op"].as_f64().is_some_and(|n| n > 1.0), "{storm}");
 }
 
-/// A CPU outside of an mm is interrupted by its syncs where everybody is, twice in each operation, and by nothing else; its periodic thread runs. Syncs are as many as there are tables used again.
+/// A CPU outside of an mm is interrupted by its syncs where everybody is, twice in each operation, and by nothing else;
+/// its periodic thread runs. Syncs are as many as there are tables used again.
 #[track_caller]
 fn a_periodic_thread_sees_what_interrupts_its_cpu(arch: &str) {
     let suite = format!("--arch {arch} --workload rt_bystander,db_exit,fork_exec --strategy sync-all,coverage --ops 4");
@@ -54,7 +56,8 @@ fn a_periodic_thread_sees_what_interrupts_its_cpu(arch: &str) {
     assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["predicted_sync_ipis_per_op"], 3.0);
 }
 
-/// Programs that do the operations of the suite through system calls cause what the kernel causes that does them itself, flush for flush and sync for sync; and walkers find nothing wrong.
+/// Programs that do the operations of the suite through system calls cause what the kernel causes that does them
+/// itself, flush for flush and sync for sync; and walkers find nothing wrong.
 #[track_caller]
 fn the_suite_in_user_mode_counts_the_same(arch: &str) {
     let suite = "--workload munmap_4k,dontneed_2m,mprotect_2m,collapse_anon,unshare_munmap_last,unshare_exit \

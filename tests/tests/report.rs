@@ -1,4 +1,5 @@
-//! The page of a report, in a browser: it renders without a word on the console, tables sort and rows are chosen. Where there is no browser, a word says so.
+//! The page of a report, in a browser: it renders without a word on the console, tables sort and rows are chosen. Where
+//! there is no browser, a word says so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

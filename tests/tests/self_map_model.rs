@@ -1,8 +1,10 @@
-//! The walk of strategy `self-map` against collapse, split, reuse and `MADV_DONTNEED`, in every order: one walker, one updater, one address, whose PTE can be read
-//! through one recursive address. Written from the argument in `kernel::mm::self_walk`, which is what it checks; the kernel's code is not run.
+//! The walk of strategy `self-map` against collapse, split, reuse and `MADV_DONTNEED`, in every order: one walker, one
+//! updater, one address, whose PTE can be read through one recursive address. Written from the argument in
+//! `kernel::mm::self_walk`, which is what it checks; the kernel's code is not run.
 //!
-//! The flush is a broadcast: it removes the translation and waits for nobody. The hardware may cache the recursive translation at any moment. Where a 2 MiB leaf
-//! reads as a table, the first page of it holds what its owner wrote there: the very entry that the old table had.
+//! The flush is a broadcast: it removes the translation and waits for nobody. The hardware may cache the recursive
+//! translation at any moment. Where a 2 MiB leaf reads as a table, the first page of it holds what its owner wrote
+//! there: the very entry that the old table had.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,7 +21,8 @@ struct Rules {
     see_reuse: bool,
     /// The second look at the PMD entry, after the generation and before the first read of the PTE.
     second_look: bool,
-    /// A look at the PMD entry between the PTE and the reference, as in the order first written down. The kernel does without.
+    /// A look at the PMD entry between the PTE and the reference, as in the order first written down. The kernel does
+    /// without.
     look_between: bool,
 }
 
@@ -59,7 +62,8 @@ enum Do {
     FlushTable,
     /// The same because a leaf was removed.
     FlushLeaf,
-    /// Freezes the page and gives it to somebody else, or puts the table back and gives up; the table is then used again.
+    /// Freezes the page and gives it to somebody else, or puts the table back and gives up; the table is then used
+    /// again.
     FreezeAndReuse,
     /// Puts the 2 MiB leaf there.
     InstallLeaf,
@@ -79,8 +83,8 @@ const DONTNEED: &[Do] = &[Do::Clear, Do::FlushLeaf, Do::GiveAway, Do::LinkOther,
 /// `munmap` and a new mapping: the table goes, and another one comes.
 const REMAP: &[Do] = &[Do::Clear, Do::FlushTable, Do::GiveAway, Do::LinkOther];
 
-/// The page that is mapped at first; somebody else's from the start; and the first of those that come later, which are all different: a page that a walk
-/// refers to is not given out anew.
+/// The page that is mapped at first; somebody else's from the start; and the first of those that come later, which are
+/// all different: a page that a walk refers to is not given out anew.
 const FIRST: u8 = 1;
 const FOREIGN: u8 = 2;
 const FRESH: u8 = 3;
@@ -343,8 +347,8 @@ fn where_a_leaf_is_no_table_the_flush_of_tables_is_enough() {
     is_safe(ARM);
 }
 
-/// Without the generation it is the order as first written down. Between two reads of the PMD entry that agree a collapse puts a leaf there, through which the PTE is
-/// read from user memory, and a split links the same table again.
+/// Without the generation it is the order as first written down. Between two reads of the PMD entry that agree a
+/// collapse puts a leaf there, through which the PTE is read from user memory, and a split links the same table again.
 #[test]
 fn without_the_generation_a_collapse_and_a_split_deceive_the_walk() {
     let way = ["InstallLeaf", "through Leaf", "LinkAgain"];

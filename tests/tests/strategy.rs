@@ -88,7 +88,8 @@ fn this_mm_forgets_walkers_of_an_mm_that_left_earlier() {
 
 static ANY_MM: Entry<Tagged> = Entry::of::<any_mm::AnyMm>();
 
-/// A whole collapse on the host's machine, whose flushes are broadcast, under a strategy that the core has never heard of. Returns sync interrupts and elisions.
+/// A whole collapse on the host's machine, whose flushes are broadcast, under a strategy that the core has never heard
+/// of. Returns sync interrupts and elisions.
 fn collapse(other_has_it_loaded: bool) -> (u64, u64) {
     let world = World::<Tagged>::new(2, 4096);
     let (transport, walker) = (TransportId::Broadcast, WalkerClass::Gup);

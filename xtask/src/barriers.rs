@@ -1,7 +1,8 @@
 //! `cargo xtask barriers`: takes full barriers away where a store buffer shows it, on CPUs that run freely.
 //!
-//! Under `-icount` nothing is reordered. With a host thread for each CPU QEMU passes the host's store buffers on, so that a full barrier that is missing between a store and a load is *seen*, in one
-//! of many tries. How many depends on the host and on what else it does: it says nothing else than that it was seen.
+//! Under `-icount` nothing is reordered. With a host thread for each CPU QEMU passes the host's store buffers on, so
+//! that a full barrier that is missing between a store and a load is *seen*, in one of many tries. How many depends on
+//! the host and on what else it does: it says nothing else than that it was seen.
 
 use std::fmt::Write;
 
@@ -29,7 +30,8 @@ struct Variant {
     wrong: bool,
 }
 
-/// What is tried: the repaired strategies as they are; one barrier of `targeted` replaced by one that orders loads only, on either side; and the strategy that was posted so.
+/// What is tried: the repaired strategies as they are; one barrier of `targeted` replaced by one that orders loads
+/// only, on either side; and the strategy that was posted so.
 const VARIANTS: [Variant; 5] = [
     Variant { strategy: "targeted", without: None, wrong: false },
     Variant { strategy: "targeted-xchg", without: None, wrong: false },
@@ -40,7 +42,8 @@ const VARIANTS: [Variant; 5] = [
 
 /// Looks for full barriers that are missing, on 2 CPUs that run freely (MTTCG)
 ///
-/// Walker and updater alone, with a plain store for the clear and no flush, which would be a barrier too. What must be seen is, within so many tries; what must not be seen is not.
+/// Walker and updater alone, with a plain store for the clear and no flush, which would be a barrier too. What must be
+/// seen is, within so many tries; what must not be seen is not.
 #[derive(Args)]
 pub(crate) struct Barriers {
     /// x86_64, aarch64 or all

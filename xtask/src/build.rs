@@ -1,7 +1,7 @@
 //! Builds the images: one with the oracles that give verdicts, one without that is measured.
 //!
-//! Both come from one target directory, so that the core library is built once; a lock keeps two runners from mixing them
-//! up. An image whose sources did not change since is not built again, and cargo is not even asked.
+//! Both come from one target directory, so that the core library is built once; a lock keeps two runners from mixing
+//! them up. An image whose sources did not change since is not built again, and cargo is not even asked.
 
 use std::fs::{File, TryLockError};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,5 @@
-//! The table of mode `isolated` and of workload `rt_bystander`: what reached a CPU that has nothing to do with any mm of the others.
+//! The table of mode `isolated` and of workload `rt_bystander`: what reached a CPU that has nothing to do with any mm
+//! of the others.
 
 use crate::rows::Row;
 use crate::table::{self, Cell, Line, grouped};

@@ -77,7 +77,8 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-/// Runs `command` to its end, at most for `limit`, keeping its output; with `show`, its standard error is passed on instead.
+/// Runs `command` to its end, at most for `limit`, keeping its output; with `show`, its standard error is passed on
+/// instead.
 pub(crate) fn run(command: &mut Command, limit: Duration, show: bool) -> anyhow::Result<Finished> {
     let name = command.get_program().to_string_lossy().into_owned();
     check_interrupted()?;
@@ -90,7 +91,8 @@ pub(crate) fn run(command: &mut Command, limit: Duration, show: bool) -> anyhow:
     Ok(Finished { status, stdout: text_of(&mut stdout)?, stderr: text_of(&mut stderr)? })
 }
 
-/// Runs `command` to its end, keeping its output; nothing if it does not end within `limit`. Once `stop` holds it is stopped, which is an error.
+/// Runs `command` to its end, keeping its output; nothing if it does not end within `limit`. Once `stop` holds it is
+/// stopped, which is an error.
 pub(crate) fn run_within(
     command: &mut Command,
     limit: Duration,

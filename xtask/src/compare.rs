@@ -7,7 +7,8 @@ use crate::output;
 use crate::rows::Row;
 use crate::table::{COUNT_HEADINGS, Cell, JUDGED, Line, count_cells, distinct, layout, paragraph, verdict_cell};
 
-/// Counts of each side that there is room for on a narrow terminal: the first of [`COUNT_HEADINGS`]. The others are in each architecture's own table.
+/// Counts of each side that there is room for on a narrow terminal: the first of [`COUNT_HEADINGS`]. The others are in
+/// each architecture's own table.
 const NARROW: usize = 2;
 
 /// The comparison of `left` and `right`, which ran the same suite.

@@ -1,8 +1,9 @@
 //! `run --gdb`: a debugger on the guest, stopped where a person asked for it. Each CPU is one of its threads.
 //!
-//! QEMU waits at the first instruction until the debugger has connected, over a socket in `target/guest`. Pause points need no code of their own
-//! in the kernel: they are the lines of its source that pass the point, so the image is the one that is run without a debugger. The same seed is the same run with one.
-//! How gdb shows tables, frames, address spaces and type states is in `xtask/gdb/kernel.py`.
+//! QEMU waits at the first instruction until the debugger has connected, over a socket in `target/guest`. Pause points
+//! need no code of their own in the kernel: they are the lines of its source that pass the point, so the image is the
+//! one that is run without a debugger. The same seed is the same run with one. How gdb shows tables, frames, address
+//! spaces and type states is in `xtask/gdb/kernel.py`.
 
 use std::path::PathBuf;
 use std::process::Command;

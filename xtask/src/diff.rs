@@ -16,10 +16,12 @@ use crate::table::{count, paragraph};
 
 /// Says what moved between two folders of experiments, and fails if a budget is exceeded
 ///
-/// Rows are compared with those of the same cell, seed and repetition. On mttcg, where every run is another one, verdicts are compared and counts are not.
+/// Rows are compared with those of the same cell, seed and repetition. On mttcg, where every run is another one,
+/// verdicts are compared and counts are not.
 #[derive(Args)]
 pub(crate) struct Diff {
-    /// Before and after: experiments' folders, folders with such folders, or files of `run --json`; with --budget, one is enough
+    /// Before and after: experiments' folders, folders with such folders, or files of `run --json`; with --budget, one
+    /// is enough
     #[arg(value_name = "FOLDER", num_args = 1..=2, required = true)]
     folders: Vec<PathBuf>,
     /// A TOML file: what rows may cost at most

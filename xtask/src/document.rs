@@ -1,4 +1,5 @@
-//! A TOML document that is read as a whole: every mistake in it is noted with its line and column, and reading goes on, so that a person sees all of them at once.
+//! A TOML document that is read as a whole: every mistake in it is noted with its line and column, and reading goes on,
+//! so that a person sees all of them at once.
 
 use std::cell::RefCell;
 use std::ops::Range;

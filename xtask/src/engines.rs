@@ -1,7 +1,7 @@
 //! The verdicts of a run beside those of the simulated machine for the same cells, and why they differ where they do.
 //!
-//! The simulated machine's are those of the model, explored to its end within its bounds (`cargo xtask sim`); they are kept in `xtask/data/sim-verdicts.json`, and `arch-sim/tests/verdicts.rs` explores a sample of
-//! them again.
+//! The simulated machine's are those of the model, explored to its end within its bounds (`cargo xtask sim`); they are
+//! kept in `xtask/data/sim-verdicts.json`, and `arch-sim/tests/verdicts.rs` explores a sample of them again.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -63,7 +63,8 @@ fn of_letter(letter: u8) -> Option<Verdict> {
     }
 }
 
-/// The model's verdict for the cell of `row`, if it has it, and, where the row's own is another, what the one engine has and the other has not.
+/// The model's verdict for the cell of `row`, if it has it, and, where the row's own is another, what the one engine
+/// has and the other has not.
 pub(crate) fn beside(row: &Row) -> Option<(Verdict, Option<&'static str>)> {
     let simulated = Simulated::load().verdict(row).filter(|_| row.mode == JUDGED)?;
     Some((simulated, (row.verdict != simulated).then(|| reason(row, simulated))))

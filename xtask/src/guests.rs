@@ -1,7 +1,8 @@
 //! The guests of one run, some at a time, and their rows put together in a fixed order.
 //!
-//! A group is what two images do together: the checking image gives the rows, the plain one their instructions. There is a group for
-//! each architecture and strategy, whatever the host, so that a strategy's rows do not depend on which others were run.
+//! A group is what two images do together: the checking image gives the rows, the plain one their instructions. There
+//! is a group for each architecture and strategy, whatever the host, so that a strategy's rows do not depend on which
+//! others were run.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -69,12 +70,13 @@ pub(crate) trait Observer {
     fn wants_events(&self) -> bool {
         false
     }
-    /// How a guest ended, whichever way: its finished cells and what its rings still hold. Guests have the numbers of their jobs.
+    /// How a guest ended, whichever way: its finished cells and what its rings still hold. Guests have the numbers of
+    /// their jobs.
     fn events(&mut self, _number: usize, _job: &Job, _cells: &[CellRow], _events: Vec<CpuEvents>) {}
 }
 
-/// Runs all jobs, in their order, and returns the rows, group by group. The first failure stops everything; rows of finished
-/// cells have been handed on by then.
+/// Runs all jobs, in their order, and returns the rows, group by group. The first failure stops everything; rows of
+/// finished cells have been handed on by then.
 pub(crate) fn run(
     jobs: &[Job],
     at_once: usize,

@@ -1,13 +1,16 @@
-//! `cargo xtask judge NAME`: everything that this platform can say about one strategy, in the order in which a person wants to know it.
+//! `cargo xtask judge NAME`: everything that this platform can say about one strategy, in the order in which a person
+//! wants to know it.
 //!
-//! It adds no engine and no verdict of its own. Each part is a command of this runner, whose words it prints, so that each can be called again alone and with other bounds:
+//! It adds no engine and no verdict of its own. Each part is a command of this runner, whose words it prints, so that
+//! each can be called again alone and with other bounds:
 //!
 //! 1. the strategy's decisions in the model, exhaustively within bounds, against every class of walkers;
 //! 2. the kernel with it, on both architectures and every transport;
 //! 3. whom it interrupts, beside what Linux does and what the core's best does;
 //! 4. what a walk pays for it.
 //!
-//! A part whose verdict is not the promised one does not end it: a counterexample in the model is worth most beside the run of the kernel that shows it too.
+//! A part whose verdict is not the promised one does not end it: a counterexample in the model is worth most beside the
+//! run of the kernel that shows it too.
 
 use anstyle::Style;
 use clap::{Args, FromArgMatches};
@@ -22,7 +25,8 @@ const REUSES: &str = "collapse_anon,unshare_munmap_last,unshare_chain";
 
 /// Says what one strategy is worth: its verdicts in the model and in QEMU, whom it interrupts, what a walk pays
 ///
-/// A strategy is one file in strategies/, found by the build: docs/write-a-strategy.md takes a reader from nothing to this.
+/// A strategy is one file in strategies/, found by the build: docs/write-a-strategy.md takes a reader from nothing to
+/// this.
 #[derive(Args)]
 pub(crate) struct Judge {
     /// The strategy, by its name

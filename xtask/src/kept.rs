@@ -1,4 +1,5 @@
-//! What a long command has found so far, in a file: when it is interrupted and called again, it goes on. When it has ended, the file is gone.
+//! What a long command has found so far, in a file: when it is interrupted and called again, it goes on. When it has
+//! ended, the file is gone.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -24,7 +25,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// What was kept under `name` (a file below `target`) by a command with the same `fingerprint`; with `fresh`, nothing.
+    /// What was kept under `name` (a file below `target`) by a command with the same `fingerprint`; with `fresh`,
+    /// nothing.
     pub(crate) fn open(name: &str, fingerprint: &str, fresh: bool) -> anyhow::Result<Kept> {
         Kept::at(repository().join("target").join(name), fingerprint, fresh)
     }

@@ -1,5 +1,5 @@
-//! `cargo xtask`: one command from a bare machine to a verdict. It installs what is missing, builds the two images of the
-//! kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
+//! `cargo xtask`: one command from a bare machine to a verdict. It installs what is missing, builds the two images of
+//! the kernel, boots them in QEMU, reads the results from the guest's memory and reports them.
 
 mod arch;
 mod barriers;
@@ -61,7 +61,8 @@ mod violation;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Boots a research kernel in QEMU on x86_64 and aarch64, and says whether a page-table protocol is safe and what it costs.
+/// Boots a research kernel in QEMU on x86_64 and aarch64, and says whether a page-table protocol is safe and what it
+/// costs.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_STATUS)]
 struct Cli {

@@ -5,8 +5,8 @@ use kernel::record::cell::Verdict;
 use crate::rows::Row;
 use crate::table::{self, Cell, Line};
 
-/// The matrix of one architecture's rows. A cell says how many of its workloads were found unsafe, and is marked if any row of it, in whatever mode, is not as
-/// expected.
+/// The matrix of one architecture's rows. A cell says how many of its workloads were found unsafe, and is marked if any
+/// row of it, in whatever mode, is not as expected.
 pub(crate) fn of(rows: &[Row]) -> String {
     let transports = table::distinct(rows, |r| r.transport);
     let workloads = table::distinct(rows, |r| r.workload).len();

@@ -26,7 +26,8 @@ const LIKE_LINUX: &str = "sync-all";
 
 /// Compares rounds of flush and sync with those of Linux, on the architecture's own transport
 ///
-/// Under sync-all they must be equal, but where ours does better on purpose. Another strategy shows what Linux would save by it.
+/// Under sync-all they must be equal, but where ours does better on purpose. Another strategy shows what Linux would
+/// save by it.
 #[derive(Args)]
 pub(crate) struct Parity {
     /// x86_64, aarch64 or all

@@ -1,4 +1,5 @@
-//! Probes: short runs of the checking image whose failure is an answer, not an error. The commands that search (`mutate`, `hunt`, `soak`) are made of them.
+//! Probes: short runs of the checking image whose failure is an answer, not an error. The commands that search
+//! (`mutate`, `hunt`, `soak`) are made of them.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -109,8 +110,9 @@ pub(crate) fn at_once() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Runs `work` on every item, some side by side, and returns the results in the order of the items. Once `enough` holds for a
-/// result, items after it are not begun (and their results are left out), but all before it are finished: so what is returned depends on the items alone.
+/// Runs `work` on every item, some side by side, and returns the results in the order of the items. Once `enough` holds
+/// for a result, items after it are not begun (and their results are left out), but all before it are finished: so what
+/// is returned depends on the items alone.
 pub(crate) fn in_order<T: Sync, R: Send>(
     items: &[T],
     at_once: usize,

@@ -1,4 +1,5 @@
-//! The programs for user mode: built like the images, and packed into the archive that the firmware hands to the kernel (`-initrd`).
+//! The programs for user mode: built like the images, and packed into the archive that the firmware hands to the kernel
+//! (`-initrd`).
 
 use std::fs::File;
 use std::io::Cursor;

@@ -105,8 +105,8 @@ fn memory_args(mib: u32, ram: &Path) -> Vec<String> {
     ["-m", &mib.to_string(), "-object", &backend, "-machine", "memory-backend=ram"].map(String::from).to_vec()
 }
 
-/// How the module gets into memory, and what the kernel must be told of that: `virt` has no `-initrd` for a kernel that is an ELF file, so there it is put at the end of the
-/// memory, in whole blocks of 2 MiB.
+/// How the module gets into memory, and what the kernel must be told of that: `virt` has no `-initrd` for a kernel that
+/// is an ELF file, so there it is put at the end of the memory, in whole blocks of 2 MiB.
 fn module_args(launch: &Launch) -> (String, Vec<String>) {
     let Some(module) = &launch.module else { return Default::default() };
     let file = module.display();

@@ -1,4 +1,5 @@
-//! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the options only.
+//! What a run prints on standard output: tables, comparison, violations, verdict. It depends on the rows and the
+//! options only.
 
 use kernel::oracle::VERSION;
 

@@ -1,7 +1,8 @@
 //! The results file: one JSON object a line, a summary last, and never at the price of results that were there.
 //!
-//! Rows go to `PATH.partial`, each as soon as it is known, and that file takes the place of PATH when the run has finished. A run
-//! that fails leaves PATH alone, unless there was no such file; its own rows stay readable either way, without a summary.
+//! Rows go to `PATH.partial`, each as soon as it is known, and that file takes the place of PATH when the run has
+//! finished. A run that fails leaves PATH alone, unless there was no such file; its own rows stay readable either way,
+//! without a summary.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

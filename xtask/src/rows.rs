@@ -35,7 +35,8 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
     /// Instructions per operation, from the plain image.
     pub(crate) instructions_per_op: Option<f64>,
-    /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions, from the plain image.
+    /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions,
+    /// from the plain image.
     pub(crate) longest_gap: Option<u64>,
     /// What was recorded of it beside the counts, if that was asked for.
     pub(crate) profile: Option<Profile>,
@@ -156,7 +157,8 @@ impl Row {
         if self.has_bystander() { self.predicted_per_op(count) } else { None }
     }
 
-    /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of its own.
+    /// Whether a CPU stands by: in mode `isolated` one that spins, in a workload of programs one that has a thread of
+    /// its own.
     pub(crate) fn has_bystander(&self) -> bool {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
     }
@@ -226,7 +228,8 @@ struct JsonRow<'a> {
     holders_not_waited_for: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     seeds: Option<u64>,
-    /// The simulated machine's verdict for the same cell, and what the one engine has and the other has not, where they differ.
+    /// The simulated machine's verdict for the same cell, and what the one engine has and the other has not, where they
+    /// differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     sim_verdict: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

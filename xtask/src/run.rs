@@ -33,8 +33,9 @@ const TRIES: u64 = 16;
 
 /// Builds the kernel, boots it in QEMU, runs a suite and prints a table and a verdict
 ///
-/// The default suite is all workloads, strategies none, sync-all and static-hook, modes same, other and contend, 64 operations each. Standard output
-/// depends on the options only: same seed, same bytes. Progress and times go to standard error.
+/// The default suite is all workloads, strategies none, sync-all and static-hook, modes same, other and contend, 64
+/// operations each. Standard output depends on the options only: same seed, same bytes. Progress and times go to
+/// standard error.
 #[derive(Args)]
 pub(crate) struct Run {
     /// x86_64, aarch64, or all: both, and a comparison
@@ -87,7 +88,8 @@ pub(crate) struct Run {
     profile: bool,
     #[command(flatten)]
     trace: TraceOption,
-    /// Debugs it by gdb-multiarch, stopped at the start, where a pause point is passed, or at a violation (checking image, one architecture)
+    /// Debugs it by gdb-multiarch, stopped at the start, where a pause point is passed, or at a violation (checking
+    /// image, one architecture)
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "start")]
     gdb: Option<Stop>,
     /// Gives the debugger a command; after the last one it ends by itself
@@ -227,7 +229,8 @@ impl Run {
         Ok(names::choose("transport", &self.transport, kernel::tlb::transport::NAMES)?.into_iter().map(Some).collect())
     }
 
-    /// All guests, group by group. The measurements come first: they are short, and then each row is final when it comes.
+    /// All guests, group by group. The measurements come first: they are short, and then each row is final when it
+    /// comes.
     fn jobs(&self, archs: &[Arch], kinds: &[Kind], suite: &Suite, qemus: &[PathBuf]) -> anyhow::Result<Vec<Job>> {
         // A debugger attaches to one guest.
         let parts = if self.gdb.is_some() { vec![suite.clone()] } else { suite.by_strategy() };

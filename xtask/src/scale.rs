@@ -1,4 +1,5 @@
-//! `cargo xtask scale`: the event model of many CPUs. It is a program of the simulated machine's package; this builds it for speed and hands the options on.
+//! `cargo xtask scale`: the event model of many CPUs. It is a program of the simulated machine's package; this builds
+//! it for speed and hands the options on.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::toolchain;
 
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
 
-/// Models every strategy on 2 to 4,096 CPUs: interrupts, times by a cost model, published numbers beside them (--help for the options)
+/// Models every strategy on 2 to 4,096 CPUs: interrupts, times by a cost model, published numbers beside them (--help
+/// for the options)
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Scale {

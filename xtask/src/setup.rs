@@ -239,7 +239,8 @@ pub(crate) fn debugger() -> anyhow::Result<PathBuf> {
 /// What a Chromium may be called.
 const BROWSERS: [&str; 5] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 
-/// Brings a browser for the test of the report's page, where there is none and this user may install one. Without it that test is left out, and says so.
+/// Brings a browser for the test of the report's page, where there is none and this user may install one. Without it
+/// that test is left out, and says so.
 pub(crate) fn try_browser() -> anyhow::Result<()> {
     let privilege = privilege();
     let may = qemu::find_program("apt-get").is_some() && !matches!(privilege, Privilege::None);

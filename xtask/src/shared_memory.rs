@@ -1,7 +1,7 @@
 //! The guest's memory, read through the file that backs it: the root [`Shared`], rows, per-CPU states and rings.
 //!
-//! The guest writes while this is read, so whatever says "the following is complete" (a state, a count) is read before what it
-//! describes, and nothing that was read is trusted to be an address without a check.
+//! The guest writes while this is read, so whatever says "the following is complete" (a state, a count) is read before
+//! what it describes, and nothing that was read is trusted to be an address without a check.
 
 use std::fs::File;
 use std::mem::{offset_of, size_of};

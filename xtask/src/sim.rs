@@ -1,5 +1,5 @@
-//! `cargo xtask sim`: the simulated machine. It explores millions of states, so it is a program of its own, built for speed; this
-//! builds it and hands the options on.
+//! `cargo xtask sim`: the simulated machine. It explores millions of states, so it is a program of its own, built for
+//! speed; this builds it and hands the options on.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! The kernel's structured log: defmt frames from a ring in the guest's memory, made readable with the image's symbols.
 //!
-//! A frame names its format string by the low 16 bits of a symbol's address. The decoder expects those bits to be the whole
-//! address, which they are where the strings' section lies at 0. In this kernel it lies at a multiple of 64 KiB near the
-//! code, so the symbols and the section are moved down to 0 in a copy of the image first.
+//! A frame names its format string by the low 16 bits of a symbol's address. The decoder expects those bits to be the
+//! whole address, which they are where the strings' section lies at 0. In this kernel it lies at a multiple of 64 KiB
+//! near the code, so the symbols and the section are moved down to 0 in a copy of the image first.
 
 use anyhow::{Context, ensure};
 use defmt_decoder::{DecodeError, Table};

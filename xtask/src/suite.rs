@@ -113,7 +113,8 @@ impl Suite {
         self.strategies.iter().map(|&s| Suite { strategies: vec![s], ..self.clone() }).collect()
     }
 
-    /// The same operations with every other CPU idle, and with a bystander if one was asked for: what the plain image measures.
+    /// The same operations with every other CPU idle, and with a bystander if one was asked for: what the plain image
+    /// measures.
     pub(crate) fn measurement(&self) -> Suite {
         let [idle, isolated] = [Mode::Idle, Mode::Isolated].map(|mode| Mode::NAMES[mode as usize].0);
         let stands_by = self.modes.contains(&isolated);

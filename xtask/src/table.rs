@@ -35,7 +35,8 @@ pub(crate) fn grouped(n: u64) -> String {
     out
 }
 
-/// Text broken into lines as wide as [`output::width`] allows, all but the first indented by `indent` more than the first.
+/// Text broken into lines as wide as [`output::width`] allows, all but the first indented by `indent` more than the
+/// first.
 pub(crate) fn paragraph(indent: usize, text: &str) -> String {
     let width = output::width();
     let mut out = " ".repeat(indent);
@@ -90,7 +91,8 @@ impl Cell {
     }
 }
 
-/// The verdict of some rows of one strategy and workload: that of the judged mode, else the worst; marked if any is unexpected.
+/// The verdict of some rows of one strategy and workload: that of the judged mode, else the worst; marked if any is
+/// unexpected.
 pub(crate) fn verdict_cell(rows: &[&Row]) -> Cell {
     let judged = rows.iter().find(|r| r.mode == JUDGED).or_else(|| rows.iter().max_by_key(|r| r.verdict as u8));
     let Some(judged) = judged else { return Cell::plain("-") };

@@ -109,15 +109,16 @@ impl Toolchain {
     }
 }
 
-/// Code generation for what runs at fixed addresses, with frame pointers for backtraces. The same for all packages, so that they share one core library; their build
-/// scripts name their linker scripts.
+/// Code generation for what runs at fixed addresses, with frame pointers for backtraces. The same for all packages, so
+/// that they share one core library; their build scripts name their linker scripts.
 pub(crate) fn rust_flags(arch: Arch) -> Vec<String> {
     let mut flags = vec!["-Crelocation-model=static".to_owned(), "-Cforce-frame-pointers=yes".to_owned()];
     flags.extend(arch.target_features().map(|f| format!("-Ctarget-feature={f}")));
     flags
 }
 
-/// Takes out of a command's environment what the cargo that runs us left there, but for what finds toolchain and registries.
+/// Takes out of a command's environment what the cargo that runs us left there, but for what finds toolchain and
+/// registries.
 pub(crate) fn forget_outer_build(command: &mut Command) {
     const KEPT: [&str; 12] = [
         "CARGO_HOME",

@@ -166,7 +166,8 @@ fn ranges_where_allowed() {
     assert_eq!(one, [DsbNshst, Tlbi(Vale1(page(0))), DsbNsh, Isb]);
 }
 
-/// A PTE table that was unlinked takes one operation more, at the address at which it was read, before the others and between the same barriers.
+/// A PTE table that was unlinked takes one operation more, at the address at which it was read, before the others and
+/// between the same barriers.
 #[test]
 fn a_removed_table_takes_one_more() {
     let mut what = range(512, Level::Pte, true);
@@ -204,7 +205,8 @@ fn a_table_reads_as_a_page_and_a_block_does_not() {
     assert_eq!(Codec::decode(Level::Pte, block), Entry::Absent);
 }
 
-/// A table of gigabytes is removed: 2^27 pages, for which there is no operand. Each entry by itself without ranges, the address space with them.
+/// A table of gigabytes is removed: 2^27 pages, for which there is no operand. Each entry by itself without ranges, the
+/// address space with them.
 #[test]
 fn what_no_range_can_say_takes_the_address_space() {
     let what = Invalidation { start: VirtAddr(0), end: VirtAddr(1 << 39), ..range(512, Level::Pud, true) };

@@ -1,4 +1,5 @@
-//! The event model on the command line: curves over the number of CPUs, and what others have published beside it. `cargo xtask scale` builds and calls this.
+//! The event model on the command line: curves over the number of CPUs, and what others have published beside it.
+//! `cargo xtask scale` builds and calls this.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

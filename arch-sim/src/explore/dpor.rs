@@ -1,8 +1,10 @@
 //! Source-DPOR: at least one interleaving of each class, by running again and again.
 //!
-//! A *node* is a place in the run where a process was chosen. After each step its *races* are found: earlier steps of other processes that it depends on, with nothing in between
-//! that orders the two. To see the other order, some process that can begin it must be tried at the node of the earlier step: one of the *initials* of what came after that step and does not
-//! depend on it. A process whose step was tried at a node *sleeps* in what is tried there next, until a step comes that depends on its own: what it would lead to has been seen.
+//! A *node* is a place in the run where a process was chosen. After each step its *races* are found: earlier steps of
+//! other processes that it depends on, with nothing in between that orders the two. To see the other order, some
+//! process that can begin it must be tried at the node of the earlier step: one of the *initials* of what came after
+//! that step and does not depend on it. A process whose step was tried at a node *sleeps* in what is tried there next,
+//! until a step comes that depends on its own: what it would lead to has been seen.
 
 use std::time::{Duration, Instant};
 
@@ -92,8 +94,8 @@ struct Search {
     fresh_from: usize,
 }
 
-/// Runs `start` again and again until every class of interleavings has been seen, or `limits` are reached. `done` sees each run at its end, with the processes that took its steps, and says
-/// whether to go on.
+/// Runs `start` again and again until every class of interleavings has been seen, or `limits` are reached. `done` sees
+/// each run at its end, with the processes that took its steps, and says whether to go on.
 pub fn explore<E: Execution>(
     mut start: impl FnMut() -> E,
     limits: Limits,
@@ -242,7 +244,8 @@ impl Search {
 
     /// Sees to it that at the node of `earlier` something is tried that can lead to `later` coming first.
     fn try_other_order(&mut self, earlier: StepNumber, later: StepNumber) {
-        // Of what is between and does not depend on `earlier`: each process' first step, and whether that can be the very first.
+        // Of what is between and does not depend on `earlier`: each process' first step, and whether that can be the
+        // very first.
         let mut first: Vec<Option<u32>> = vec![None; self.width];
         let (mut initials, mut length) = (0, 0);
         for number in earlier + 1..=later {

@@ -1,11 +1,15 @@
 //! Simulated CPUs as processes: what each may do next, what that touches, and what made it possible.
 //!
-//! A CPU's program stops before each access that others can notice and announces it ([`Access`]); the step is that access and everything up to the next announcement. Beside its program a CPU has
-//! a process for each kind of interruption, whose one step makes the CPU run a handler, and one for its store buffer (first in, first out; total store order), whose steps write to memory. A
-//! load finds the youngest store of its own CPU to the same word; a fence or a read-modify-write comes when the buffer is empty.
+//! A CPU's program stops before each access that others can notice and announces it ([`Access`]); the step is that
+//! access and everything up to the next announcement. Beside its program a CPU has a process for each kind of
+//! interruption, whose one step makes the CPU run a handler, and one for its store buffer (first in, first out; total
+//! store order), whose steps write to memory. A load finds the youngest store of its own CPU to the same word; a fence
+//! or a read-modify-write comes when the buffer is empty.
 //!
-//! Where an interruption comes is a choice of its own: its step depends on every step of its CPU. Where it could come before the last step of the program, or, if interrupts were masked
-//! then, before they were masked, it is that step's *rival*; and the program's first step after a handler is the rival of the interruption, before which it could have come as well.
+//! Where an interruption comes is a choice of its own: its step depends on every step of its CPU. Where it could come
+//! before the last step of the program, or, if interrupts were masked then, before they were masked, it is that step's
+//! *rival*; and the program's first step after a handler is the rival of the interruption, before which it could have
+//! come as well.
 
 use std::collections::VecDeque;
 

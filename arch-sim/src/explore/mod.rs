@@ -1,14 +1,18 @@
-//! All interleavings of a few CPUs, without those that differ in nothing: stateless re-execution with partial-order reduction.
+//! All interleavings of a few CPUs, without those that differ in nothing: stateless re-execution with partial-order
+//! reduction.
 //!
-//! Something that can be run again and again ([`Execution`]) consists of *processes*, each of which knows its next step before it takes it. Two steps of different processes are
-//! *dependent* if they touch the same object and one of them writes it, or if they are of one CPU; interleavings in which all dependent steps come in the same order have the same
-//! outcome. [`dpor`] runs at least one of each such class: source sets and sleep sets (Abdulla, Aronis, Jonsson, Sagonas: Optimal dynamic partial order reduction, POPL 2014, algorithm 1,
-//! Source-DPOR). [`pct`] runs some, by seeds, where all are too many (Burckhardt, Kothari, Musuvathi, Nagarakatte: A randomized scheduler with probabilistic guarantees of finding bugs,
-//! ASPLOS 2010).
+//! Something that can be run again and again ([`Execution`]) consists of *processes*, each of which knows its next step
+//! before it takes it. Two steps of different processes are *dependent* if they touch the same object and one of them
+//! writes it, or if they are of one CPU; interleavings in which all dependent steps come in the same order have the
+//! same outcome. [`dpor`] runs at least one of each such class: source sets and sleep sets (Abdulla, Aronis, Jonsson,
+//! Sagonas: Optimal dynamic partial order reduction, POPL 2014, algorithm 1, Source-DPOR). [`pct`] runs some, by seeds,
+//! where all are too many (Burckhardt, Kothari, Musuvathi, Nagarakatte: A randomized scheduler with probabilistic
+//! guarantees of finding bugs, ASPLOS 2010).
 //!
-//! [`hub`] makes processes of simulated CPUs: each has one for its program, one for the delivery of its interrupts and NMIs, and, where it has a store buffer, one for the buffer. It says what is
-//! possible, what depends on what, and what enables what. A CPU that waits for others to change what it has read takes its next step only when one has: a round of a wait that reads
-//! what it has read before changes nothing.
+//! [`hub`] makes processes of simulated CPUs: each has one for its program, one for the delivery of its interrupts and
+//! NMIs, and, where it has a store buffer, one for the buffer. It says what is possible, what depends on what, and what
+//! enables what. A CPU that waits for others to change what it has read takes its next step only when one has: a round
+//! of a wait that reads what it has read before changes nothing.
 //!
 //! [`schedule`] is how an interleaving is written down.
 

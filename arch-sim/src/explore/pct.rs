@@ -1,6 +1,8 @@
-//! Some interleavings, by seeds: each process has a priority, the highest that can takes the next step, and at a few places, chosen beforehand, whoever runs falls behind all others.
+//! Some interleavings, by seeds: each process has a priority, the highest that can takes the next step, and at a few
+//! places, chosen beforehand, whoever runs falls behind all others.
 //!
-//! A bug that takes `d` orderings is found by one run in `n·k^(d-1)` at worst, where `n` is the number of processes and `k` that of steps (Burckhardt and others, ASPLOS 2010).
+//! A bug that takes `d` orderings is found by one run in `n·k^(d-1)` at worst, where `n` is the number of processes and
+//! `k` that of steps (Burckhardt and others, ASPLOS 2010).
 
 use super::{Execution, Process, StepNumber};
 
@@ -17,7 +19,8 @@ impl Random {
     }
 }
 
-/// One run by `seed`, of about `steps` steps, with `changes` places where whoever runs falls behind. Returns the processes that took its steps.
+/// One run by `seed`, of about `steps` steps, with `changes` places where whoever runs falls behind. Returns the
+/// processes that took its steps.
 pub fn run<E: Execution>(execution: &mut E, seed: u64, steps: u64, changes: usize) -> Vec<Process> {
     let mut random = Random(seed);
     let processes = execution.processes();

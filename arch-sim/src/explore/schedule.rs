@@ -1,4 +1,5 @@
-//! An interleaving in writing: which process takes how many steps, one after the other: `cpu0*120 cpu1*3 cpu1.interrupt cpu0*7`.
+//! An interleaving in writing: which process takes how many steps, one after the other:
+//! `cpu0*120 cpu1*3 cpu1.interrupt cpu0*7`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,10 +1,13 @@
-//! A counterexample of the model, played on the unchanged core: each step of the model is a stretch of the core's own run, up to the place that the step is a model of.
+//! A counterexample of the model, played on the unchanged core: each step of the model is a stretch of the core's own
+//! run, up to the place that the step is a model of.
 //!
-//! The model's steps are its own words for what the core does. That they are the right words is shown here: what the CPUs do, and have in the beginning, becomes a scope
-//! (`staging`); then the scheduler of the simulated machine is driven by the model's steps (`drive`). *Publishes*, *holds the table*, *clears the entry*, *counts a flush*, *reads one more
-//! word*, each is a place that a CPU is run to: one of the kernel's events, an access that it is about to make or has made, the end of a handler. Where the core cannot do what the model says comes next, that is
-//! told, with the step. In the end the kernel's own oracle must have found what the model found, about the same CPU; and what was played is a schedule, which replays like any other
-//! ([`crate::machine::recording`]).
+//! The model's steps are its own words for what the core does. That they are the right words is shown here: what the
+//! CPUs do, and have in the beginning, becomes a scope (`staging`); then the scheduler of the simulated machine is
+//! driven by the model's steps (`drive`). *Publishes*, *holds the table*, *clears the entry*, *counts a flush*, *reads
+//! one more word*, each is a place that a CPU is run to: one of the kernel's events, an access that it is about to make
+//! or has made, the end of a handler. Where the core cannot do what the model says comes next, that is told, with the
+//! step. In the end the kernel's own oracle must have found what the model found, about the same CPU; and what was
+//! played is a schedule, which replays like any other ([`crate::machine::recording`]).
 
 mod drive;
 mod staging;

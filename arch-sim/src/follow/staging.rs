@@ -12,7 +12,8 @@ use crate::model::scenario::{Operation, Scenario, walker_name};
 use crate::model::state::State;
 use crate::model::step::Step;
 
-/// What the core calls an operation. It collapses in no gather: what is flushed in a gather behind pages is a table that the mm shares.
+/// What the core calls an operation. It collapses in no gather: what is flushed in a gather behind pages is a table
+/// that the mm shares.
 fn workload(operation: Operation) -> WorkloadId {
     match operation {
         Operation::Collapse => WorkloadId::CollapseAnon,
@@ -35,7 +36,8 @@ pub(super) fn scope(strategy: usize, scenario: &Scenario, counterexample: &Count
         in_use: false,
         filled: Vec::new(),
     };
-    // The machine that has a broadcast instruction has tags as well: where `mixed` uses it, what is played has them, which changes none of the model's other steps there.
+    // The machine that has a broadcast instruction has tags as well: where `mixed` uses it, what is played has them,
+    // which changes none of the model's other steps there.
     let broadcasts =
         counterexample.steps.iter().any(|(step, _)| matches!(step, Step::Flush(way) if way & BY_BROADCAST != 0));
     let mut before = counterexample.first;

@@ -130,7 +130,8 @@ fn walk<const TAGGED: bool>(
     (walk(cpu, plot.mm(mm), plot.va, false, &mut pages) == 1).then_some(pages[0])
 }
 
-/// In an NMI: the walk that the staging has for it, if any is left. The reference that it gets is not the last one to a page that is mapped, so that dropping it frees nothing.
+/// In an NMI: the walk that the staging has for it, if any is left. The reference that it gets is not the last one to a
+/// page that is mapped, so that dropping it frees nothing.
 pub(super) fn walk_in_nmi<const TAGGED: bool>(plot: *const ()) {
     // SAFETY: `Directed::new` gave the plot of this execution, which keeps it until all CPUs have stopped.
     let plot = unsafe { &*plot.cast::<Plot<TAGGED>>() };

@@ -45,7 +45,8 @@ impl<const TAGGED: bool> Sim<TAGGED> {
         Self::take_interrupts();
     }
 
-    /// The MMU is about to be told something. Where interleavings are directed its caches hold all that they may by now, and no program notices what it is told.
+    /// The MMU is about to be told something. Where interleavings are directed its caches hold all that they may by
+    /// now, and no program notices what it is told.
     pub(super) fn hardware_point() {
         match world().direction.is_some() {
             true => world().fill(),
@@ -105,7 +106,8 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
     fn machine() -> &'static Machine<Self> {
         let machine = world().machine.get() as *const Machine<Self>;
         assert!(!machine.is_null(), "no kernel is booted");
-        // SAFETY: `install_machine` stored it, for the same machine type: a world belongs to one execution. It is leaked.
+        // SAFETY: `install_machine` stored it, for the same machine type: a world belongs to one execution. It is
+        // leaked.
         unsafe { &*machine }
     }
 
@@ -188,7 +190,8 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
                     .borrow_mut()
                     .push(format!("frame {frame} is used again while cpu{i} translates by it as its root"));
             }
-            // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one does before it runs.
+            // A CPU that is lazy was skipped by flushes of pages, and catches up before it uses the mm; a frozen one
+            // does before it runs.
             let cpu = (world.machine.get() != 0).then(|| Self::machine().cpus[i]);
             let lazy = direction::unseen(|| cpu.is_some_and(|cpu| cpu.loaded.is_lazy()));
             let frozen = cpu.is_some_and(|cpu| direction::uses_nothing_cached(i, cpu));

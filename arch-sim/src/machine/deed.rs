@@ -1,4 +1,5 @@
-//! Operations of this machine's own, for what no workload of the kernel's does: each is done by the kernel's functions, and prepared so that a few steps are all there is.
+//! Operations of this machine's own, for what no workload of the kernel's does: each is done by the kernel's functions,
+//! and prepared so that a few steps are all there is.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use super::world::world;
 pub enum Deed {
     /// An address space ends, and the next one gets its tag.
     ReuseTag,
-    /// An address space is loaded that has no tag, and none is left: one is taken from another. That one's page is unmapped then.
+    /// An address space is loaded that has no tag, and none is left: one is taken from another. That one's page is
+    /// unmapped then.
     TakeTag,
     /// An address space that has no tag is loaded, and its page unmapped. Two others have had all tags there are.
     LoadUntagged,
@@ -82,7 +84,8 @@ struct Staged<const TAGGED: bool> {
     deed: Deed,
     mm: Arc<Mm<Sim<TAGGED>>>,
     bytes: u64,
-    /// For [`Deed::TakeTag`]: one that has the other tag, and one that has none. For [`Deed::LoadUntagged`]: those that have tags.
+    /// For [`Deed::TakeTag`]: one that has the other tag, and one that has none. For [`Deed::LoadUntagged`]: those that
+    /// have tags.
     others: Vec<Arc<Mm<Sim<TAGGED>>>>,
     next: Option<Arc<Mm<Sim<TAGGED>>>>,
 }
@@ -104,7 +107,8 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
                 exit::exit(cpu, self.mm.clone());
                 let next = with_pages(cpu, self.bytes)?;
                 judge_tag(tag == next.asid(), &next);
-                // What was retired, and is freed by whoever comes by after its grace period, the old root the last of it, is used again.
+                // What was retired, and is freed by whoever comes by after its grace period, the old root the last of
+                // it, is used again.
                 for _ in 0..3 {
                     rcu::synchronize(cpu);
                     rcu::poll(cpu);
@@ -140,8 +144,8 @@ impl<const TAGGED: bool> Scene<Sim<TAGGED>> for Staged<TAGGED> {
     }
 }
 
-/// `next` has the tag of an address space that has ended, or that gave it up: no CPU may have anything cached under it, whoever had that one loaded, since who loads `next` for the first time invalidates
-/// nothing.
+/// `next` has the tag of an address space that has ended, or that gave it up: no CPU may have anything cached under it,
+/// whoever had that one loaded, since who loads `next` for the first time invalidates nothing.
 fn judge_tag<const TAGGED: bool>(same: bool, next: &Mm<Sim<TAGGED>>) {
     let world = world();
     if !same {

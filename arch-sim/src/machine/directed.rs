@@ -1,5 +1,5 @@
-//! One execution of a scope: the unchanged core on a small machine of its own, from the set-up, which nothing disturbs, to the end of the operation and of everything that disturbs it, as
-//! whoever directs it wants.
+//! One execution of a scope: the unchanged core on a small machine of its own, from the set-up, which nothing disturbs,
+//! to the end of the operation and of everything that disturbs it, as whoever directs it wants.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,8 +71,8 @@ thread_local! {
 }
 
 impl<const TAGGED: bool> Directed<TAGGED> {
-    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go several, as [`Directed::ambiguous`] counts them; `told`: events
-    /// are kept.
+    /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go
+    /// several, as [`Directed::ambiguous`] counts them; `told`: events are kept.
     pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
         let count = scope.cpus();
         let freezes = match scope.transport {
@@ -231,7 +231,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         (first.kind != 0).then_some(first)
     }
 
-    /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not complete.
+    /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not
+    /// complete.
     pub fn waited_blindly(&self) -> bool {
         self.direction().hub.borrow().blind_waits > 0
     }
@@ -242,7 +243,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         (most.unwrap_or(0), self.world.most_ways.get())
     }
 
-    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries, and hardware may note in the last that it has written by it.
+    /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries,
+    /// and hardware may note in the last that it has written by it.
     fn add_translation(&self, process: Process, footprint: &mut Footprint) {
         let (cpu, kind) = Kind::of(process);
         let (world, core) = (&self.world, &self.world.cores[cpu]);
@@ -264,7 +266,8 @@ impl<const TAGGED: bool> Directed<TAGGED> {
     }
 }
 
-/// What there is before the operation: how it is done, what all CPUs know, and the table that changes hands, where that is known.
+/// What there is before the operation: how it is done, what all CPUs know, and the table that changes hands, where that
+/// is known.
 fn set_up<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, scope: &Scope) -> SetUp<TAGGED> {
     const MEMORY: &str = "there is memory for the scene";
     if let Some(staging) = &scope.staging {
@@ -352,7 +355,8 @@ impl<const TAGGED: bool> Drop for Directed<TAGGED> {
         for strand in self.strands.iter_mut().filter_map(Option::take) {
             let mut strand = strand;
             if !strand.done() {
-                // SAFETY: nothing on the coroutine's stack is needed again, and nothing refers to it: all of them stop here.
+                // SAFETY: nothing on the coroutine's stack is needed again, and nothing refers to it: all of them stop
+                // here.
                 unsafe { strand.force_reset() };
             }
             STACKS.with_borrow_mut(|stacks| stacks.push(strand.into_stack()));

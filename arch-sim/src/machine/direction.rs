@@ -1,7 +1,9 @@
-//! Where the interleaving of an execution is decided from outside: each CPU stops before each access that others can notice, says what it is, and goes on when it is told to.
+//! Where the interleaving of an execution is decided from outside: each CPU stops before each access that others can
+//! notice, says what it is, and goes on when it is told to.
 //!
-//! The accesses are those of the boundary ([`kernel::arch::Arch`]) and those of the kernel's own atomics ([`kernel::atomic::observed`]). What lies between two of them touches words of one CPU
-//! alone, or what a lock protects. Stores go through the CPU's store buffer where the machine has them.
+//! The accesses are those of the boundary ([`kernel::arch::Arch`]) and those of the kernel's own atomics
+//! ([`kernel::atomic::observed`]). What lies between two of them touches words of one CPU alone, or what a lock
+//! protects. Stores go through the CPU's store buffer where the machine has them.
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
@@ -150,7 +152,8 @@ impl Direction {
     }
 }
 
-/// Whether CPU `i` makes good a flush before it runs anything else: it is frozen and owes one, or has begun to. What it has cached until then nobody uses.
+/// Whether CPU `i` makes good a flush before it runs anything else: it is frozen and owes one, or has begun to. What it
+/// has cached until then nobody uses.
 pub(super) fn uses_nothing_cached<const TAGGED: bool>(i: usize, cpu: &Cpu<Sim<TAGGED>>) -> bool {
     // With nothing to make good a resumed CPU is done as soon as it says that it runs.
     let making_good = world().cores[i].resuming.get();
@@ -158,7 +161,8 @@ pub(super) fn uses_nothing_cached<const TAGGED: bool>(i: usize, cpu: &Cpu<Sim<TA
 }
 
 impl Direction {
-    /// Whether two translations of an address are cached on a CPU that is neither lazy nor frozen: both catch up before they translate.
+    /// Whether two translations of an address are cached on a CPU that is neither lazy nor frozen: both catch up before
+    /// they translate.
     pub(super) fn judge_conflicts<const TAGGED: bool>(&self) {
         let world = world();
         if world.hardware.conflict != Conflict::Any || !world.findings.borrow().is_empty() {

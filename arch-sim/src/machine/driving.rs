@@ -1,4 +1,5 @@
-//! What whoever drives a directed execution may look at, without touching anything: what a CPU is about to do, what it has loaded, what the kernel has written down.
+//! What whoever drives a directed execution may look at, without touching anything: what a CPU is about to do, what it
+//! has loaded, what the kernel has written down.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,5 @@
-//! What the simulated hardware does, part by part, each with where it is written; and what it does as it should, which can be taken away.
+//! What the simulated hardware does, part by part, each with where it is written; and what it does as it should, which
+//! can be taken away.
 //!
 //! | part | where | from |
 //! |---|---|---|
@@ -24,30 +25,36 @@ pub enum Conflict {
 /// What the hardware does as it should; each can be taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hardware {
-    /// How many address spaces can be told apart in a TLB, the kernel's included: 1 where translations are not tagged. `None`: as the machine has it, 1 on `Sim<false>`, 256 on
-    /// `Sim<true>`. ASID; PCID.
+    /// How many address spaces can be told apart in a TLB, the kernel's included: 1 where translations are not tagged.
+    /// `None`: as the machine has it, 1 on `Sim<false>`, 256 on `Sim<true>`. ASID; PCID.
     pub asids: Option<u32>,
     /// There are instructions that invalidate on all CPUs: `TLBI …IS`; INVLPGB. `None`: on `Sim<true>`.
     pub broadcast: Option<bool>,
-    /// An invalidation for removed tables takes paging-structure caches too. Control 20: `TLBI VALE1IS` where `VAE1IS` is needed.
+    /// An invalidation for removed tables takes paging-structure caches too. Control 20: `TLBI VALE1IS` where `VAE1IS`
+    /// is needed.
     pub all_levels: bool,
-    /// An invalidation by address takes of the entries above the leaves those on the way to that address alone (Arm); else all of the address space (x86: INVLPG).
+    /// An invalidation by address takes of the entries above the leaves those on the way to that address alone (Arm);
+    /// else all of the address space (x86: INVLPG).
     pub on_the_way: bool,
     /// Whoever broadcasts waits until all have invalidated: DSB, TLBSYNC. Controls 21 (b), 23 (a).
     pub completion: bool,
     /// A broadcast reaches other CPUs: the inner-shareable form. Control 21 (d).
     pub shareable: bool,
-    /// Entries of an address space are not global (nG, or G clear). Global ones match whatever tag is current, and an invalidation of an address space leaves them.
+    /// Entries of an address space are not global (nG, or G clear). Global ones match whatever tag is current, and an
+    /// invalidation of an address space leaves them.
     pub not_global: bool,
-    /// The wait for a broadcast ends when it is complete. False: when it is sent for the first time since the last wait, it may end early (control 21 e). Arm's Cortex-A76 erratum
-    /// 1286807, A55 2441007, A510 2441009; in Linux `ARM64_WORKAROUND_REPEAT_TLBI`.
+    /// The wait for a broadcast ends when it is complete. False: when it is sent for the first time since the last
+    /// wait, it may end early (control 21 e). Arm's Cortex-A76 erratum 1286807, A55 2441007, A510 2441009; in Linux
+    /// `ARM64_WORKAROUND_REPEAT_TLBI`.
     pub in_time: bool,
     /// What the errata ask for: invalidate and wait, twice.
     pub repeated: bool,
-    /// Leaves are made accessed and dirty, as both architectures' crates make them, so that hardware never writes to a table. False: it sets these bits itself, by atomic updates of
-    /// the entry, the accessed bit also for a walk that nobody asked for.
+    /// Leaves are made accessed and dirty, as both architectures' crates make them, so that hardware never writes to a
+    /// table. False: it sets these bits itself, by atomic updates of the entry, the accessed bit also for a walk that
+    /// nobody asked for.
     pub preset: bool,
-    /// An entry is emptied by an exchange (`XCHG`, `SWPAL`), which no update by hardware comes between. False: by a load and a plain store.
+    /// An entry is emptied by an exchange (`XCHG`, `SWPAL`), which no update by hardware comes between. False: by a
+    /// load and a plain store.
     pub exchange: bool,
     /// What two entries for one address do.
     pub conflict: Conflict,

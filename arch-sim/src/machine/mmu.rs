@@ -1,7 +1,9 @@
 //! One CPU's MMU: a TLB, a cache of the entries above the leaves, and invalidations that have not arrived yet.
 //!
-//! A walk may begin at the root or at any table that a cached entry points at. It knows the last level only by counting: so a walk through the recursive slot ends on an entry that points at a table,
-//! and takes the table for a page. Where a 2 MiB leaf reads as a page of entries (x86_64: the bit that says 2 MiB is another one at the last level) it takes that for a page as well.
+//! A walk may begin at the root or at any table that a cached entry points at. It knows the last level only by
+//! counting: so a walk through the recursive slot ends on an entry that points at a table, and takes the table for a
+//! page. Where a 2 MiB leaf reads as a page of entries (x86_64: the bit that says 2 MiB is another one at the last
+//! level) it takes that for a page as well.
 
 use kernel::addr::{Level, PhysAddr, VirtAddr};
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
@@ -74,7 +76,8 @@ fn covers(start: u64, bytes: u64, va: VirtAddr) -> bool {
     start <= va.0 && va.0 - start < bytes
 }
 
-/// Whether what is cached for `start` is among what an invalidation names: the range, and pages of the recursive mapping.
+/// Whether what is cached for `start` is among what an invalidation names: the range, and pages of the recursive
+/// mapping.
 fn named(start: u64, bytes: u64, what: &Invalidation) -> bool {
     let overlaps =
         |first: u64, length: u64| start < first.saturating_add(length) && first < start.saturating_add(bytes);
@@ -155,7 +158,8 @@ impl Mmu {
         remember(&mut self.leaves, Leaf { dirty: true, ..leaf });
     }
 
-    /// Everything that a translation of `va` could read: entries on the way, from the root and from each table that is cached, and what it leads to.
+    /// Everything that a translation of `va` could read: entries on the way, from the root and from each table that is
+    /// cached, and what it leads to.
     pub(super) fn could_read(&self, va: VirtAddr, read: impl Fn(PhysAddr) -> u64) -> Vec<PhysAddr> {
         let Some((root, asid)) = self.root else { return Vec::new() };
         let cached = self.above.iter().filter(|a| a.asid == asid && covers(a.start, a.bytes, va));
@@ -242,7 +246,8 @@ impl Mmu {
         }
     }
 
-    /// What is cached here and is no longer what memory says, in words: of entries above the leaves, and, if `leaves`, of translations.
+    /// What is cached here and is no longer what memory says, in words: of entries above the leaves, and, if `leaves`,
+    /// of translations.
     pub(super) fn stale(&self, leaves: bool, read: impl Fn(PhysAddr) -> u64) -> Option<String> {
         let now = |root, start, at| self.now(root, VirtAddr(start), at, &read);
         let above = self.above.iter().find(|a| now(a.root, a.start, a.at) != Some(Entry::Table(a.table)));
@@ -257,7 +262,8 @@ impl Mmu {
         }
     }
 
-    /// What is cached under `asid` and was found by another root than `root`, in words: by it `root`'s address space would be translated wrongly.
+    /// What is cached under `asid` and was found by another root than `root`, in words: by it `root`'s address space
+    /// would be translated wrongly.
     pub(super) fn of_another(&self, asid: u16, root: PhysAddr) -> Option<String> {
         let leaf = self.leaves.iter().find(|l| (l.asid == asid || l.global) && l.root != root);
         let above = self.above.iter().find(|a| a.asid == asid && a.root != root);

@@ -1,4 +1,5 @@
-//! Programs in user mode on the simulated machine: when the suite has run, its CPUs take turns at them, with every step of the kernel open to the scheduler.
+//! Programs in user mode on the simulated machine: when the suite has run, its CPUs take turns at them, with every step
+//! of the kernel open to the scheduler.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +26,8 @@ pub trait Programs<const TAGGED: bool> {
 /// The programs of the execution on this thread. Kept by [`run_programs`], which outlives it.
 type Slot<const TAGGED: bool> = *mut dyn Programs<TAGGED>;
 
-/// Boots `cpus` CPUs, runs the suite of `command_line` (one short cell will do: it chooses the strategy and the transport), then `programs`, scheduled by `seed`.
+/// Boots `cpus` CPUs, runs the suite of `command_line` (one short cell will do: it chooses the strategy and the
+/// transport), then `programs`, scheduled by `seed`.
 pub fn run_programs<const TAGGED: bool>(
     cpus: usize,
     command_line: &str,
@@ -88,7 +90,8 @@ fn let_run<const TAGGED: bool>(programs: &mut dyn Programs<TAGGED>) {
 pub(super) fn run_those_given<const TAGGED: bool>() {
     let slot = PROGRAMS.replace(0) as *mut Slot<TAGGED>;
     if !slot.is_null() {
-        // SAFETY: `run_programs` keeps the slot and the programs in it while the execution lasts, and only CPU 0 comes here, once.
+        // SAFETY: `run_programs` keeps the slot and the programs in it while the execution lasts, and only CPU 0 comes
+        // here, once.
         let_run::<TAGGED>(unsafe { &mut **slot });
     }
 }

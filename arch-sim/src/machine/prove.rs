@@ -49,7 +49,8 @@ pub struct Proof {
     pub time: Duration,
 }
 
-/// Explores `scope`; `progress` is told how many runs there have been. Holds off every other execution of the process: guards are taken away for all of it.
+/// Explores `scope`; `progress` is told how many runs there have been. Holds off every other execution of the process:
+/// guards are taken away for all of it.
 pub fn prove(scope: &Scope, search: Search, limits: Limits, progress: &mut dyn FnMut(u64)) -> Proof {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let proof = match scope.profile {
@@ -191,7 +192,8 @@ pub(crate) fn exclusively<R>(what: impl FnOnce() -> R) -> R {
     result
 }
 
-/// One run again, by its schedule and the ways of its translations: what is wrong in it, and the kernel's events. `None` if the schedule does not fit the scope.
+/// One run again, by its schedule and the ways of its translations: what is wrong in it, and the kernel's events.
+/// `None` if the schedule does not fit the scope.
 pub fn replay(scope: &Scope, ways: u64, schedule: &Schedule) -> Option<Replayed> {
     let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let replayed = match scope.profile {

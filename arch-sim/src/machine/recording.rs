@@ -1,5 +1,5 @@
-//! An interleaving of the core in a file: the scope, who takes which step, and what was wrong in the end. It replays on the same source; where the core has changed since it may not fit any more, and
-//! says so.
+//! An interleaving of the core in a file: the scope, who takes which step, and what was wrong in the end. It replays on
+//! the same source; where the core has changed since it may not fit any more, and says so.
 
 use kernel::record::event::{Event, EventKind};
 use kernel::suite::Named;

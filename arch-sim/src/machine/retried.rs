@@ -1,5 +1,7 @@
-//! The collapse of small scopes. It fails while a walk has a reference, puts the table back and is tried again, by the kernel's workload up to sixteen times. A walk that is under way takes one
-//! reference and drops it, so a second try meets all that a first one has left behind it, and a third would meet nothing else; but each multiplies the places to which interrupts can come.
+//! The collapse of small scopes. It fails while a walk has a reference, puts the table back and is tried again, by the
+//! kernel's workload up to sixteen times. A walk that is under way takes one reference and drops it, so a second try
+//! meets all that a first one has left behind it, and a third would meet nothing else; but each multiplies the places
+//! to which interrupts can come.
 
 use kernel::mm::collapse::{CollapseError, collapse_anon};
 use kernel::smp::cpu::Cpu;

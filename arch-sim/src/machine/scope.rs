@@ -13,10 +13,12 @@ use super::{Conflict, Deed, Hardware, Sim};
 pub enum Profile {
     /// Translations are not tagged; total store order; flushes interrupt.
     X86,
-    /// Translations are tagged and outlive a switch; an invalidation is broadcast; total store order, which is stronger than the architecture.
+    /// Translations are tagged and outlive a switch; an invalidation is broadcast; total store order, which is stronger
+    /// than the architecture.
     Arm,
-    /// What either allows: few tags, which outlive a switch; a broadcast that is late; a 2 MiB leaf that can be read as a table; an invalidation by address that leaves what is not on the way
-    /// to it; two entries for one address with any outcome. With a store buffer, if the scope asks for it.
+    /// What either allows: few tags, which outlive a switch; a broadcast that is late; a 2 MiB leaf that can be read as
+    /// a table; an invalidation by address that leaves what is not on the way to it; two entries for one address with
+    /// any outcome. With a store buffer, if the scope asks for it.
     Weakest,
 }
 

@@ -1,7 +1,9 @@
-//! A scope in which each CPU follows a list: what it has loaded in the beginning, what it does one thing after the other, how often an NMI makes it walk and the hypervisor stops it.
+//! A scope in which each CPU follows a list: what it has loaded in the beginning, what it does one thing after the
+//! other, how often an NMI makes it walk and the hypervisor stops it.
 //!
-//! [`super::scope::Role`]s are what is explored; lists are what a counterexample of the model is made of when it is played on the core ([`crate::follow`]). The operations are the kernel's
-//! own; what is made here is what there is before them: address spaces, a shared table, the stage of promotion of an mm's flushes.
+//! [`super::scope::Role`]s are what is explored; lists are what a counterexample of the model is made of when it is
+//! played on the core ([`crate::follow`]). The operations are the kernel's own; what is made here is what there is
+//! before them: address spaces, a shared table, the stage of promotion of an mm's flushes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -181,7 +183,8 @@ impl Staging {
 const GIB: VirtAddr = VirtAddr(0x100_0000_0000);
 /// A page that stays mapped in the same 512 GiB.
 const ANCHOR: VirtAddr = GIB.add(8 * PUD_SIZE);
-/// Pages before it that go in the same gather: one more than a gather holds without a batch page, so that where there is none they are flushed for themselves, once.
+/// Pages before it that go in the same gather: one more than a gather holds without a batch page, so that where there
+/// is none they are flushed for themselves, once.
 const PAGES_BEFORE: u64 = 9;
 
 /// The mms and the table of a staged scope; the operation.
@@ -267,7 +270,8 @@ impl<const TAGGED: bool> Stage<TAGGED> {
     }
 }
 
-/// Brings `mm` so far in [`mixed`]: by as many flushes as that takes of an mm that has run on many CPUs, with nobody to interrupt.
+/// Brings `mm` so far in [`mixed`]: by as many flushes as that takes of an mm that has run on many CPUs, with nobody to
+/// interrupt.
 fn promote<const TAGGED: bool>(cpu: &'static Cpu<Sim<TAGGED>>, mm: &Mm<Sim<TAGGED>>, flushes: u8) {
     if flushes == 0 {
         return;

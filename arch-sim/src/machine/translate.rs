@@ -1,7 +1,8 @@
 //! How a simulated CPU translates, and what an invalidation for all CPUs is: the hardware behind [`Sim`].
 //!
-//! By a seed, a translation comes from the TLB or from a walk. Directed, everything that could be cached is, and the MMU may use any of it or walk anew ([`super::prove`] tries each way): so neither a stale
-//! translation nor its absence hides anything.
+//! By a seed, a translation comes from the TLB or from a walk. Directed, everything that could be cached is, and the
+//! MMU may use any of it or walk anew ([`super::prove`] tries each way): so neither a stale translation nor its absence
+//! hides anything.
 
 use std::sync::atomic::AtomicU64;
 
@@ -52,7 +53,8 @@ impl<const TAGGED: bool> Sim<TAGGED> {
         Ok(leaf.leads(va))
     }
 
-    /// Where interleavings are directed every translation that could be cached is, and the MMU may use any of them, or walk: which, is one of the choices.
+    /// Where interleavings are directed every translation that could be cached is, and the MMU may use any of them, or
+    /// walk: which, is one of the choices.
     fn one_way(va: VirtAddr, write: bool) -> Option<PhysAddr> {
         let world = world();
         let core = world.core();

@@ -93,7 +93,8 @@ thread_local! {
 pub(super) fn world() -> &'static World {
     let pointer = WORLD.get();
     assert!(!pointer.is_null(), "no simulated machine runs on this thread");
-    // SAFETY: `enter` set it to a world that lives until `leave`, and everything that calls this runs in between, on this thread.
+    // SAFETY: `enter` set it to a world that lives until `leave`, and everything that calls this runs in between, on
+    // this thread.
     unsafe { &*pointer }
 }
 
@@ -176,14 +177,16 @@ impl World {
 
     /// Eight bytes at `pa`, as hardware reads them.
     pub(super) fn read(&self, pa: PhysAddr) -> u64 {
-        // SAFETY: inside the arena and aligned; whoever shares it accesses it atomically or not at the same time: there is one thread.
+        // SAFETY: inside the arena and aligned; whoever shares it accesses it atomically or not at the same time: there
+        // is one thread.
         unsafe { self.host(pa).cast::<u64>().read() }
     }
 
     /// Gives the host thread back to the scheduler.
     pub(super) fn suspend(&self) {
         let yielder = self.core().yielder.get() as *const Yielder<(), ()>;
-        // SAFETY: the coroutine of the CPU that runs stored it when it began, and it is valid for as long as the coroutine runs.
+        // SAFETY: the coroutine of the CPU that runs stored it when it began, and it is valid for as long as the
+        // coroutine runs.
         unsafe { &*yielder }.suspend(());
     }
 
@@ -212,7 +215,8 @@ impl World {
         }
     }
 
-    /// Hardware notes in the entry at `slot` that it has translated, or written, by it: an atomic update, made only if the entry still allows that. Says whether it does.
+    /// Hardware notes in the entry at `slot` that it has translated, or written, by it: an atomic update, made only if
+    /// the entry still allows that. Says whether it does.
     pub(super) fn mark_used(&self, slot: PhysAddr, written: bool) -> bool {
         let raw = self.read_if_ram(slot);
         let allowed = match Codec::decode(Level::Pte, raw) {
@@ -245,7 +249,8 @@ impl World {
         lately.iter().find_map(|va| mmu.conflict(*va).map(|(one, other)| (*va, one, other)))
     }
 
-    /// Every CPU caches all that it could have cached by now of the addresses that matter: the worst case, since what is cached hinders nobody.
+    /// Every CPU caches all that it could have cached by now of the addresses that matter: the worst case, since what
+    /// is cached hinders nobody.
     pub(super) fn fill(&self) {
         for core in &self.cores {
             let mut mmu = core.mmu.borrow_mut();
@@ -255,7 +260,8 @@ impl World {
         }
     }
 
-    /// Eight bytes at `pa`; 0, an absent entry, where there is no RAM: a cached entry may lead to a table that is none any more.
+    /// Eight bytes at `pa`; 0, an absent entry, where there is no RAM: a cached entry may lead to a table that is none
+    /// any more.
     pub(super) fn read_if_ram(&self, pa: PhysAddr) -> u64 {
         if self.is_ram(pa) { self.read(pa) } else { 0 }
     }

@@ -1,8 +1,9 @@
 //! Asks the strategy's own code, one read at a time.
 //!
-//! [`kernel::sync::Strategy::decide`] is a pure function of what it reads, and between two of its reads anything may happen. So each of its reads is a step
-//! of the model: the function is called with the answers it has had so far; the first question beyond them is answered from the present state and
-//! remembered, and the step is over. When it needs no further answer its decision stands.
+//! [`kernel::sync::Strategy::decide`] is a pure function of what it reads, and between two of its reads anything may
+//! happen. So each of its reads is a step of the model: the function is called with the answers it has had so far; the
+//! first question beyond them is answered from the present state and remembered, and the step is over. When it needs no
+//! further answer its decision stands.
 
 use std::cell::Cell;
 

@@ -61,7 +61,8 @@ impl Exploration {
     }
 }
 
-/// Explores `scenario` breadth-first, so that the first violation found is one of the shortest. What is found where CPUs are interchangeable is found again with each CPU as itself, to be told.
+/// Explores `scenario` breadth-first, so that the first violation found is one of the shortest. What is found where
+/// CPUs are interchangeable is found again with each CPU as itself, to be told.
 pub fn explore(scenario: &Scenario, limits: Limits) -> Exploration {
     let first = once(scenario, limits);
     if !scenario.symmetric || first.counterexample.is_none() {

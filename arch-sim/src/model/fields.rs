@@ -1,4 +1,5 @@
-//! Small numbers packed into a word, so that a state is a few words: states are copied and hashed millions of times a second.
+//! Small numbers packed into a word, so that a state is a few words: states are copied and hashed millions of times a
+//! second.
 
 /// A type around a `u64` with named ranges of bits, each with a getter and a setter.
 macro_rules! packed {

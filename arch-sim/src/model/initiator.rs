@@ -1,4 +1,5 @@
-//! The CPU that does the operation: the steps of `kernel::mm::state`, `kernel::mm::share` and the transports, one shared access each.
+//! The CPU that does the operation: the steps of `kernel::mm::state`, `kernel::mm::share` and the transports, one
+//! shared access each.
 
 use kernel::addr::CpuId;
 use kernel::smp::mask::CpuMask;
@@ -17,8 +18,8 @@ pub(crate) const BY_INTERRUPT: u8 = 1;
 /// By broadcast.
 pub(crate) const BY_BROADCAST: u8 = 2;
 
-/// How a flush may go after one that went `before` (0 for none). Where the transport leaves it open, an mm is promoted: from interrupts to both, and from
-/// there to broadcast.
+/// How a flush may go after one that went `before` (0 for none). Where the transport leaves it open, an mm is promoted:
+/// from interrupts to both, and from there to broadcast.
 fn ways(transport: TransportId, before: u8) -> &'static [u8] {
     const BOTH: u8 = BY_INTERRUPT | BY_BROADCAST;
     match transport {
@@ -326,7 +327,8 @@ fn judge_walks(scenario: &Scenario, state: &mut State, what: Broken) {
     }
 }
 
-/// No TLB and no paging-structure cache may lead through it for such an mm. A frozen CPU that invalidates before it runs uses none.
+/// No TLB and no paging-structure cache may lead through it for such an mm. A frozen CPU that invalidates before it
+/// runs uses none.
 fn judge_caches(scenario: &Scenario, state: &mut State) {
     if !present(scenario, Removal::FlushFirst) {
         return;
@@ -341,7 +343,8 @@ fn judge_caches(scenario: &Scenario, state: &mut State) {
     }
 }
 
-/// The page was freed: no CPU that uses the mm may have a translation to it. One that is lazy may, until it uses the mm again.
+/// The page was freed: no CPU that uses the mm may have a translation to it. One that is lazy may, until it uses the mm
+/// again.
 pub(crate) fn judge_uses(scenario: &Scenario, state: &mut State) {
     for i in 0..scenario.cpus as usize {
         let cpu = state.cpus[i];

@@ -1,9 +1,10 @@
-//! What the hardware does on its own: it fills TLBs and paging-structure caches whenever it may, and invalidates when an invalidation
-//! reaches it.
+//! What the hardware does on its own: it fills TLBs and paging-structure caches whenever it may, and invalidates when
+//! an invalidation reaches it.
 //!
-//! The table is one, so an mm's share of a TLB is one bit (a translation through the table) and of a paging-structure cache another (the entry that
-//! points at the table). An entry enters a cache when memory has it and the CPU translates by the mm's root, also speculatively and while the CPU is
-//! lazy; a translation can then be made from the cached entry alone, whatever memory says by now.
+//! The table is one, so an mm's share of a TLB is one bit (a translation through the table) and of a paging-structure
+//! cache another (the entry that points at the table). An entry enters a cache when memory has it and the CPU
+//! translates by the mm's root, also speculatively and while the CPU is lazy; a translation can then be made from the
+//! cached entry alone, whatever memory says by now.
 
 use super::scenario::{MmNumber, Operation, Removal, Scenario};
 use super::state::{CpuState, State};
@@ -25,7 +26,8 @@ pub(crate) fn fillable(scenario: &Scenario, state: &State, cpu: CpuState) -> (bo
     (leaf && cpu.leaves() & bit == 0, table && cpu.tables() & bit == 0)
 }
 
-/// Fills everything that could be filled. Entries in caches never hinder anybody, so the fullest caches are the worst case.
+/// Fills everything that could be filled. Entries in caches never hinder anybody, so the fullest caches are the worst
+/// case.
 pub(crate) fn fill_all(scenario: &Scenario, state: &mut State) {
     for i in 0..scenario.cpus as usize {
         let cpu = state.cpus[i];

@@ -1,15 +1,18 @@
 //! The strategies' own decision code in an explicit-state model of the rest of the machine.
 //!
-//! What is real: [`kernel::sync::Strategy::decide`], called with the reads that it makes, each a step of its own. What is modelled, one
-//! shared access per step: the operation up to the reuse or the free of one table; the flush on each transport; walks of every class, in any number; context switches with their
-//! windows, lazy CPUs; interrupts, held off by whoever masks them; CPUs that a hypervisor freezes; grace periods. And the hardware below: store buffers (total
-//! store order), TLBs and paging-structure caches that are filled whenever they may be, broadcast invalidations that arrive when they like.
+//! What is real: [`kernel::sync::Strategy::decide`], called with the reads that it makes, each a step of its own. What
+//! is modelled, one shared access per step: the operation up to the reuse or the free of one table; the flush on each
+//! transport; walks of every class, in any number; context switches with their windows, lazy CPUs; interrupts, held off
+//! by whoever masks them; CPUs that a hypervisor freezes; grace periods. And the hardware below: store buffers (total
+//! store order), TLBs and paging-structure caches that are filled whenever they may be, broadcast invalidations that
+//! arrive when they like.
 //!
-//! The bounds are in the [`Scenario`]: CPUs, mms, one table, one operation, three stores per buffer. Walks, switches, idle phases and freezes are not
-//! bounded: a state is visited once, however one got there. `docs/simulated-machine.md` has the source of each part and what is not in it.
+//! The bounds are in the [`Scenario`]: CPUs, mms, one table, one operation, three stores per buffer. Walks, switches,
+//! idle phases and freezes are not bounded: a state is visited once, however one got there. `docs/simulated-machine.md`
+//! has the source of each part and what is not in it.
 //!
-//! Violated is what the oracle of the kernel also calls violated: the table is used again, or freed, while a walk of an mm that unlinked it holds it, or while
-//! a cache leads through it for such an mm.
+//! Violated is what the oracle of the kernel also calls violated: the table is used again, or freed, while a walk of an
+//! mm that unlinked it holds it, or while a cache leads through it for such an mm.
 
 pub(crate) mod ask;
 pub mod check;

@@ -1,5 +1,5 @@
-//! A machine without a machine: the kernel's list of strategies is made ready for some architecture, and the model, which calls nothing of them but
-//! their decision, has none.
+//! A machine without a machine: the kernel's list of strategies is made ready for some architecture, and the model,
+//! which calls nothing of them but their decision, has none.
 
 use core::ptr::NonNull;
 use kernel::addr::{Level, PhysAddr, VirtAddr};

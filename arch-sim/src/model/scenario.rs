@@ -1,4 +1,5 @@
-//! What one exploration is about: how many CPUs, which operation, how its flush travels, who walks, and which guards are taken away.
+//! What one exploration is about: how many CPUs, which operation, how its flush travels, who walks, and which guards
+//! are taken away.
 
 use kernel::guard::Guard;
 pub use kernel::sync::Publication;
@@ -62,7 +63,8 @@ impl Operation {
         self.leavers() > 1
     }
 
-    /// The mms that link the table and that walkers load are 1 to this; an exclusive survivor is not among them where two leave.
+    /// The mms that link the table and that walkers load are 1 to this; an exclusive survivor is not among them where
+    /// two leave.
     pub const fn sharers(self) -> MmNumber {
         match self {
             Operation::UnshareLast | Operation::UnshareThree => 2,
@@ -101,7 +103,8 @@ pub enum Removal {
     UnshareSync,
     /// Where translations are tagged, a CPU that catches up invalidates; loading the root again drops nothing there.
     CatchUpInvalidates,
-    /// Where translations are tagged, a CPU that loads an mm again, and never left its mask, invalidates what it still has of it.
+    /// Where translations are tagged, a CPU that loads an mm again, and never left its mask, invalidates what it still
+    /// has of it.
     TagsOutliveSwitch,
     /// No flush precedes the decision, as where it was deferred or found needless. Caches are not judged then.
     FlushFirst,
@@ -109,7 +112,8 @@ pub enum Removal {
     ResumeFlushesAll,
     /// A reader of two words does not look at the low one again.
     LowAgain,
-    /// Whoever gives up a table, or puts one back for which nobody was waited, does not wait for readers of two words before the entry is filled again.
+    /// Whoever gives up a table, or puts one back for which nobody was waited, does not wait for readers of two words
+    /// before the entry is filled again.
     TwoWordSync,
 }
 
@@ -149,7 +153,8 @@ impl Removed {
 pub struct Scenario {
     /// How many CPUs; the first does the operation, the others walk.
     pub cpus: u8,
-    /// They load and unload mms and idle in between; else each keeps what it has loaded in the beginning, which is any of the mms or none.
+    /// They load and unload mms and idle in between; else each keeps what it has loaded in the beginning, which is any
+    /// of the mms or none.
     pub moves: bool,
     /// What is done.
     pub operation: Operation,
@@ -171,7 +176,8 @@ pub struct Scenario {
     pub decide: fn(&dyn View, &Ask<'_>) -> Decision,
     /// What is taken away.
     pub removed: Removed,
-    /// TLBs and paging-structure caches are filled at once whenever they could be, which is the worst case; else at any moment.
+    /// TLBs and paging-structure caches are filled at once whenever they could be, which is the worst case; else at any
+    /// moment.
     pub eager_fills: bool,
     /// CPUs that walk are interchangeable: one state stands for all that differ in which is which.
     pub symmetric: bool,
@@ -194,8 +200,8 @@ impl Scenario {
         }
     }
 
-    /// The mms that CPUs may load are 1 to this: those that link the table, and another one where a walk of an mm that is not loaded shall interrupt one of
-    /// an mm that is.
+    /// The mms that CPUs may load are 1 to this: those that link the table, and another one where a walk of an mm that
+    /// is not loaded shall interrupt one of an mm that is.
     pub const fn mms(&self) -> MmNumber {
         let sharers = self.operation.sharers();
         if matches!(self.walker, WalkerClass::NmiOther) && sharers < 2 { 2 } else { sharers }

@@ -190,7 +190,8 @@ pub(crate) enum Stage {
     FlushWait = 5,
     /// The flush is complete.
     Flushed = 6,
-    /// The strategy is being asked; or, before the last mm leaves, the kernel records who could still walk for this one.
+    /// The strategy is being asked; or, before the last mm leaves, the kernel records who could still walk for this
+    /// one.
     Deciding = 7,
     /// Waits for sync interrupts.
     SyncWait = 8,
@@ -295,7 +296,8 @@ packed! {
         pages_flushed / set_pages_flushed: 1 at 35;
         /// How many unlinks there were.
         unlinks / set_unlinks: 2 at 36;
-        /// By mm: where its entry pointed at the table, memory has another table, or a page of 2 MiB, by now. Kept only where entries are read as two words.
+        /// By mm: where its entry pointed at the table, memory has another table, or a page of 2 MiB, by now. Kept only
+        /// where entries are read as two words.
         filled / set_filled: 3 at 38;
         /// The table has changed hands, and who takes it up now violates this ([`Broken`]). Kept only there too.
         handed_over / set_handed_over: 2 at 41;

@@ -66,7 +66,8 @@ pub enum Step {
 
 /// All steps that are possible in `state`.
 pub(crate) fn possible(scenario: &Scenario, state: &State, steps: &mut Vec<Step>) {
-    // A page that was freed can be reached later, by a CPU that the flush has skipped; and an entry filled again between two words of it that a walk reads.
+    // A page that was freed can be reached later, by a CPU that the flush has skipped; and an entry filled again
+    // between two words of it that a walk reads.
     let goes_on = scenario.operation == Operation::Pages || scenario.two_words();
     let over = state.common.stage() == Stage::Done && !goes_on;
     if state.common.broken() != 0 || over {

@@ -42,7 +42,8 @@ impl Listed {
 pub fn listed() -> Vec<Listed> {
     sync::all::<Nowhere>()
         .iter()
-        // Its walks hold translations, not tables: they are not the walks of this model. Theirs is in `tests/tests/self_map_model.rs`.
+        // Its walks hold translations, not tables: they are not the walks of this model. Theirs is in
+        // `tests/tests/self_map_model.rs`.
         .filter(|entry| !entry.self_map)
         .map(Listed::from_entry)
         .collect()

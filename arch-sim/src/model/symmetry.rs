@@ -1,7 +1,8 @@
 //! CPUs that walk are interchangeable: of states that differ only in which of them is which, one is explored.
 //!
-//! But for one thing: a strategy asks about them in the order of their numbers, and anything may happen between two questions. So when it begins to ask, all orders go on
-//! ([`super::step::Step::Ask`]), and while it asks nothing is exchanged.
+//! But for one thing: a strategy asks about them in the order of their numbers, and anything may happen between two
+//! questions. So when it begins to ask, all orders go on ([`super::step::Step::Ask`]), and while it asks nothing is
+//! exchanged.
 
 use super::scenario::Scenario;
 use super::state::{Stage, State};

@@ -1,12 +1,14 @@
 //! Entries that are read as two words, low, high, and low again: `kernel::mm::two_word`, one read per step.
 //!
-//! An entry that points at a table is, in memory, as it was ([`Content::Old`]), empty, or filled again: by a collapse with a page of 2 MiB, whose low word is another, or by a fault with another
-//! table, whose low word is the same; the high words of all four differ. A walk makes of what it reads: nothing, if the low word is that of an empty entry; what was there, if both words are of one entry; else
-//! something that never was. Only the low word tells it, and cannot tell one table from another: so who clears an entry waits for walks before it is filled again
+//! An entry that points at a table is, in memory, as it was ([`Content::Old`]), empty, or filled again: by a collapse
+//! with a page of 2 MiB, whose low word is another, or by a fault with another table, whose low word is the same; the
+//! high words of all four differ. A walk makes of what it reads: nothing, if the low word is that of an empty entry;
+//! what was there, if both words are of one entry; else something that never was. Only the low word tells it, and
+//! cannot tell one table from another: so who clears an entry waits for walks before it is filled again
 //! ([`super::scenario::Removal::TwoWordSync`], or the strategy's own sync).
 //!
-//! The entry can be filled again by a fault when the mm's operation has let go of its lock, so by anybody; a collapse fills it itself, or puts the table back that it took out, which a
-//! page in use makes it do.
+//! The entry can be filled again by a fault when the mm's operation has let go of its lock, so by anybody; a collapse
+//! fills it itself, or puts the table back that it took out, which a page in use makes it do.
 
 use super::initiator::break_it;
 use super::scenario::{MmNumber, Operation, Removal, Scenario};
@@ -33,7 +35,8 @@ enum Low {
 
 /// The first low word has been read.
 const LOW: [u8; 3] = [1, 2, 3];
-/// Both have: the low one is of an empty entry, whatever the high one is; or of a table, and the high one of nothing, of the table, of what is new; or both are of a page of 2 MiB.
+/// Both have: the low one is of an empty entry, whatever the high one is; or of a table, and the high one of nothing,
+/// of the table, of what is new; or both are of a page of 2 MiB.
 const NOTHING: u8 = 4;
 const TABLE_EMPTY: u8 = 5;
 const TABLE_OLD: u8 = 6;
@@ -161,7 +164,8 @@ pub(crate) fn fill(state: &mut State, mm: MmNumber) {
     state.common.set_filled(state.common.filled() | 1 << (mm - 1));
 }
 
-/// The collapse fails: the table is put back as it was. Where the strategy meant to use another, nobody was waited for until now.
+/// The collapse fails: the table is put back as it was. Where the strategy meant to use another, nobody was waited for
+/// until now.
 pub(crate) fn put_back(scenario: &Scenario, state: &mut State) {
     if state.common.stage() == Stage::Fresh && waits(scenario) {
         return wait_for_readers(scenario, state);

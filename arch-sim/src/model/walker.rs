@@ -1,4 +1,5 @@
-//! A CPU that walks, switches, idles and takes interrupts: the steps of `kernel::mm::walk` and `kernel::tlb::switch`, one shared access each.
+//! A CPU that walks, switches, idles and takes interrupts: the steps of `kernel::mm::walk` and `kernel::tlb::switch`,
+//! one shared access each.
 
 use kernel::workload::walker::WalkerClass;
 
@@ -7,7 +8,8 @@ use super::state::{CpuState, SWITCHING, State, switching, walk, word};
 use super::step::present;
 use super::{mmu, two_word};
 
-/// Publishes a walk by showing `mm`; returns where the walk is then. The walk masks interrupts in the same step, which nobody can see.
+/// Publishes a walk by showing `mm`; returns where the walk is then. The walk masks interrupts in the same step, which
+/// nobody can see.
 fn publish(scenario: &Scenario, cpu: &mut CpuState, mm: u8) -> u8 {
     match scenario.publication {
         Publication::None => walk::READING,
@@ -119,7 +121,8 @@ pub(crate) fn switch_begin(cpu: &mut CpuState, to: MmNumber) {
     cpu.set_switch(switching::SAID);
 }
 
-/// One more step of a change: enter the mask, read the generation, load the root and leave the old mask, say what is loaded.
+/// One more step of a change: enter the mask, read the generation, load the root and leave the old mask, say what is
+/// loaded.
 pub(crate) fn switch_on(scenario: &Scenario, state: &mut State, i: u8) {
     let common = state.common;
     let cpu = &mut state.cpus[i as usize];
@@ -237,7 +240,8 @@ pub(crate) fn handle_flush(scenario: &Scenario, state: &mut State, i: u8) {
     cpu.set_acknowledged(1);
 }
 
-/// The hypervisor runs the CPU again; a flush that was acknowledged on its behalf is made good first: nothing of what was cached is left.
+/// The hypervisor runs the CPU again; a flush that was acknowledged on its behalf is made good first: nothing of what
+/// was cached is left.
 pub(crate) fn resume(scenario: &Scenario, cpu: &mut CpuState) {
     cpu.set_frozen(0);
     if cpu.flush_on_resume() == 1 {

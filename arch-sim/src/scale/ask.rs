@@ -1,8 +1,9 @@
 //! Asks the kernel's own `Strategy::decide` on machines that have more CPUs than a kernel's mask.
 //!
-//! A strategy looks at each CPU by itself: whether it is a target depends on what that CPU has loaded, published and acknowledged, and on facts that are the
-//! same for all (the hook, the gather's flag). So a machine of any size is asked about block by block, the initiator in each, and the targets are those of all blocks
-//! together; a sync is left out if every block leaves it out. `blocks_decide_as_one` checks that on every strategy.
+//! A strategy looks at each CPU by itself: whether it is a target depends on what that CPU has loaded, published and
+//! acknowledged, and on facts that are the same for all (the hook, the gather's flag). So a machine of any size is
+//! asked about block by block, the initiator in each, and the targets are those of all blocks together; a sync is left
+//! out if every block leaves it out. `blocks_decide_as_one` checks that on every strategy.
 
 use kernel::addr::{CpuId, MAX_CPUS};
 use kernel::ledger::Elision;

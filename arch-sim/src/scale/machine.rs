@@ -1,9 +1,10 @@
 //! The event model: CPUs that interrupt each other, and what that takes.
 //!
-//! Time is in nanoseconds, and goes from event to event; events of one moment come in the order in which they were made, so a run depends on nothing but
-//! its setting. A call is what it is in `kernel/src/smp/call.rs`: the initiator puts itself into the queue of one target after the other, rings where nobody has
-//! rung before, and waits for all. A target takes the interrupt when it is not masked (a walk is under way, another handler runs) and then serves everybody in
-//! its queue. Initiators take interrupts while they wait.
+//! Time is in nanoseconds, and goes from event to event; events of one moment come in the order in which they were
+//! made, so a run depends on nothing but its setting. A call is what it is in `kernel/src/smp/call.rs`: the initiator
+//! puts itself into the queue of one target after the other, rings where nobody has rung before, and waits for all. A
+//! target takes the interrupt when it is not masked (a walk is under way, another handler runs) and then serves
+//! everybody in its queue. Initiators take interrupts while they wait.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,8 +1,10 @@
 //! Scale by simulation: the strategies on 2 to 4,096 CPUs, as a discrete-event model with a cost for each step.
 //!
-//! The decisions are the kernel's own (`ask`); who interrupts whom, who waits for whom and which interrupts share a vector follow the kernel's calls (`machine`); what
-//! each step takes is a number from a file, with its source ([`costs`]). So counts of interrupts are as good as the kernel's own code and are checked against its closed
-//! forms; **times are a model's** and are labelled so wherever they appear. Nothing here was measured on the machines that the presets are named after.
+//! The decisions are the kernel's own (`ask`); who interrupts whom, who waits for whom and which interrupts share a
+//! vector follow the kernel's calls (`machine`); what each step takes is a number from a file, with its source
+//! ([`costs`]). So counts of interrupts are as good as the kernel's own code and are checked against its closed forms;
+//! **times are a model's** and are labelled so wherever they appear. Nothing here was measured on the machines that the
+//! presets are named after.
 
 mod ask;
 pub mod costs;

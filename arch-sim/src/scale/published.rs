@@ -1,4 +1,5 @@
-//! Numbers that others have published, and what the model has for them. Where the two differ, that is said, with what the model leaves out.
+//! Numbers that others have published, and what the model has for them. Where the two differ, that is said, with what
+//! the model leaves out.
 
 use kernel::tlb::transport::TransportId;
 use serde::Serialize;
@@ -21,7 +22,8 @@ pub struct Comparison {
     pub model: f64,
     /// What the difference comes from.
     pub why: String,
-    /// What would have to be otherwise, each alone, for the two to agree; empty where they do, or where it is no matter of costs.
+    /// What would have to be otherwise, each alone, for the two to agree; empty where they do, or where it is no matter
+    /// of costs.
     pub needs: Vec<Need>,
     /// Where the published number stands among the curves, if it is one of a size and a strategy that they have.
     pub mark: Option<Mark>,

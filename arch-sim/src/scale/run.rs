@@ -1,4 +1,5 @@
-//! Programs on the event model: collapses by one CPU, and CPUs that leave shared tables all at once. Each operation is unlink, flush, the strategy's decision, what it asks for.
+//! Programs on the event model: collapses by one CPU, and CPUs that leave shared tables all at once. Each operation is
+//! unlink, flush, the strategy's decision, what it asks for.
 
 use kernel::smp::cpu::Chance;
 use kernel::tlb::transport::TransportId;
@@ -12,14 +13,16 @@ use crate::model::strategies::Listed;
 /// Who does what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Work {
-    /// CPU 0 collapses, one after the other; so many CPUs (it among them) have the mm loaded, and so many of the others walk.
+    /// CPU 0 collapses, one after the other; so many CPUs (it among them) have the mm loaded, and so many of the others
+    /// walk.
     Collapse {
         /// CPUs of the mm.
         mask: u32,
         /// Of these, the ones that walk.
         walkers: u32,
     },
-    /// So many CPUs leave shared tables at once, each in an mm of its own; each table is taken for one whose last other sharer has left, so that a sync is asked for.
+    /// So many CPUs leave shared tables at once, each in an mm of its own; each table is taken for one whose last other
+    /// sharer has left, so that a sync is asked for.
     Unshare {
         /// CPUs that leave.
         leavers: u32,

@@ -1,4 +1,5 @@
-//! What would have to be otherwise for the model to have a published number: each parameter alone, the others as they are.
+//! What would have to be otherwise for the model to have a published number: each parameter alone, the others as they
+//! are.
 
 use serde::Serialize;
 
@@ -20,7 +21,8 @@ pub struct Need {
 }
 
 impl Need {
-    /// A cost of a preset: the smallest value up to `most` from which on the model has at least, or at most, `wanted`; `model` says what it has.
+    /// A cost of a preset: the smallest value up to `most` from which on the model has at least, or at most, `wanted`;
+    /// `model` says what it has.
     pub(super) fn of_cost(
         parameter: &'static str,
         cost: &Cost,

@@ -1,6 +1,8 @@
-//! The format in which the simulated machine tells interleavings (`cargo xtask sim --trace`): one line of JSON for each.
+//! The format in which the simulated machine tells interleavings (`cargo xtask sim --trace`): one line of JSON for
+//! each.
 //!
-//! The runner, which does not link the simulated machine, compiles this very file to read them (`xtask/src/trace/simulated.rs`): what is written and what is read is one definition.
+//! The runner, which does not link the simulated machine, compiles this very file to read them
+//! (`xtask/src/trace/simulated.rs`): what is written and what is read is one definition.
 
 use kernel::record::cell::Violation;
 use kernel::record::event::Event;

@@ -1,9 +1,11 @@
 //! How a message lies in registers, when it is sent and when it is received.
 //!
-//! The first argument of [`super::Number::Call`], `ReplyWait` and `Wait` is a slot in its low half and an [`Info`] in its high half; the six words
-//! behind it are the message. With [`Info::LONG`] the last two of them are the address (of a page) and the length in bytes of a longer one; with [`Info::CAPABILITY`] the fourth is a slot
-//! in its low half and rights in its high half. What is received looks the same: the first result is the sender's badge in its low half and an [`Info`] in its high half; of a long message the last two words
-//! are where it lies and how long it is; of a capability the fourth word is the slot.
+//! The first argument of [`super::Number::Call`], `ReplyWait` and `Wait` is a slot in its low half and an [`Info`] in
+//! its high half; the six words behind it are the message. With [`Info::LONG`] the last two of them are the address (of
+//! a page) and the length in bytes of a longer one; with [`Info::CAPABILITY`] the fourth is a slot in its low half and
+//! rights in its high half. What is received looks the same: the first result is the sender's badge in its low half and
+//! an [`Info`] in its high half; of a long message the last two words are where it lies and how long it is; of a
+//! capability the fourth word is the slot.
 
 /// Words of a message that go in registers.
 pub const MESSAGE_WORDS: usize = 6;
@@ -33,7 +35,8 @@ bitflags::bitflags! {
     }
 }
 
-/// The slot and the info of a first argument, or the badge and the info of a first result. `None`: there are bits that mean nothing.
+/// The slot and the info of a first argument, or the badge and the info of a first result. `None`: there are bits that
+/// mean nothing.
 pub fn unpack(word: u64) -> Option<(u32, Info)> {
     Some((word as u32, Info::from_bits((word >> 32) as u32)?))
 }

@@ -1,8 +1,10 @@
-//! What programs and the kernel agree on: system calls, statuses, rights, the layout of messages. Defined once, for both sides, and without any part of the rest of
-//! this crate: a program depends on this module and on nothing else of the kernel.
+//! What programs and the kernel agree on: system calls, statuses, rights, the layout of messages. Defined once, for
+//! both sides, and without any part of the rest of this crate: a program depends on this module and on nothing else of
+//! the kernel.
 //!
-//! A system call is eight words: its number ([`Number`]) and up to seven arguments. Its answer is eight words: a [`Status`] and up to seven results.
-//! Objects are named by the number of a slot in the capability table of the calling process, and by nothing else.
+//! A system call is eight words: its number ([`Number`]) and up to seven arguments. Its answer is eight words: a
+//! [`Status`] and up to seven results. Objects are named by the number of a slot in the capability table of the calling
+//! process, and by nothing else.
 
 pub mod message;
 pub mod number;
@@ -15,7 +17,8 @@ pub use status::Status;
 /// Bytes of the longest name of a program.
 pub const NAME_BYTES: usize = 24;
 
-/// A program's name as [`Number::Load`] takes it: its bytes, little endian, the rest 0. A longer one is cut, and found nowhere.
+/// A program's name as [`Number::Load`] takes it: its bytes, little endian, the rest 0. A longer one is cut, and found
+/// nowhere.
 pub fn name_words(name: &str) -> [u64; NAME_BYTES / 8] {
     let mut bytes = [0; NAME_BYTES];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
@@ -51,7 +54,8 @@ bitflags::bitflags! {
         const EXECUTE = 4;
         /// Any: hand it to another process, by a message or by [`Number::Grant`].
         const GRANT = 8;
-        /// Process: map, unmap, collapse, make threads, give capabilities, choose its pager. Thread: migrate, set its priority, end it. Interrupt: bind, acknowledge.
+        /// Process: map, unmap, collapse, make threads, give capabilities, choose its pager. Thread: migrate, set its
+        /// priority, end it. Interrupt: bind, acknowledge.
         const MANAGE = 16;
     }
 }
@@ -89,8 +93,8 @@ impl Kind {
     }
 }
 
-/// Why the kernel calls a pager: the first word of its message. Then the address, the access ([`Access`]), and the number of the thread. The badge is the one of the capability
-/// that [`Number::SetPager`] was given.
+/// Why the kernel calls a pager: the first word of its message. Then the address, the access ([`Access`]), and the
+/// number of the thread. The badge is the one of the capability that [`Number::SetPager`] was given.
 pub const FAULT: u64 = u64::MAX;
 
 /// What a pager answers in the first word: the instruction is tried again. Anything else ends the thread.

@@ -1,7 +1,9 @@
-//! The core library's atomics, each access of which a simulated machine can take over: it decides when the access happens, and whether a store is visible to others at once.
+//! The core library's atomics, each access of which a simulated machine can take over: it decides when the access
+//! happens, and whether a store is visible to others at once.
 //!
-//! A host thread that simulates CPUs says by [`observe`] who is to be asked. Where nobody is, each access is the core library's. Every access carries the line of the kernel that makes
-//! it, so that an interleaving can be told in the kernel's own words.
+//! A host thread that simulates CPUs says by [`observe`] who is to be asked. Where nobody is, each access is the core
+//! library's. Every access carries the line of the kernel that makes it, so that an interleaving can be told in the
+//! kernel's own words.
 
 extern crate std;
 

@@ -1,4 +1,5 @@
-//! loom's atomics, each access known by the line of the kernel that makes it; a test may take one half of the ordering of one such line away.
+//! loom's atomics, each access known by the line of the kernel that makes it; a test may take one half of the ordering
+//! of one such line away.
 
 extern crate std;
 

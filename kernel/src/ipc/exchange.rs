@@ -48,7 +48,8 @@ impl From<Status> for Refused {
     }
 }
 
-/// Pins a buffer of `thread`, whose mm is loaded. Its pager is called for a page that is not there, as for an instruction that touches it.
+/// Pins a buffer of `thread`, whose mm is loaded. Its pager is called for a page that is not there, as for an
+/// instruction that touches it.
 fn pin<A: Arch>(
     cpu: &'static Cpu<A>,
     thread: &Arc<Thread<A>>,
@@ -126,7 +127,8 @@ fn fits<A: Arch>(outgoing: &Outgoing<A>, incoming: &Incoming<A>) -> bool {
         && (outgoing.capability.is_none() || incoming.slot.is_some())
 }
 
-/// Copies what is long, and says what the receiver has to look at before it goes on. The receiver is taken, or is the caller.
+/// Copies what is long, and says what the receiver has to look at before it goes on. The receiver is taken, or is the
+/// caller.
 fn hand_over<A: Arch>(
     cpu: &'static Cpu<A>,
     outgoing: Outgoing<A>,
@@ -246,7 +248,8 @@ pub(crate) fn call<A: Arch>(
     Ok(())
 }
 
-/// Calls the pager of `thread`'s process for a fault, or, with `again`, for a page that its system call needs, which is then to be done again. False if it has none, or it is gone.
+/// Calls the pager of `thread`'s process for a fault, or, with `again`, for a page that its system call needs, which is
+/// then to be done again. False if it has none, or it is gone.
 pub(crate) fn call_pager<A: Arch>(
     cpu: &'static Cpu<A>,
     thread: &Arc<Thread<A>>,
@@ -325,7 +328,8 @@ pub(crate) fn wait_for_call<A: Arch>(
             meeting.receivers.push(thread.clone());
             return Ok(Outcome::Waits);
         };
-        // What it waits for changes while the queue is locked, so that who finds it gone from there finds it in its reply.
+        // What it waits for changes while the queue is locked, so that who finds it gone from there finds it in its
+        // reply.
         let (taken, who) = {
             let mut state = first.state.lock();
             let Phase::Calling { outgoing, incoming: theirs } = core::mem::replace(&mut state.phase, Phase::Taken)

@@ -1,9 +1,11 @@
 //! Pages of a long message: pinned by a lockless walk of the mm that the CPU has loaded, and looked at again.
 //!
-//! Pinning takes many steps, and servers may change the mm between any two. So when all pages are pinned the buffer is walked once more ([`Pinned::is_still_there`]). If every page is the
-//! one that was pinned, then **there was a moment, the beginning of the second walk, when all of them were mapped there at once**: a pinned frame cannot be freed, so it cannot have gone and
-//! come back as another page; an anonymous page that was unmapped is never mapped again; and a page of frames that was mapped again is the same memory.
-//! The same walk, made by the receiver before it goes on, says that the message lies where the receiver reads.
+//! Pinning takes many steps, and servers may change the mm between any two. So when all pages are pinned the buffer is
+//! walked once more ([`Pinned::is_still_there`]). If every page is the one that was pinned, then **there was a moment,
+//! the beginning of the second walk, when all of them were mapped there at once**: a pinned frame cannot be freed, so
+//! it cannot have gone and come back as another page; an anonymous page that was unmapped is never mapped again; and a
+//! page of frames that was mapped again is the same memory. The same walk, made by the receiver before it goes on, says
+//! that the message lies where the receiver reads.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -163,7 +165,8 @@ impl<A: Arch> Pinned<A> {
     /// Frames that the pins keep: of a 2 MiB page all, once.
     fn frames(&self) -> u64 {
         let mut frames = 0;
-        // More than this many different ones in 1 MiB are counted more than once: who pins them pays too much, never too little.
+        // More than this many different ones in 1 MiB are counted more than once: who pins them pays too much, never
+        // too little.
         let mut huge = ArrayVec::<Pfn, 8>::new();
         for pfn in &self.pages {
             let head = page::head::<A>(*pfn);
@@ -198,7 +201,8 @@ impl<A: Arch> Pinned<A> {
             }
             let (source, target) = (A::direct_map(from.addr()), A::direct_map(into.addr()));
             let left = self.bytes - page as u64 * PAGE_SIZE;
-            // SAFETY: the direct map covers both frames, which differ and which the pins keep; what user mode writes to them meanwhile is its own affair.
+            // SAFETY: the direct map covers both frames, which differ and which the pins keep; what user mode writes to
+            // them meanwhile is its own affair.
             unsafe {
                 if left >= PAGE_SIZE {
                     A::copy_frame(source, target);

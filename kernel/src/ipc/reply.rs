@@ -1,10 +1,12 @@
 //! Where a thread is that waits for an answer, and who has to give one.
 //!
-//! Each thread has one [`Reply`], for ever. Who begins to wait puts itself there and gets the number of this wait; who has received its call keeps both
-//! ([`Unanswered`]). *Taking* the thread out is one compare-and-swap of the number by 0: the answer, the end of its patience and the end of the thread all do that, and one of them gets it. A number is
+//! Each thread has one [`Reply`], for ever. Who begins to wait puts itself there and gets the number of this wait; who
+//! has received its call keeps both ([`Unanswered`]). *Taking* the thread out is one compare-and-swap of the number by
+//! 0: the answer, the end of its patience and the end of the thread all do that, and one of them gets it. A number is
 //! used once, so who comes with an old one, because its caller has given up and waits elsewhere by now, takes nobody.
 //!
-//! A reply names its thread by a plain pointer. The thread is alive while the number is not 0: a reference to it was put in with the number, and goes to whoever takes it.
+//! A reply names its thread by a plain pointer. The thread is alive while the number is not 0: a reference to it was
+//! put in with the number, and goes to whoever takes it.
 
 use alloc::sync::Arc;
 use core::ptr;
@@ -37,13 +39,14 @@ impl<A: Arch> Reply<A> {
 }
 
 impl<A: Arch> Reply<A> {
-    /// Puts the thread whose reply this is, and a reference to which is given away with this, there to wait. The number of the wait.
+    /// Puts the thread whose reply this is, and a reference to which is given away with this, there to wait. The number
+    /// of the wait.
     #[inline(always)]
     fn begin(&self) -> u64 {
         let wait = self.last.load(Ordering::Relaxed) + 1;
         self.last.store(wait, Ordering::Relaxed);
-        // AcqRel: whoever takes the thread sees what it left, and a thread that `take_any` came too early for sees that it ends. Pairs with both that take
-        // (tests/litmus/call-ring).
+        // AcqRel: whoever takes the thread sees what it left, and a thread that `take_any` came too early for sees that
+        // it ends. Pairs with both that take (tests/litmus/call-ring).
         self.wait.swap(wait, Ordering::AcqRel);
         wait
     }
@@ -93,7 +96,8 @@ impl<A: Arch> Caller<A> {
     }
 }
 
-/// Whom a thread has received from and not answered, if anybody. It keeps the last one's reply, so that calls by the same one need not be counted in and out.
+/// Whom a thread has received from and not answered, if anybody. It keeps the last one's reply, so that calls by the
+/// same one need not be counted in and out.
 pub(crate) struct Unanswered<A: Arch> {
     /// At first the thread's own, by which nobody can be meant.
     reply: Arc<Reply<A>>,
@@ -133,16 +137,17 @@ impl<A: Arch> Unanswered<A> {
         Arc::ptr_eq(&self.reply, &thread.reply)
     }
 
-    /// Has received from `thread`, which runs on this CPU at `place`, begins to wait with this and is given away with it. False: nothing was done, since it ends. Without `ANY` it was
-    /// the last one too.
+    /// Has received from `thread`, which runs on this CPU at `place`, begins to wait with this and is given away with
+    /// it. False: nothing was done, since it ends. Without `ANY` it was the last one too.
     ///
     /// # Safety
     /// If true, the reference that `thread` stands for is given up by the caller.
     #[inline(always)]
     pub(crate) unsafe fn set_running<const ANY: bool>(&mut self, thread: &Thread<A>, place: Place) -> bool {
         let wait = thread.reply.begin();
-        // Who ends it says so, then takes it from its reply: it is in order with the exchange in `begin`, so either he has found it there or it finds here that it ends.
-        // If he has, it is in a queue by now, and the call is one that nobody waits for.
+        // Who ends it says so, then takes it from its reply: it is in order with the exchange in `begin`, so either he
+        // has found it there or it finds here that it ends. If he has, it is in a queue by now, and the call is one
+        // that nobody waits for.
         if thread.is_ending()
             && let Some(thread) = thread.reply.take(wait)
         {

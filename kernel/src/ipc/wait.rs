@@ -1,8 +1,9 @@
 //! Waiting: what a thread waits for, who may end that, and how.
 //!
-//! A thread that waits in a queue is *taken* by removing it from there under the queue's lock; one that waits for an answer, out of its `Reply`; one that waits for a confirmation, by
-//! changing its phase under its own lock. Whoever takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or what it waits at.
-//! Locks: the queue's, then the thread's.
+//! A thread that waits in a queue is *taken* by removing it from there under the queue's lock; one that waits for an
+//! answer, out of its `Reply`; one that waits for a confirmation, by changing its phase under its own lock. Whoever
+//! takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or
+//! what it waits at. Locks: the queue's, then the thread's.
 
 use alloc::sync::{Arc, Weak};
 

@@ -1,7 +1,8 @@
 //! One CPU's ring of events in shared memory. Written by its CPU alone, by plain stores.
 //!
-//! An event is written with interrupts masked, so a handler's events come before it or after it. An NMI may come in the middle of one; what it would write then is
-//! left out and counted ([`RingHeader::dropped`]), so that a reader knows. Masking interrupts is no barrier, and neither is anything else here.
+//! An event is written with interrupts masked, so a handler's events come before it or after it. An NMI may come in the
+//! middle of one; what it would write then is left out and counted ([`RingHeader::dropped`]), so that a reader knows.
+//! Masking interrupts is no barrier, and neither is anything else here.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
@@ -54,7 +55,8 @@ impl EventRing {
         }
     }
 
-    /// The same on a machine where nothing comes between two accesses that others can notice: there, masking interrupts would be such an access of its own.
+    /// The same on a machine where nothing comes between two accesses that others can notice: there, masking interrupts
+    /// would be such an access of its own.
     pub fn undisturbed(cpu: CpuId, header: &'static RingHeader, slots: &'static [Slot], now: fn() -> u64) -> EventRing {
         assert!(slots.len().is_power_of_two());
         let machine = Machine { now, irq_save: || false, irq_restore: |_| () };

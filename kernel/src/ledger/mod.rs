@@ -1,7 +1,7 @@
 //! The ledger: every interrupt, by cause; every sync that was left out; every invalidation.
 //!
-//! Counts are exact and are kept per CPU in plain words that only their CPU writes: the ledger adds no barrier to what it
-//! observes. Interrupts are counted in targets (*wanted*), in vectors really raised, and in requests handled on the
+//! Counts are exact and are kept per CPU in plain words that only their CPU writes: the ledger adds no barrier to what
+//! it observes. Interrupts are counted in targets (*wanted*), in vectors really raised, and in requests handled on the
 //! target; syncs left out are counted in rounds.
 
 pub mod events;

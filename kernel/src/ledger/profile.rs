@@ -1,7 +1,8 @@
-//! One CPU's part of a cell's [`Profile`]: made of its events as they are written, so that a ring that is overwritten loses nothing of it.
+//! One CPU's part of a cell's [`Profile`]: made of its events as they are written, so that a ring that is overwritten
+//! loses nothing of it.
 //!
-//! Plain words that this CPU alone writes while an operation is under way; the CPU that operates reads and clears them between cells, when the others have gone home.
-//! Like the ledger it adds no barrier to what it observes.
+//! Plain words that this CPU alone writes while an operation is under way; the CPU that operates reads and clears them
+//! between cells, when the others have gone home. Like the ledger it adds no barrier to what it observes.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

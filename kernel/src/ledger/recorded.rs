@@ -1,6 +1,8 @@
-//! What is noted at the moment of a flush and of a decision, for closed forms of schedules that nobody can foresee: [`crate::workload::predict::recorded`].
+//! What is noted at the moment of a flush and of a decision, for closed forms of schedules that nobody can foresee:
+//! [`crate::workload::predict::recorded`].
 //!
-//! Notes are made before anything is sent, from the masks and from what CPUs have loaded, and never from what was counted. Only checking builds make them.
+//! Notes are made before anything is sent, from the masks and from what CPUs have loaded, and never from what was
+//! counted. Only checking builds make them.
 
 use super::Counter;
 use crate::arch::Arch;
@@ -71,7 +73,8 @@ notes! {
     others[3],
     /// Of these, CPUs that were frozen and owe the flush.
     owed,
-    /// CPUs that decisions interrupt, by the strategy's form for a round; by the decision itself where the form leaves it to the schedule.
+    /// CPUs that decisions interrupt, by the strategy's form for a round; by the decision itself where the form leaves
+    /// it to the schedule.
     targets,
     /// Decisions that leave the sync out, in the same way.
     elided,

@@ -23,7 +23,8 @@ pub enum Backing<A: Arch> {
     Anon,
     /// Pages of a file, 4 KiB each, from a byte offset on.
     File(Arc<File<A>>, u64),
-    /// 2 MiB pages of a file, from a byte offset on that is as aligned as the region: whole PMD tables are shared between mms.
+    /// 2 MiB pages of a file, from a byte offset on that is as aligned as the region: whole PMD tables are shared
+    /// between mms.
     Shared(Arc<File<A>>, u64),
 }
 
@@ -112,7 +113,8 @@ pub struct Mm<A: Arch> {
     pub promotion: Promotion,
     /// Gathers under way: a second one must flush what the first has cleared, see [`crate::mm::gather`].
     pub(super) gathers: AtomicU32,
-    /// Regions in ascending order; the lock is the mm's map lock. Operations that remove tables others rely on hold it for writing.
+    /// Regions in ascending order; the lock is the mm's map lock. Operations that remove tables others rely on hold it
+    /// for writing.
     pub map: RwLock<A, Vec<Region<A>>>,
     /// Odd while a fork write-protects: see [`crate::mm::fork`].
     pub(super) write_protect_seq: AtomicU32,
@@ -182,14 +184,15 @@ impl<A: Arch> Mm<A> {
         self.tag.asid()
     }
 
-    /// How many flushes it has seen. Acquire: pairs with `next_flush_generation`; what is looked at behind it has what those flushes are about
-    /// (tests/litmus/hand-over).
+    /// How many flushes it has seen. Acquire: pairs with `next_flush_generation`; what is looked at behind it has what
+    /// those flushes are about (tests/litmus/hand-over).
     #[inline]
     pub fn flush_generation(&self) -> u64 {
         self.flush_generation.load(Ordering::Acquire)
     }
 
-    /// Counts one more flush. Release: the entries were changed before (tests/litmus/hand-over). [`crate::tlb::switch`] puts a full fence behind.
+    /// Counts one more flush. Release: the entries were changed before (tests/litmus/hand-over). [`crate::tlb::switch`]
+    /// puts a full fence behind.
     pub(crate) fn next_flush_generation(&self) -> u64 {
         self.flush_generation.fetch_add(1, Ordering::Release) + 1
     }
@@ -249,7 +252,8 @@ pub(super) fn check_perm(range: &Range<VirtAddr>, perm: Perm) -> Result<(), MapE
     if perm == Perm::all() { Err(MapError::Forbidden(range.start)) } else { Ok(()) }
 }
 
-/// Whether no end of `range` lies inside a page of a region, all of whose pages are whole 4 KiB, or whole 2 MiB where it is shared.
+/// Whether no end of `range` lies inside a page of a region, all of whose pages are whole 4 KiB, or whole 2 MiB where
+/// it is shared.
 pub(super) fn check_cuts<A: Arch>(map: &[Region<A>], range: &Range<VirtAddr>) -> Result<(), MapError> {
     for cut in [range.start, range.end] {
         let shared =

@@ -1,11 +1,13 @@
-//! Collapse: 512 anonymous 4 KiB pages become one 2 MiB page, and their PTE table is kept for a later split. The operation that the sync IPI was
-//! introduced for (Linux commit 2ba99c5e0881).
+//! Collapse: 512 anonymous 4 KiB pages become one 2 MiB page, and their PTE table is kept for a later split. The
+//! operation that the sync IPI was introduced for (Linux commit 2ba99c5e0881).
 //!
-//! Steps, as in Linux's `collapse_huge_page`: take the map lock for writing; clear the PMD entry under its lock and flush (nobody translates
-//! through the table any more, but a walk may hold it); **drop the lock, then drain**; freeze each page (a walk that got a reference before makes this fail);
-//! copy; deposit the table, which is *using it again*; install the 2 MiB leaf. On failure the table is put back as it was.
+//! Steps, as in Linux's `collapse_huge_page`: take the map lock for writing; clear the PMD entry under its lock and
+//! flush (nobody translates through the table any more, but a walk may hold it); **drop the lock, then drain**; freeze
+//! each page (a walk that got a reference before makes this fail); copy; deposit the table, which is *using it again*;
+//! install the 2 MiB leaf. On failure the table is put back as it was.
 //!
-//! The drain is asked for before the pages are touched, as Linux does, since from there on the table's contents are the collapse's own.
+//! The drain is asked for before the pages are touched, as Linux does, since from there on the table's contents are the
+//! collapse's own.
 
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;

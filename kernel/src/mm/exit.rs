@@ -15,7 +15,8 @@ use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::tlb::switch;
 
-/// Ends `mm`, which no other CPU uses any more (it may still be loaded, lazily). The calling CPU unloads it if it has it.
+/// Ends `mm`, which no other CPU uses any more (it may still be loaded, lazily). The calling CPU unloads it if it has
+/// it.
 pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
     if cpu.loaded.mm() == mm.id {
         switch::unload(cpu);
@@ -32,7 +33,8 @@ pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
     gather.whole_mm();
     gather.finish();
     drop(map);
-    // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to. Those too that just leave it, and are asked when they have: they look at it until then.
+    // A flush by interrupt has made lazy CPUs unload it; after another one they are asked to. Those too that just leave
+    // it, and are asked when they have: they look at it until then.
     let others = A::machine().online().filter(|other| other.id != cpu.id);
     let lazy = others.filter(|other| other.loaded.may_translate(&mm)).map(|other| other.id).collect();
     if guard!(ExitUnloads) {
@@ -43,8 +45,9 @@ pub fn exit<A: Arch>(cpu: &'static Cpu<A>, mm: Arc<Mm<A>>) {
     mm.release_asid();
 }
 
-/// The root points at itself no more, from the last flush on. A CPU that still has the root loaded, lazily or because it is just switching away, could else cache that entry again under the mm's
-/// tag after the flush; and whoever gets the tag next would read the old tables through it.
+/// The root points at itself no more, from the last flush on. A CPU that still has the root loaded, lazily or because
+/// it is just switching away, could else cache that entry again under the mm's tag after the flush; and whoever gets
+/// the tag next would read the old tables through it.
 fn forget_recursion<A: Arch>(mm: &Mm<A>) {
     if A::SELF_MAP != VirtAddr(0) && guard!(SelfMapExit) {
         A::store_entry(mm.root().slot(A::SELF_MAP.index(Level::Pgd)), 0);

@@ -1,9 +1,12 @@
-//! Faults: putting in what a region says belongs there; and the slow path of walks, which faults and then takes references under the table's lock.
+//! Faults: putting in what a region says belongs there; and the slow path of walks, which faults and then takes
+//! references under the table's lock.
 //!
-//! The map lock is held for reading. PTE tables may be reclaimed meanwhile, so a table that was found without a lock is used only inside a read section of
-//! [`crate::smp::rcu`] (it stays a table), and only after its lock is held and the PMD entry still points at it (it still is *this* table).
+//! The map lock is held for reading. PTE tables may be reclaimed meanwhile, so a table that was found without a lock is
+//! used only inside a read section of [`crate::smp::rcu`] (it stays a table), and only after its lock is held and the
+//! PMD entry still points at it (it still is *this* table).
 //!
-//! A page of a file is got without either: the file's lock comes before table locks, and its holder may wait for a grace period. Then the table is looked for again.
+//! A page of a file is got without either: the file's lock comes before table locks, and its holder may wait for a
+//! grace period. Then the table is looked for again.
 
 use core::ops::Range;
 
@@ -49,8 +52,8 @@ pub fn of_program<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, acces
     }
     let page = va.align_down(Level::Pte);
     if in_region(cpu, mm, region, page, access == Access::Write)? == Was::Present {
-        // This CPU's TLB may still have a translation that allows less (another CPU has made the page writable since, or this one just now): it goes. The hardware
-        // caches nothing for a leaf that was absent.
+        // This CPU's TLB may still have a translation that allows less (another CPU has made the page writable since,
+        // or this one just now): it goes. The hardware caches nothing for a leaf that was absent.
         let enabled = A::irq_save();
         let n = A::invalidate_local(mm.asid(), &Invalidation::page(page));
         cpu.ledger.invalidations.add(n.into());
@@ -145,7 +148,8 @@ fn in_region<A: Arch>(
             _ => break Ok(Was::Present),
         }
     };
-    // Somebody else has put a page there meanwhile. It may lie inside a 2 MiB page of the file, whose head has the reference.
+    // Somebody else has put a page there meanwhile. It may lie inside a 2 MiB page of the file, whose head has the
+    // reference.
     if let Some(unused) = ready {
         page::put_walked(cpu, unused);
     }
@@ -237,7 +241,8 @@ fn shared<A: Arch>(
     Ok(())
 }
 
-/// The slow path behind [`crate::mm::walk`]: takes references to `pages.len()` pages from `start` on, faulting them in. Returns how many it got.
+/// The slow path behind [`crate::mm::walk`]: takes references to `pages.len()` pages from `start` on, faulting them in.
+/// Returns how many it got.
 pub fn get_user_pages<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -260,8 +265,8 @@ pub fn get_user_pages<A: Arch>(
     Ok(pages.len())
 }
 
-/// The slow path behind [`crate::mm::walk::pin_user_pages_fast`]: pins the page at `va`, faulting it in. Under the map lock, so no fork is under way. Drop it by
-/// [`page::unpin_walked`].
+/// The slow path behind [`crate::mm::walk::pin_user_pages_fast`]: pins the page at `va`, faulting it in. Under the map
+/// lock, so no fork is under way. Drop it by [`page::unpin_walked`].
 pub fn pin_user_page<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool) -> Result<Pfn, MapError> {
     loop {
         handle(cpu, mm, va, write)?;

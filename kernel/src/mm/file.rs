@@ -1,8 +1,9 @@
 //! Files in memory: their pages, who maps them, and the PMD tables that mms share for them.
 //!
-//! One lock per file plays the part of Linux's `i_mmap` lock and of its page-cache lock: it is held while a shared table is found,
-//! joined or left, until the flush and the sync for those that left are done. That sync may be a grace period, so nobody takes this lock inside a read section of
-//! [`crate::smp::rcu`], nor under a table's lock that a reader in such a section may want: see [`crate::smp::lock`]. [`File::lock`] refuses.
+//! One lock per file plays the part of Linux's `i_mmap` lock and of its page-cache lock: it is held while a shared
+//! table is found, joined or left, until the flush and the sync for those that left are done. That sync may be a grace
+//! period, so nobody takes this lock inside a read section of [`crate::smp::rcu`], nor under a table's lock that a
+//! reader in such a section may want: see [`crate::smp::lock`]. [`File::lock`] refuses.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -64,7 +65,8 @@ impl<A: Arch> File<A> {
 
     /// An empty file of `bytes` bytes whose pages programs see: they begin zeroed and hold what programs write.
     pub fn for_programs(bytes: u64) -> Arc<File<A>> {
-        // Numbers of their own, which may come again: programs shall not use up those of address spaces by making files.
+        // Numbers of their own, which may come again: programs shall not use up those of address spaces by making
+        // files.
         let id = A::machine().next_file.fetch_add(1, Ordering::Relaxed);
         File::numbered((id % FILE) | FILE | PLAIN, bytes)
     }
@@ -77,7 +79,8 @@ impl<A: Arch> File<A> {
     /// Takes the file's lock: see the head of this module.
     ///
     /// # Panics
-    /// In a build with `checking`, in a read section: who has the lock may wait for a grace period, which the section holds up.
+    /// In a build with `checking`, in a read section: who has the lock may wait for a grace period, which the section
+    /// holds up.
     pub fn lock(&self) -> MutexGuard<'_, A, Contents<A>> {
         if cfg!(feature = "checking") {
             rcu::assert_outside(A::this_cpu(), "takes a file's lock");

@@ -1,8 +1,9 @@
 //! fork: a child that shares the parent's anonymous pages until one of them writes.
 //!
-//! A page that a walk has pinned must stay the parent's: a device writes to it. So fork copies pinned pages at once, and a pin that comes while fork runs must either be seen or
-//! be given back. Fork makes the mm's sequence odd, then reads pin counts; `pin_user_pages_fast` pins, then reads the sequence; both have a full fence between. At least
-//! one sees the other.
+//! A page that a walk has pinned must stay the parent's: a device writes to it. So fork copies pinned pages at once,
+//! and a pin that comes while fork runs must either be seen or be given back. Fork makes the mm's sequence odd, then
+//! reads pin counts; `pin_user_pages_fast` pins, then reads the sequence; both have a full fence between. At least one
+//! sees the other.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -20,7 +21,8 @@ use crate::mm::zap;
 use crate::pause;
 use crate::smp::cpu::Cpu;
 
-/// A copy of `parent`: private pages are shared until written, files and shared tables are mapped again and faulted in on demand.
+/// A copy of `parent`: private pages are shared until written, files and shared tables are mapped again and faulted in
+/// on demand.
 pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm<A>>, MapError> {
     let child = Mm::child_of(cpu, parent)?;
     let map = parent.map.write();
@@ -41,8 +43,8 @@ pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm
     }
     gather.finish();
     pause!(cpu, ForkEnd);
-    // Release: the pages are protected and flushed before the sequence is even again. Pairs with the first load of `pin_user_pages_fast`
-    // (tests/litmus/hand-over).
+    // Release: the pages are protected and flushed before the sequence is even again. Pairs with the first load of
+    // `pin_user_pages_fast` (tests/litmus/hand-over).
     parent.write_protect_seq.fetch_add(1, Ordering::Release);
     drop(map);
     match result {

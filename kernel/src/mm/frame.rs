@@ -1,10 +1,11 @@
 //! The frame table: one descriptor per frame of RAM, which says what the frame is, who owns it and who refers to it.
 //!
-//! A page is freed by whoever drops its last reference; a reference can be taken without a lock while there is at least one
-//! ([`Frame::try_get`]), and [`Frame::freeze`] takes the last ones away against that: both are read-modify-writes of the same word,
-//! so one of them is first and the other sees it. That is the whole protocol between a lockless walk and whoever wants a page
-//! for himself: *get, then recheck the entry* against *clear the entry, then freeze*. If the get is first, the freeze fails; if the freeze is
-//! first, the get reads what the freeze released, so the recheck sees the cleared entry.
+//! A page is freed by whoever drops its last reference; a reference can be taken without a lock while there is at least
+//! one ([`Frame::try_get`]), and [`Frame::freeze`] takes the last ones away against that: both are read-modify-writes
+//! of the same word, so one of them is first and the other sees it. That is the whole protocol between a lockless walk
+//! and whoever wants a page for himself: *get, then recheck the entry* against *clear the entry, then freeze*. If the
+//! get is first, the freeze fails; if the freeze is first, the get reads what the freeze released, so the recheck sees
+//! the cleared entry.
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -126,8 +127,9 @@ impl<A: Arch> Frame<A> {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// How often the frame was allocated or used again, read before whatever is read next. A table is given a new number before anything else takes its place in
-    /// its parent. Acquire: pairs with the flush before that number (tests/litmus/hand-over).
+    /// How often the frame was allocated or used again, read before whatever is read next. A table is given a new
+    /// number before anything else takes its place in its parent. Acquire: pairs with the flush before that number
+    /// (tests/litmus/hand-over).
     #[inline(always)]
     pub fn generation_now(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
@@ -240,8 +242,9 @@ impl<A: Arch> Frame<A> {
 
     /// Takes `n` references unless there is none: for walks, which hold no lock.
     ///
-    /// Acquire: pairs with [`Frame::thaw`], so that a get that follows one sees the cleared entry. It releases nothing: what a holder did before it got the reference is its own,
-    /// and of a get and a [`Frame::freeze`], both exchanges of one word, one comes first.
+    /// Acquire: pairs with [`Frame::thaw`], so that a get that follows one sees the cleared entry. It releases nothing:
+    /// what a holder did before it got the reference is its own, and of a get and a [`Frame::freeze`], both exchanges
+    /// of one word, one comes first.
     #[inline]
     pub fn try_get(&self, n: u32) -> bool {
         let mut now = self.refs.load(Ordering::Relaxed);
@@ -254,7 +257,8 @@ impl<A: Arch> Frame<A> {
         false
     }
 
-    /// Takes a reference as [`Frame::try_get`] does, but tries once: false also where somebody else changed the count meanwhile.
+    /// Takes a reference as [`Frame::try_get`] does, but tries once: false also where somebody else changed the count
+    /// meanwhile.
     #[inline(always)]
     pub(super) fn try_get_once(&self) -> bool {
         let now = self.refs.load(Ordering::Relaxed);
@@ -277,7 +281,8 @@ impl<A: Arch> Frame<A> {
         self.refs.fetch_sub(n, Ordering::AcqRel) == n
     }
 
-    /// Marks `n` references as pins. Relaxed is enough for who reads them under the write-protect sequence, see [`crate::mm::fork`].
+    /// Marks `n` references as pins. Relaxed is enough for who reads them under the write-protect sequence, see
+    /// [`crate::mm::fork`].
     #[inline]
     pub fn add_pins(&self, n: u32) {
         self.pins.fetch_add(n, Ordering::Relaxed);

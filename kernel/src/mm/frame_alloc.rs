@@ -13,7 +13,8 @@ use crate::mm::frame::FrameState;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 
-/// Frames that a magazine holds at most: the pages of 2 MiB, twice, so that an operation on one huge page's worth stays in it.
+/// Frames that a magazine holds at most: the pages of 2 MiB, twice, so that an operation on one huge page's worth stays
+/// in it.
 const MAGAZINE: usize = 1024;
 /// Frames taken from the buddy allocator at once, when the magazine is empty.
 const REFILL: usize = 64;

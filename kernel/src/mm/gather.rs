@@ -1,14 +1,18 @@
 //! The gather: collects what an operation unmapped, flushes once, and only then lets go of it.
 //!
-//! Pages and tables go in; [`Gather::flush`] invalidates the range that they covered, then drops the pages and retires the tables. So nothing that a
-//! stale translation or a walk may still reach is freed. A gather with anything left in it panics when it is dropped.
+//! Pages and tables go in; [`Gather::flush`] invalidates the range that they covered, then drops the pages and retires
+//! the tables. So nothing that a stale translation or a walk may still reach is freed. A gather with anything left in
+//! it panics when it is dropped.
 //!
-//! Collected frames are kept in pages of pointers (batches). When there is no frame for one, a table is flushed at once and freed after a grace period
-//! that is waited for; pages are flushed at once. The fault injection `batch` makes that happen.
+//! Collected frames are kept in pages of pointers (batches). When there is no frame for one, a table is flushed at once
+//! and freed after a grace period that is waited for; pages are flushed at once. The fault injection `batch` makes that
+//! happen.
 //!
-//! Two gathers of one mm at the same time (`MADV_DONTNEED` by two threads) may each see entries that the other has cleared and not flushed: found empty, there is nothing for the
-//! one to flush, and it would return while translations are still there. Therefore a gather that finishes while another is under way flushes everything. The last of them
-//! finishes alone, and need not: whoever was there before it has flushed what it saw cleared, or cleared it and flushes it himself.
+//! Two gathers of one mm at the same time (`MADV_DONTNEED` by two threads) may each see entries that the other has
+//! cleared and not flushed: found empty, there is nothing for the one to flush, and it would return while translations
+//! are still there. Therefore a gather that finishes while another is under way flushes everything. The last of them
+//! finishes alone, and need not: whoever was there before it has flushed what it saw cleared, or cleared it and flushes
+//! it himself.
 
 use core::slice::Iter;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +62,8 @@ pub struct Gather<'m, A: Arch> {
     stride: Level,
     freed_tables: bool,
     unshared_tables: bool,
-    /// The highest level of what can be read through the recursive mapping and is no longer there: see [`crate::mm::self_map`].
+    /// The highest level of what can be read through the recursive mapping and is no longer there: see
+    /// [`crate::mm::self_map`].
     unreadable: Option<Level>,
     everything: bool,
     /// Some flush of this gather has interrupted another CPU; never cleared, as in v3 ([`crate::sync::gather_flag`]).
@@ -77,7 +82,8 @@ pub struct Gather<'m, A: Arch> {
 impl<'m, A: Arch> Gather<'m, A> {
     /// Begins to gather for `mm`.
     pub fn new(cpu: &'static Cpu<A>, mm: &'m Mm<A>) -> Gather<'m, A> {
-        // Relaxed: whoever finds an entry that this one has cleared finds it under the table's lock, and this count with it.
+        // Relaxed: whoever finds an entry that this one has cleared finds it under the table's lock, and this count
+        // with it.
         mm.gathers.fetch_add(1, Ordering::Relaxed);
         Gather {
             cpu,
@@ -117,7 +123,8 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.everything = true;
     }
 
-    /// Takes over the reference that a cleared leaf had. True if the gather is full, and the caller should drop its locks and flush.
+    /// Takes over the reference that a cleared leaf had. True if the gather is full, and the caller should drop its
+    /// locks and flush.
     #[inline]
     pub fn page(&mut self, head: Pfn) -> bool {
         if let Some(slot) = self.room.next() {
@@ -185,7 +192,8 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.unshared.is_full()
     }
 
-    /// This mm left a shared table, whose record in the file is at `offset`. To be settled before the file's lock is dropped.
+    /// This mm left a shared table, whose record in the file is at `offset`. To be settled before the file's lock is
+    /// dropped.
     pub fn unshared(&mut self, unlinked: Unlinked<'_, A>, offset: u64) {
         let va = unlinked.va();
         unlinked.into_gather();
@@ -196,8 +204,8 @@ impl<'m, A: Arch> Gather<'m, A> {
         self.unshared.push(offset);
     }
 
-    /// Flushes for the tables that were left, and syncs for those that have one sharer now. Under the file's lock: afterwards the last sharer may use
-    /// them as its own.
+    /// Flushes for the tables that were left, and syncs for those that have one sharer now. Under the file's lock:
+    /// afterwards the last sharer may use them as its own.
     pub fn settle_unshared(&mut self, file: &File<A>, contents: &mut Contents<A>) {
         if self.unshared.is_empty() {
             return;
@@ -284,7 +292,8 @@ impl<'m, A: Arch> Gather<'m, A> {
         debug_assert!(self.unshared.is_empty());
         // Cleared and not flushed: what another gather of this mm must not overlook.
         ghost::point(self.cpu);
-        // Acquire: a gather that is seen to be over has flushed what it cleared. Pairs with the release below (tests/litmus/hand-over).
+        // Acquire: a gather that is seen to be over has flushed what it cleared. Pairs with the release below
+        // (tests/litmus/hand-over).
         if self.mm.gathers.load(Ordering::Acquire) > 1 && guard!(NestedGather) {
             self.everything = true;
             self.freed_tables = true;

@@ -1,7 +1,7 @@
 //! Address spaces and their page tables.
 //!
-//! Read in this order: [`table`] (entries, locks, counts), [`state`] (what becomes of a table that is unlinked), [`walk`] (what may hold
-//! it), [`gather`] (many at once); then the operations, one file each.
+//! Read in this order: [`table`] (entries, locks, counts), [`state`] (what becomes of a table that is unlinked),
+//! [`walk`] (what may hold it), [`gather`] (many at once); then the operations, one file each.
 
 pub mod address_space;
 pub mod collapse;

@@ -1,7 +1,8 @@
 //! Pages: taking and dropping them, and the tag in each that says what it is.
 //!
-//! In a build with `checking` the first word of every user page that no program sees holds a tag made of its owner and address. A CPU that
-//! reads a user address through its TLB and finds another page's tag, or that of a free frame, has a stale translation.
+//! In a build with `checking` the first word of every user page that no program sees holds a tag made of its owner and
+//! address. A CPU that reads a user address through its TLB and finds another page's tag, or that of a free frame, has
+//! a stale translation.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +19,8 @@ pub const HUGE_ORDER: u8 = 9;
 
 /// The first word of a page.
 pub(crate) fn first_word<A: Arch>(pfn: Pfn) -> &'static AtomicU64 {
-    // SAFETY: the direct map covers all RAM for ever; page contents are only ever accessed atomically or by their owner alone.
+    // SAFETY: the direct map covers all RAM for ever; page contents are only ever accessed atomically or by their owner
+    // alone.
     unsafe { &*A::direct_map(pfn.addr()).cast::<AtomicU64>() }
 }
 
@@ -73,7 +75,8 @@ pub fn put<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
     }
 }
 
-/// The same from inside a walk. In an NMI nothing can be freed (the interrupted code may be in the allocator), so the references are dropped later.
+/// The same from inside a walk. In an NMI nothing can be freed (the interrupted code may be in the allocator), so the
+/// references are dropped later.
 pub(crate) fn put_from_walk<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
     if cpu.nmi.is_inside() {
         (0..n).for_each(|_| cpu.nmi.defer(pfn));

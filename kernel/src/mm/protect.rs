@@ -1,4 +1,5 @@
-//! mprotect: changes what leaves allow, then flushes. Regions that share PMD tables stop sharing first: a shared table has one permission.
+//! mprotect: changes what leaves allow, then flushes. Regions that share PMD tables stop sharing first: a shared table
+//! has one permission.
 
 use core::ops::Range;
 
@@ -32,7 +33,8 @@ pub fn mprotect<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
     for region in &mut map[first..last] {
         region.perm = perm;
         if let Backing::Shared(file, offset) = &region.backing {
-            // What is faulted in from now on goes into tables of this mm alone; tables that are its own already are changed below.
+            // What is faulted in from now on goes into tables of this mm alone; tables that are its own already are
+            // changed below.
             left = true;
             let _own = unmap::leave_shared(cpu, mm, file, region, *offset, &mut gather);
         }

@@ -1,9 +1,10 @@
-//! A reader of page tables under RCU alone: interrupts are on, no lock is taken, nothing is referenced. In Linux, users of `pte_offset_map` before they take the table's
-//! lock.
+//! A reader of page tables under RCU alone: interrupts are on, no lock is taken, nothing is referenced. In Linux, users
+//! of `pte_offset_map` before they take the table's lock.
 //!
-//! What it holds stays a table until the read section ends, if tables are freed after a grace period. It may still be *used again* under it: an interrupt to its CPU
-//! is taken at once and says nothing about the section. A reader that must know locks the table and looks at the PMD entry again; this one does not, which makes it the class of
-//! walkers that only a grace period waits for.
+//! What it holds stays a table until the read section ends, if tables are freed after a grace period. It may still be
+//! *used again* under it: an interrupt to its CPU is taken at once and says nothing about the section. A reader that
+//! must know locks the table and looks at the PMD entry again; this one does not, which makes it the class of walkers
+//! that only a grace period waits for.
 
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;

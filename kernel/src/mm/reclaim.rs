@@ -1,13 +1,15 @@
 //! Giving back PTE tables that `MADV_DONTNEED` has emptied (Linux: `CONFIG_PT_RECLAIM`, 6.14).
 //!
-//! The map lock is held for reading only, so faults go on meanwhile and may fill the table again. A table is taken out only when it is known to be empty under its
-//! own lock *and* its parent's:
+//! The map lock is held for reading only, so faults go on meanwhile and may fill the table again. A table is taken out
+//! only when it is known to be empty under its own lock *and* its parent's:
 //!
-//! - fast path: the zap cleared everything in one section of the table's lock and still holds it. The parent's lock comes first in the order, so it is only tried.
-//! - otherwise: parent's lock, table's lock, and the table is **looked at again**: since the zap let go of it, a fault may have put a page there. Without that look the
-//!   page is lost with the table.
+//! - fast path: the zap cleared everything in one section of the table's lock and still holds it. The parent's lock
+//!   comes first in the order, so it is only tried.
+//! - otherwise: parent's lock, table's lock, and the table is **looked at again**: since the zap let go of it, a fault
+//!   may have put a page there. Without that look the page is lost with the table.
 //!
-//! Whoever found the table before, without a lock, finds out when he has locked it: the PMD entry no longer points at it ([`crate::mm::fault`]).
+//! Whoever found the table before, without a lock, finds out when he has locked it: the PMD entry no longer points at
+//! it ([`crate::mm::fault`]).
 
 use crate::addr::{Level, VirtAddr};
 use crate::arch::Arch;

@@ -1,6 +1,7 @@
-//! Retracting PTE tables of files: when the pages are one 2 MiB page already, or are about to be truncated, the tables that map them one by one are taken
-//! out and freed after a grace period. No table is used again, so no sync is needed; but until the grace period is over a walk may still read the
-//! retracted table, whose entries are as they were. That is what the PMD recheck of the walk is for.
+//! Retracting PTE tables of files: when the pages are one 2 MiB page already, or are about to be truncated, the tables
+//! that map them one by one are taken out and freed after a grace period. No table is used again, so no sync is needed;
+//! but until the grace period is over a walk may still read the retracted table, whose entries are as they were. That
+//! is what the PMD recheck of the walk is for.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,7 +18,8 @@ use crate::mm::two_word;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
-/// Maps the 2 MiB page of a file at `va` by one leaf instead of 512 entries (`MADV_COLLAPSE` of a PTE-mapped huge page).
+/// Maps the 2 MiB page of a file at `va` by one leaf instead of 512 entries (`MADV_COLLAPSE` of a PTE-mapped huge
+/// page).
 pub fn collapse_pte_mapped<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr) -> Result<(), CollapseError> {
     if !va.is_aligned(Level::Pmd) {
         return Err(CollapseError::NotEligible(va));
@@ -60,7 +62,8 @@ fn maps<A: Arch>(table: Table<A>, index: usize, pfn: Pfn) -> bool {
     matches!(A::Codec::decode(Level::Pte, raw), Entry::Leaf { page, .. } if page == PhysAddr(pfn.addr().0))
 }
 
-/// Takes the PTE tables that map the 2 MiB of `file` at byte `at` out of every mm, and drops the references behind their entries. Faults bring them back.
+/// Takes the PTE tables that map the 2 MiB of `file` at byte `at` out of every mm, and drops the references behind
+/// their entries. Faults bring them back.
 pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u64) -> Result<(), MapError> {
     debug_assert!(at.is_multiple_of(PMD_SIZE));
     let mut places: Vec<(Arc<Mm<A>>, VirtAddr)> = Vec::new();
@@ -80,8 +83,8 @@ pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u6
     Ok(())
 }
 
-/// Only where the whole table shows this part of this file: a mapping that is not aligned shares its tables with its neighbours, and one that was found under the file's
-/// lock may be gone by now.
+/// Only where the whole table shows this part of this file: a mapping that is not aligned shares its tables with its
+/// neighbours, and one that was found under the file's lock may be gone by now.
 fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: u64, va: VirtAddr) {
     let map = mm.map.read();
     let shows_it = region_at(&map, va).is_some_and(|r| match &r.backing {

@@ -1,15 +1,21 @@
-//! The recursive mapping: an mm's root has one entry that points at the root itself, and through it every table of the mm can be read at an address that depends only on what it maps.
+//! The recursive mapping: an mm's root has one entry that points at the root itself, and through it every table of the
+//! mm can be read at an address that depends only on what it maps.
 //!
-//! In the 512 GiB from [`Arch::SELF_MAP`] on, the last lookup of a translation ends not on a leaf but on the entry that points at a table, one level up. So entry
-//! `n` of the PTE tables, counted over the whole mm, is word `n` from the base on; of the PMD tables, word `n` of the part whose second index is the slot's
-//! again; and so on ([`entry_address`]). The translation of such an address is cached like any other, and so it has to be flushed like any other: once the entry that
-//! points at a table has been cleared *and a flush has covered the table's recursive address*, reading there faults.
+//! In the 512 GiB from [`Arch::SELF_MAP`] on, the last lookup of a translation ends not on a leaf but on the entry that
+//! points at a table, one level up. So entry `n` of the PTE tables, counted over the whole mm, is word `n` from the
+//! base on; of the PMD tables, word `n` of the part whose second index is the slot's again; and so on
+//! ([`entry_address`]). The translation of such an address is cached like any other, and so it has to be flushed like
+//! any other: once the entry that points at a table has been cleared *and a flush has covered the table's recursive
+//! address*, reading there faults.
 //!
-//! That is what strategy [`crate::sync::self_map`] rests on, and no other: what is asked for here is [`Recursive::Unused`] for all others. Two things have to be flushed:
+//! That is what strategy [`crate::sync::self_map`] rests on, and no other: what is asked for here is
+//! [`Recursive::Unused`] for all others. Two things have to be flushed:
 //!
-//! - every **table that was unlinked**: one page for each PTE table; for a PMD table one page, and 512 for all that could be read below it;
-//! - where a 2 MiB leaf reads as a page of entries ([`Arch::LEAF_READS_AS_TABLE`]), every **such leaf that is removed**, and that before a table is linked in its
-//!   place: else a walk that finds the new table would read entries from the old page, whose contents are the user's.
+//! - every **table that was unlinked**: one page for each PTE table; for a PMD table one page, and 512 for all that
+//!   could be read below it;
+//! - where a 2 MiB leaf reads as a page of entries ([`Arch::LEAF_READS_AS_TABLE`]), every **such leaf that is
+//!   removed**, and that before a table is linked in its place: else a walk that finds the new table would read entries
+//!   from the old page, whose contents are the user's.
 
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
@@ -27,8 +33,8 @@ pub enum Recursive {
     Unused,
     /// Those that reach tables up to this level, for the range.
     Removed(Level),
-    /// None, though they are used: the control without guard `SelfMapFlush`. What is invalidated is then the range, entry by entry, and nothing that
-    /// would cover more by accident.
+    /// None, though they are used: the control without guard `SelfMapFlush`. What is invalidated is then the range,
+    /// entry by entry, and nothing that would cover more by accident.
     LeftOut,
 }
 
@@ -64,7 +70,8 @@ pub const fn entry_address(base: VirtAddr, level: Level, va: VirtAddr) -> VirtAd
     VirtAddr(origin(base, level) + (va.0 >> level.shift() << 3))
 }
 
-/// For each level from PTE up to `level`, the pages through which the entries for `start..end` are read. Unused ones are empty.
+/// For each level from PTE up to `level`, the pages through which the entries for `start..end` are read. Unused ones
+/// are empty.
 pub const fn pages(base: VirtAddr, level: Level, start: VirtAddr, end: VirtAddr) -> [Pages; 3] {
     let mut all = [Pages { first: VirtAddr(0), count: 0 }; 3];
     if start.0 >= end.0 {
@@ -111,8 +118,9 @@ pub(super) fn read_through_leaf<A: Arch>() -> Option<Level> {
     (A::LEAF_READS_AS_TABLE && guard!(SelfMapLeaf)).then_some(Level::Pte)
 }
 
-/// A 2 MiB leaf at `va` was cleared by an operation that does not keep faults away, and its PMD table's lock is still held. Flushes it if a walk could read
-/// entries from what will be there next through a translation of the leaf; says whether it did.
+/// A 2 MiB leaf at `va` was cleared by an operation that does not keep faults away, and its PMD table's lock is still
+/// held. Flushes it if a walk could read entries from what will be there next through a translation of the leaf; says
+/// whether it did.
 pub(super) fn leaf_goes<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr) -> bool {
     let recursive = covering::<A>(read_through_leaf::<A>());
     if recursive == Recursive::Unused {
@@ -131,7 +139,8 @@ mod tests {
     /// In the upper half (canonical form), and in the lower one.
     const BASES: [u64; 2] = [0xffff_ff00_0000_0000, 511 << 39];
 
-    /// One step of recursion, by what the hardware does: the indices of `address` move down by one level, and the slot's comes in on top.
+    /// One step of recursion, by what the hardware does: the indices of `address` move down by one level, and the
+    /// slot's comes in on top.
     fn once_more(base: VirtAddr, address: u64) -> u64 {
         base.0 + ((address & ((1 << 48) - 1)) >> 9 & !7)
     }
@@ -154,8 +163,8 @@ mod tests {
         }
     }
 
-    /// Walks an address as the MMU does, over an mm in which every entry exists, and says which table the last lookup ends on: the indices that lead there
-    /// from the root after the slots were used up.
+    /// Walks an address as the MMU does, over an mm in which every entry exists, and says which table the last lookup
+    /// ends on: the indices that lead there from the root after the slots were used up.
     #[test]
     fn the_last_lookup_ends_on_the_right_table() {
         for base in BASES.map(VirtAddr) {

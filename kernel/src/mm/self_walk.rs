@@ -1,19 +1,27 @@
-//! The walk of strategy [`crate::sync::self_map`]: it reads entries through the recursive mapping of its own mm ([`crate::mm::self_map`]) and never has the address of a table.
+//! The walk of strategy [`crate::sync::self_map`]: it reads entries through the recursive mapping of its own mm
+//! ([`crate::mm::self_map`]) and never has the address of a table.
 //!
-//! What it reads by is translations, and a flush takes translations away. So after an unlink and a *completed* flush that covers the table's recursive address, the next
-//! read does not reach the table any more: it faults, which reads as an absent entry, and the walk ends. There is nothing for a sync to wait for.
+//! What it reads by is translations, and a flush takes translations away. So after an unlink and a *completed* flush
+//! that covers the table's recursive address, the next read does not reach the table any more: it faults, which reads
+//! as an absent entry, and the walk ends. There is nothing for a sync to wait for.
 //!
-//! The order: the PMD entry; then for each page the PTE, a reference to the page (a full barrier), the PTE and the PMD entry again. Why that is enough:
+//! The order: the PMD entry; then for each page the PTE, a reference to the page (a full barrier), the PTE and the PMD
+//! entry again. Why that is enough:
 //!
-//! - The last read of the PTE reached the table before its flush was complete, or the table was linked. If before, then so was the reference, and whoever waited for the
-//!   flush sees it (a collapse's freeze fails). If linked, the page was mapped while it was referenced, as in every walk.
-//! - A PTE value that is no entry can come from a table that is being taken down. It is only ever compared, and used to try a reference, which is given back.
-//! - **Where a 2 MiB leaf reads as a table** (x86_64) the value may be the *contents* of a user's page, and user memory can be made to hold any value. So the PMD entry must have been
-//!   this table's when the last PTE was read. That it is the same before and after does not say so: between the two a collapse may have put a leaf there and a split may have
-//!   linked the same table again. But a table that is used again has a new generation ([`crate::mm::frame::Frame::generation`]). So there the walk reads the generation, then the PMD entry
-//!   once more (it may have been a leaf when the generation was read), and the generation again at the end.
+//! - The last read of the PTE reached the table before its flush was complete, or the table was linked. If before, then
+//!   so was the reference, and whoever waited for the flush sees it (a collapse's freeze fails). If linked, the page
+//!   was mapped while it was referenced, as in every walk.
+//! - A PTE value that is no entry can come from a table that is being taken down. It is only ever compared, and used to
+//!   try a reference, which is given back.
+//! - **Where a 2 MiB leaf reads as a table** (x86_64) the value may be the *contents* of a user's page, and user memory
+//!   can be made to hold any value. So the PMD entry must have been this table's when the last PTE was read. That it is
+//!   the same before and after does not say so: between the two a collapse may have put a leaf there and a split may
+//!   have linked the same table again. But a table that is used again has a new generation
+//!   ([`crate::mm::frame::Frame::generation`]). So there the walk reads the generation, then the PMD entry once more
+//!   (it may have been a leaf when the generation was read), and the generation again at the end.
 //!
-//! `tests/tests/self_map_model.rs` tries every order of these steps with those of collapse, split, `MADV_DONTNEED` and a new mapping, and has the counterexample for each step left out.
+//! `tests/tests/self_map_model.rs` tries every order of these steps with those of collapse, split, `MADV_DONTNEED` and
+//! a new mapping, and has the counterexample for each step left out.
 //!
 //! A walk of an mm that is not loaded on this CPU would read another mm's tables: it is refused ([`Refused`]).
 

@@ -1,5 +1,6 @@
-//! What a strategy has decided, carried out: the step from [`crate::mm::state::Flushed`] to [`crate::mm::state::Drained`], and the same for a table that its last sharer claims
-//! ([`crate::mm::share`]). The strategy is asked once, after the flush; the oracle judges before the first interrupt is sent.
+//! What a strategy has decided, carried out: the step from [`crate::mm::state::Flushed`] to
+//! [`crate::mm::state::Drained`], and the same for a table that its last sharer claims ([`crate::mm::share`]). The
+//! strategy is asked once, after the flush; the oracle judges before the first interrupt is sent.
 
 use crate::arch::Arch;
 use crate::guard;
@@ -14,7 +15,8 @@ use crate::smp::mask::CpuMask;
 use crate::smp::rcu;
 use crate::sync::{Ask, Decision, MachineView};
 
-/// Carries out the strategy's decision for `table`, which the mms in `unlinkers` have unlinked. True if another table is wanted.
+/// Carries out the strategy's decision for `table`, which the mms in `unlinkers` have unlinked. True if another table
+/// is wanted.
 pub(super) fn settle<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, ask: &Ask<'_>, unlinkers: &[u32]) -> bool {
     pause!(cpu, SyncBegin);
     let decision = (A::machine().policy.strategy().decide)(&MachineView { cpu }, ask);

@@ -1,9 +1,10 @@
 //! Shared PMD tables: several mms link one table for the same GiB of a file, as hugetlb does.
 //!
-//! An mm that leaves clears its own PUD entry and flushes its own TLB entries; the table lives on in the others. Nothing more is needed until one sharer is left: that
-//! one may then treat the table as private, that is, *use it again* for something else. At that moment no walk of **any** former sharer may hold it.
-//! Linux gets that by interrupting every CPU when the last but one leaves. Here each mm that leaves records in [`SharedTable`] which CPUs could still be walking it
-//! and did not acknowledge its flush; the strategy that is asked in the end is told of them.
+//! An mm that leaves clears its own PUD entry and flushes its own TLB entries; the table lives on in the others.
+//! Nothing more is needed until one sharer is left: that one may then treat the table as private, that is, *use it
+//! again* for something else. At that moment no walk of **any** former sharer may hold it. Linux gets that by
+//! interrupting every CPU when the last but one leaves. Here each mm that leaves records in [`SharedTable`] which CPUs
+//! could still be walking it and did not acknowledge its flush; the strategy that is asked in the end is told of them.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -29,7 +30,8 @@ use crate::sync::coverage::can_hold;
 use crate::sync::{Ask, MachineView, Party};
 use crate::tlb::coverage::Coverage;
 
-/// The most mms that left a table that [`SharedTable::former`] names: any number of processes may come and go while two stay.
+/// The most mms that left a table that [`SharedTable::former`] names: any number of processes may come and go while two
+/// stay.
 pub(crate) const MOST_FORMER: usize = 128;
 
 /// The file's record of a PMD table that shows it.
@@ -42,7 +44,8 @@ pub struct SharedTable<A: Arch> {
     pub former: Vec<u32>,
 }
 
-/// Links the PMD table for the GiB at `offset` of `file` at `va` of the mm whose PUD table is locked by `pud`: the one that others use, or a new one.
+/// Links the PMD table for the GiB at `offset` of `file` at `va` of the mm whose PUD table is locked by `pud`: the one
+/// that others use, or a new one.
 pub(super) fn join<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -100,8 +103,8 @@ pub(super) fn leave<A: Arch>(
     true
 }
 
-/// After the flush of everything that `mm` left (`coverage`; none if nothing was to flush): remembers who was not reached, and where one sharer is left, does
-/// what the strategy asks for.
+/// After the flush of everything that `mm` left (`coverage`; none if nothing was to flush): remembers who was not
+/// reached, and where one sharer is left, does what the strategy asks for.
 pub(super) fn settle<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -141,7 +144,8 @@ pub(super) fn settle<A: Arch>(
     let left_before = former.iter().any(|id| *id != mm.id);
     let party = Party { mm: mm.id, mask, coverage };
     let first = contents.tables[&exclusive[0]].table;
-    // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace period then.
+    // One round for all tables of the batch. `Fresh` cannot be done here, the table is the survivor's; it is a grace
+    // period then.
     if guard!(UnshareSync)
         && settle::settle(
             cpu,

@@ -6,10 +6,11 @@
 //!                        \---relink (same slot, unchanged)
 //! ```
 //!
-//! Only these transitions exist. A table that is [`Unlinked`] may still be cached by the TLBs and paging-structure caches of other CPUs, and be
-//! held by walks. A [`Flushed`] one is cached nowhere, and carries the [`Coverage`] of its own flush; walks may still hold it. A
-//! [`Drained`] one is held by nobody. Every function takes its argument by value, so a table cannot be used early, nor twice; a value that is
-//! dropped instead of being brought to an end panics, since nobody else knows of the table.
+//! Only these transitions exist. A table that is [`Unlinked`] may still be cached by the TLBs and paging-structure
+//! caches of other CPUs, and be held by walks. A [`Flushed`] one is cached nowhere, and carries the [`Coverage`] of its
+//! own flush; walks may still hold it. A [`Drained`] one is held by nobody. Every function takes its argument by value,
+//! so a table cannot be used early, nor twice; a value that is dropped instead of being brought to an end panics, since
+//! nobody else knows of the table.
 //!
 //! Many tables that are freed at once go through [`crate::mm::gather`], which keeps the same rule for all of them.
 //!

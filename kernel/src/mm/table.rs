@@ -1,7 +1,8 @@
 //! Page tables: reading them without a lock, changing them under theirs, and how many entries they have.
 //!
-//! Every change of an entry goes through a [`TableGuard`], which keeps the population count beside it; a table is empty when
-//! the count says so, and [`Table::scan`] is the proof: the test `population_matches_scan`, and the oracle on every table that is given up.
+//! Every change of an entry goes through a [`TableGuard`], which keeps the population count beside it; a table is empty
+//! when the count says so, and [`Table::scan`] is the proof: the test `population_matches_scan`, and the oracle on
+//! every table that is given up.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,7 +62,8 @@ impl<A: Arch> Table<A> {
     #[inline(always)]
     pub fn slot(self, index: usize) -> &'static AtomicU64 {
         debug_assert!(index < ENTRIES);
-        // SAFETY: the direct map covers all RAM for ever; a frame holds 512 aligned words, and all accesses to table frames are atomic.
+        // SAFETY: the direct map covers all RAM for ever; a frame holds 512 aligned words, and all accesses to table
+        // frames are atomic.
         unsafe { &*A::direct_map(self.pfn.addr()).cast::<AtomicU64>().add(index) }
     }
 
@@ -152,8 +154,8 @@ impl<A: Arch> TableGuard<A> {
         self.table.frame().add_population(1);
     }
 
-    /// Replaces the entry for `va`, which is in use, by another that is in use: a change of permission only (anything else
-    /// would break before making).
+    /// Replaces the entry for `va`, which is in use, by another that is in use: a change of permission only (anything
+    /// else would break before making).
     pub fn change(&mut self, level: Level, va: VirtAddr, raw: u64) {
         debug_assert!(raw != 0);
         A::store_entry(self.table.slot(va.index(level)), raw);
@@ -181,7 +183,8 @@ impl<A: Arch> TableGuard<A> {
         let table = Table::at(pa.pfn());
         table.frame().set_unlinked_at(A::instructions());
         cpu.events.write(EventKind::Unlink, mm.id, table.pfn().0.into(), va.0);
-        // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on (tests/litmus/acked-generation).
+        // Release: a CPU that acknowledges this number (acquire) sees the entry cleared from then on
+        // (tests/litmus/acked-generation).
         let generation = A::machine().unlink_generation.fetch_add(1, Ordering::Release) + 1;
         let unlinked = Unlinked::new(mm, table, self.table, level, va.align_down(level), raw, generation);
         pause!(cpu, AfterUnlink);
@@ -220,8 +223,9 @@ pub fn alloc<A: Arch>(cpu: &Cpu<A>, owner: u32, level: Level, base: VirtAddr) ->
     Ok(Table::at(pfn))
 }
 
-/// Frees a table that no walk can hold any more: a finished grace period, waited for or not ([`crate::smp::rcu::poll`], [`crate::mm::gather`]), or whoever allocated a table
-/// and never linked it. [`crate::mm::state`] comes here at once only where the guard `GraceBeforeFree` is taken away.
+/// Frees a table that no walk can hold any more: a finished grace period, waited for or not ([`crate::smp::rcu::poll`],
+/// [`crate::mm::gather`]), or whoever allocated a table and never linked it. [`crate::mm::state`] comes here at once
+/// only where the guard `GraceBeforeFree` is taken away.
 pub(crate) fn free<A: Arch>(cpu: &'static Cpu<A>, pfn: Pfn) {
     let table = Table::<A>::at(pfn);
     pause!(cpu, BeforeFree);

@@ -1,21 +1,28 @@
-//! Entries of two words: GUP-fast on a machine that cannot read an entry at once (Linux: `pmdp_get_lockless`, `ptep_get_lockless` where an entry is two words, as with x86's PAE).
+//! Entries of two words: GUP-fast on a machine that cannot read an entry at once (Linux: `pmdp_get_lockless`,
+//! `ptep_get_lockless` where an entry is two words, as with x86's PAE).
 //!
-//! Both machines of this kernel have entries of one word, so the reader denies itself what they can do: of each load it uses one part, the bits below [`BOUNDARY`] or those
-//! above. PAE's boundary is at 4 GiB, inside the frame number; there, two entries with the same low word name frames that are a multiple of 4 GiB apart. Here it is the lowest bit of
-//! the frame number: the entries of *all* tables have the same low word, which is the worst that a boundary can be, on a machine of any size.
+//! Both machines of this kernel have entries of one word, so the reader denies itself what they can do: of each load it
+//! uses one part, the bits below [`BOUNDARY`] or those above. PAE's boundary is at 4 GiB, inside the frame number;
+//! there, two entries with the same low word name frames that are a multiple of 4 GiB apart. Here it is the lowest bit
+//! of the frame number: the entries of *all* tables have the same low word, which is the worst that a boundary can be,
+//! on a machine of any size.
 //!
-//! 1. **Low, high, low.** The reader reads the low word, which says whether the entry is present, then the high word, then the low word again. If that has changed, it begins anew
-//!    (guard `LowAgain`).
-//! 2. **Nobody fills again what a reader is reading.** What is left is an entry that is cleared after the first read, and filled again by one with the same low word before the last: the
-//!    high word may be that of the empty entry, or of one in between, and both low words are the same. No look by the reader can tell. So it keeps interrupts masked over all three,
-//!    as over the whole walk, and whoever clears an entry that pointed at a table waits for interrupt level on every CPU that may be reading it before the entry can be filled. A collapse does
-//!    so by its flush and by what its strategy asks for, before it puts the table back or a page in its place. Where a table is given up nobody asks a strategy: there
-//!    `wait_for_readers` interrupts every CPU (guard `TwoWordSync`; Linux: `pmdp_get_lockless_sync`), under the lock of the parent where faults may go on meanwhile, as in reclaim and retraction,
-//!    else before the map lock is dropped.
-//! 3. **A PTE is cleared and filled again with no wait at all**, by `MADV_DONTNEED` and a fault. A torn PTE names a wrong frame, or none: the reference, and both entries read again after it, are the
-//!    protection, as in the walk.
+//! 1. **Low, high, low.** The reader reads the low word, which says whether the entry is present, then the high word,
+//!    then the low word again. If that has changed, it begins anew (guard `LowAgain`).
+//! 2. **Nobody fills again what a reader is reading.** What is left is an entry that is cleared after the first read,
+//!    and filled again by one with the same low word before the last: the high word may be that of the empty entry, or
+//!    of one in between, and both low words are the same. No look by the reader can tell. So it keeps interrupts masked
+//!    over all three, as over the whole walk, and whoever clears an entry that pointed at a table waits for interrupt
+//!    level on every CPU that may be reading it before the entry can be filled. A collapse does so by its flush and by
+//!    what its strategy asks for, before it puts the table back or a page in its place. Where a table is given up
+//!    nobody asks a strategy: there `wait_for_readers` interrupts every CPU (guard `TwoWordSync`; Linux:
+//!    `pmdp_get_lockless_sync`), under the lock of the parent where faults may go on meanwhile, as in reclaim and
+//!    retraction, else before the map lock is dropped.
+//! 3. **A PTE is cleared and filled again with no wait at all**, by `MADV_DONTNEED` and a fault. A torn PTE names a
+//!    wrong frame, or none: the reference, and both entries read again after it, are the protection, as in the walk.
 //!
-//! The oracle knows what the entry was at each of the three reads, and judges what the reader makes of an upper entry before it uses it.
+//! The oracle knows what the entry was at each of the three reads, and judges what the reader makes of an upper entry
+//! before it uses it.
 
 use crate::addr::{ENTRIES, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -168,8 +175,8 @@ fn ptes<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtAddr, write: bool,
     pages.len()
 }
 
-/// An entry that pointed at a table was cleared, and the caller keeps others from filling it: waits until no CPU is between the words of it. Nothing to do where entries are
-/// read at once. Interrupts are enabled.
+/// An entry that pointed at a table was cleared, and the caller keeps others from filling it: waits until no CPU is
+/// between the words of it. Nothing to do where entries are read at once. Interrupts are enabled.
 pub(super) fn wait_for_readers<A: Arch>(cpu: &'static Cpu<A>) {
     if !A::machine().policy.reads_two_words() || !guard!(TwoWordSync) {
         return;

@@ -1,4 +1,5 @@
-//! munmap: regions, leaves, then the tables that nothing else needs; `MADV_DONTNEED`: leaves only, with reclaim of tables that became empty.
+//! munmap: regions, leaves, then the tables that nothing else needs; `MADV_DONTNEED`: leaves only, with reclaim of
+//! tables that became empty.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -38,7 +39,8 @@ pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>)
     Ok(())
 }
 
-/// Clears the leaves of one region and takes it off its file. The map lock is held for writing, and no end of the region cuts a leaf.
+/// Clears the leaves of one region and takes it off its file. The map lock is held for writing, and no end of the
+/// region cuts a leaf.
 pub(super) fn unmap_region<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, region: &Region<A>, gather: &mut Gather<'_, A>) {
     match &region.backing {
         Backing::Anon => zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather),
@@ -55,8 +57,8 @@ pub(super) fn unmap_region<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, region: &R
     }
 }
 
-/// For each GiB of a shared region: leaves the table if others use it too, else takes it off the file's list, so that nobody joins it any more. Returns the
-/// ranges whose tables are this mm's own.
+/// For each GiB of a shared region: leaves the table if others use it too, else takes it off the file's list, so that
+/// nobody joins it any more. Returns the ranges whose tables are this mm's own.
 pub(super) fn leave_shared<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -88,7 +90,8 @@ pub(super) fn leave_shared<A: Arch>(
     own
 }
 
-/// Frees the tables under `table` that map nothing outside `free` any more and something inside `range`. The leaves are cleared.
+/// Frees the tables under `table` that map nothing outside `free` any more and something inside `range`. The leaves are
+/// cleared.
 pub(super) fn free_tables<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -120,7 +123,8 @@ pub fn dontneed<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr
     let covers = |r: &&Region<A>| r.range.start <= range.start && range.end <= r.range.end;
     let region = map.iter().find(covers).ok_or(MapError::NotMapped(range.start))?;
     if matches!(region.backing, Backing::Shared(..)) {
-        // Its leaves are in tables that other mms link: dropping them here would drop them there, without a flush there.
+        // Its leaves are in tables that other mms link: dropping them here would drop them there, without a flush
+        // there.
         return Err(MapError::Forbidden(range.start));
     }
     zap::split_ends(cpu, mm, &range)?;

@@ -1,21 +1,26 @@
 //! Lockless walks: `get_user_pages_fast` and `pin_user_pages_fast`, in the manner of Linux's GUP-fast.
 //!
-//! A walk takes no lock and writes nothing but the reference counts of the pages that it returns. It rests on four things:
+//! A walk takes no lock and writes nothing but the reference counts of the pages that it returns. It rests on four
+//! things:
 //!
-//! 1. **Interrupts are masked** from before the first entry is read until after the last pointer is used. Whoever wants to
-//!    use a table again after unlinking it waits for an acknowledgement from interrupt level ([`crate::sync`]); whoever wants to free one waits
-//!    for a grace period, which a CPU inside a walk does not pass.
+//! 1. **Interrupts are masked** from before the first entry is read until after the last pointer is used. Whoever wants
+//!    to use a table again after unlinking it waits for an acknowledgement from interrupt level ([`crate::sync`]);
+//!    whoever wants to free one waits for a grace period, which a CPU inside a walk does not pass.
 //! 2. **Every entry is read once**, and the next table is computed from the value that was checked.
-//! 3. **Reference, then recheck.** A page found through an entry may have been unmapped and given to somebody else meanwhile. So the walk
-//!    takes a reference (a full barrier), then reads the PTE *and* the PMD entry again: if both are what they were, the page was mapped there while it
-//!    was referenced. The PTE alone is not enough: when the whole table was retracted its entries stay as they are, and only the PMD entry tells. It is read
-//!    once for all pages of a table, after the last reference; no later than that anybody uses a page. That it comes after the PTEs makes no difference: a table that is unlinked
-//!    comes back unchanged or, while the walk holds it, not at all.
-//! 4. **The head, too, again.** Inside a 2 MiB page the reference is taken on the head, which is found before anything holds it. Meanwhile that page may have been freed, and its frames
-//!    given out one by one: head and part are strangers now, and the part may even be mapped again by the very same entry. So the walk compares the head once it has the reference, which
-//!    keeps it what it is (Linux: `try_get_folio`). The page of a PMD leaf is its own head: there is nothing to compare.
+//! 3. **Reference, then recheck.** A page found through an entry may have been unmapped and given to somebody else
+//!    meanwhile. So the walk takes a reference (a full barrier), then reads the PTE *and* the PMD entry again: if both
+//!    are what they were, the page was mapped there while it was referenced. The PTE alone is not enough: when the
+//!    whole table was retracted its entries stay as they are, and only the PMD entry tells. It is read once for all
+//!    pages of a table, after the last reference; no later than that anybody uses a page. That it comes after the PTEs
+//!    makes no difference: a table that is unlinked comes back unchanged or, while the walk holds it, not at all.
+//! 4. **The head, too, again.** Inside a 2 MiB page the reference is taken on the head, which is found before anything
+//!    holds it. Meanwhile that page may have been freed, and its frames given out one by one: head and part are
+//!    strangers now, and the part may even be mapped again by the very same entry. So the walk compares the head once
+//!    it has the reference, which keeps it what it is (Linux: `try_get_folio`). The page of a PMD leaf is its own head:
+//!    there is nothing to compare.
 //!
-//! A walk that finds anything else than what it hoped for stops and returns what it has; the slow path, [`crate::mm::fault::get_user_pages`], does the rest.
+//! A walk that finds anything else than what it hoped for stops and returns what it has; the slow path,
+//! [`crate::mm::fault::get_user_pages`], does the rest.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,8 +38,8 @@ use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::sync::Strategy;
 
-/// A walk of `mm`, which the CPU has loaded: from an address on, for writing or not, into a slice of frames. Returns how many pages it got; each has a
-/// reference for the caller.
+/// A walk of `mm`, which the CPU has loaded: from an address on, for writing or not, into a slice of frames. Returns
+/// how many pages it got; each has a reference for the caller.
 pub type WalkFn<A> = fn(&'static Cpu<A>, &Mm<A>, VirtAddr, bool, &mut [Pfn]) -> usize;
 
 /// Takes references to up to `pages.len()` pages from `start` on. Drop each by [`crate::mm::page::put_walked`].
@@ -48,7 +53,8 @@ pub fn get_user_pages_fast<A: Arch, S: Strategy>(
     walk::<A, S, false>(cpu, mm, start, write, pages)
 }
 
-/// The same for pages that a device will access: pins them, and gives up if the mm is being forked. Drop each by [`crate::mm::page::unpin_walked`].
+/// The same for pages that a device will access: pins them, and gives up if the mm is being forked. Drop each by
+/// [`crate::mm::page::unpin_walked`].
 pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -56,7 +62,8 @@ pub fn pin_user_pages_fast<A: Arch, S: Strategy>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    // Acquire: pairs with the release in `fork`; what is read below is from after an even value (tests/litmus/hand-over).
+    // Acquire: pairs with the release in `fork`; what is read below is from after an even value
+    // (tests/litmus/hand-over).
     let sequence = mm.write_protect_seq.load(Ordering::Acquire);
     if sequence & 1 != 0 {
         return 0;
@@ -105,7 +112,8 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     })
 }
 
-/// What every walk of user mode's tables stands in: interrupts masked, what the strategy has said before and after, the oracle told when tables and pages are held.
+/// What every walk of user mode's tables stands in: interrupts masked, what the strategy has said before and after, the
+/// oracle told when tables and pages are held.
 #[inline(always)]
 pub(super) fn bracketed<A: Arch, S: Strategy>(
     cpu: &'static Cpu<A>,
@@ -210,7 +218,8 @@ fn one_pmd<A: Arch, S: Strategy, const PIN: bool>(
     }
 }
 
-/// The PTE table: from the value that was checked, never from another read of the entry, which may be something else by now.
+/// The PTE table: from the value that was checked, never from another read of the entry, which may be something else by
+/// now.
 #[inline(always)]
 fn below_once<A: Arch>(cpu: &'static Cpu<A>, pmd: Table<A>, checked: PhysAddr, va: VirtAddr) -> Option<Table<A>> {
     let address = if guard!(ReadOnce) {
@@ -255,8 +264,8 @@ fn huge<A: Arch, const PIN: bool>(
     count
 }
 
-/// Takes pages out of a PTE table, and looks once at the PMD entry when it has all references: one that was taken earlier was taken before that look as well. If the
-/// entry is another one, all are given back. `pages` is not empty.
+/// Takes pages out of a PTE table, and looks once at the PMD entry when it has all references: one that was taken
+/// earlier was taken before that look as well. If the entry is another one, all are given back. `pages` is not empty.
 #[inline(always)]
 fn ptes<A: Arch, const PIN: bool>(
     cpu: &'static Cpu<A>,
@@ -270,7 +279,8 @@ fn ptes<A: Arch, const PIN: bool>(
     // SAFETY: the caller asks for no more pages than the table has from `va` on.
     let slots = unsafe { pte.slots(va.index(Level::Pte), pages.len()) };
     let mut taken = take_one::<A, PIN>(cpu, &slots[0], (pte, va), write, &mut pages[0]) as usize;
-    // The first page, which is often the only one, apart from the others: it needs no loop, and these a loop that is nothing else.
+    // The first page, which is often the only one, apart from the others: it needs no loop, and these a loop that is
+    // nothing else.
     if pages.len() > 1 && taken == 1 {
         taken += take_more::<A, PIN>(cpu, &slots[1..], (pte, va.add(PAGE_SIZE)), write, &mut pages[1..]);
     }
@@ -312,7 +322,8 @@ fn take_one<A: Arch, const PIN: bool>(
     take::<A, PIN>(cpu, &A::machine().frames, slot, at, write, out)
 }
 
-/// Takes the page of one slot, which maps `va` in `pte`: the reference, then the recheck of the PTE. The PMD entry is the caller's to look at.
+/// Takes the page of one slot, which maps `va` in `pte`: the reference, then the recheck of the PTE. The PMD entry is
+/// the caller's to look at.
 #[inline(always)]
 fn take<A: Arch, const PIN: bool>(
     cpu: &'static Cpu<A>,
@@ -349,7 +360,8 @@ fn take<A: Arch, const PIN: bool>(
 #[inline(always)]
 pub(super) fn reference<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, frames: &FrameTable<A>, pfn: Pfn) -> bool {
     let Some(frame) = frames.lookup(pfn) else { return false };
-    // A frame inside a 2 MiB page never has references: they are the head's. So one that has is a head, and stays one while it is referred to.
+    // A frame inside a 2 MiB page never has references: they are the head's. So one that has is a head, and stays one
+    // while it is referred to.
     if !frame.try_get_once() {
         return reference_to_head::<A, PIN>(cpu, pfn);
     }
@@ -359,7 +371,8 @@ pub(super) fn reference<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, frames: 
     true
 }
 
-/// The same where the page is a 2 MiB page that is mapped by PTEs, or another CPU has taken or dropped a reference at the same moment.
+/// The same where the page is a 2 MiB page that is mapped by PTEs, or another CPU has taken or dropped a reference at
+/// the same moment.
 #[cold]
 #[inline(never)]
 fn reference_to_head<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, pfn: Pfn) -> bool {
@@ -373,7 +386,8 @@ fn reference_to_head<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, pfn: Pfn) -
     if PIN {
         frames.get(head).add_pins(1);
     }
-    // A 2 MiB page may have been freed before the reference, and its first frame be somebody else's page by now. From the reference on it cannot.
+    // A 2 MiB page may have been freed before the reference, and its first frame be somebody else's page by now. From
+    // the reference on it cannot.
     if guard!(HeadRecheck) && frames.get(pfn).is_tail() != inside {
         drop_again::<A, PIN>(head, 1);
         return false;

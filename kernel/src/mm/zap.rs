@@ -1,9 +1,11 @@
 //! Clearing leaves: the part that munmap, `MADV_DONTNEED`, exit and truncation have in common.
 //!
-//! A range may begin or end inside a 2 MiB leaf, which then has to become a table of 4 KiB leaves first, and that may need a frame. It is the only thing that can fail, so
-//! it comes first ([`split_ends`]); from there on clearing cannot fail, and no operation stops half way.
+//! A range may begin or end inside a 2 MiB leaf, which then has to become a table of 4 KiB leaves first, and that may
+//! need a frame. It is the only thing that can fail, so it comes first ([`split_ends`]); from there on clearing cannot
+//! fail, and no operation stops half way.
 //!
-//! An anonymous 2 MiB leaf has a table of its own deposited with its PMD table ([`crate::mm::collapse`]): splitting it needs no frame. One of a file has none.
+//! An anonymous 2 MiB leaf has a table of its own deposited with its PMD table ([`crate::mm::collapse`]): splitting it
+//! needs no frame. One of a file has none.
 
 use core::ops::Range;
 
@@ -34,7 +36,8 @@ pub(super) enum EmptyTables {
     Reclaim,
 }
 
-/// Splits the 2 MiB leaves that an end of `range` cuts. The map lock is held, so that nothing collapses them again before it is dropped.
+/// Splits the 2 MiB leaves that an end of `range` cuts. The map lock is held, so that nothing collapses them again
+/// before it is dropped.
 pub(super) fn split_ends<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: &Range<VirtAddr>) -> Result<(), MapError> {
     for cut in [range.start, range.end] {
         if !cut.is_aligned(Level::Pmd)
@@ -46,7 +49,8 @@ pub(super) fn split_ends<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: &Rang
     Ok(())
 }
 
-/// Clears every leaf of `range`, whose ends cut none, and hands the pages to `gather`. The map lock is held, for reading at least.
+/// Clears every leaf of `range`, whose ends cut none, and hands the pages to `gather`. The map lock is held, for
+/// reading at least.
 pub(super) fn zap<A: Arch>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
@@ -95,7 +99,8 @@ fn zap_pmd<A: Arch>(
                 let flushed = empty == EmptyTables::Reclaim && self_map::leaf_goes(cpu, mm, range.start);
                 drop(guard);
                 if let Some(deposited) = deposited {
-                    // No entry points at it and no translation leads through it. But it was drained of walks that an interrupt ends, not of readers under RCU.
+                    // No entry points at it and no translation leads through it. But it was drained of walks that an
+                    // interrupt ends, not of readers under RCU.
                     state::retire_deposited(cpu, deposited);
                 }
                 if !flushed {
@@ -118,7 +123,8 @@ fn zap_pmd<A: Arch>(
     }
 }
 
-/// Clears PTEs. On the fast path of reclaim, everything was cleared in one section of the table's lock, and the table is taken out at once.
+/// Clears PTEs. On the fast path of reclaim, everything was cleared in one section of the table's lock, and the table
+/// is taken out at once.
 #[allow(clippy::too_many_arguments)]
 fn zap_ptes<A: Arch>(
     cpu: &'static Cpu<A>,
@@ -132,7 +138,8 @@ fn zap_ptes<A: Arch>(
     let mut va = range.start;
     let mut sections = 0;
     while va < range.end {
-        // Others with the map lock for reading may reclaim or retract the table: it stays a table until its lock is held, and this one while it is.
+        // Others with the map lock for reading may reclaim or retract the table: it stays a table until its lock is
+        // held, and this one while it is.
         let read = rcu::read(cpu);
         let Some(pte) = pmd.below(Level::Pmd, range.start) else { return Emptied::Freed };
         pause!(cpu, AfterZapLookup);
@@ -176,8 +183,8 @@ fn deposited_for<A: Arch>(pmd: &mut TableGuard<A>, page: Pfn) -> Option<Table<A>
     if anonymous { pmd.withdraw() } else { None }
 }
 
-/// Replaces the 2 MiB leaf at `va`, if one is there, by a table of 4 KiB leaves of the same page. Break before make: the entry is cleared and flushed before the
-/// table is linked.
+/// Replaces the 2 MiB leaf at `va`, if one is there, by a table of 4 KiB leaves of the same page. Break before make:
+/// the entry is cleared and flushed before the table is linked.
 pub(super) fn split<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, pmd: Table<A>, va: VirtAddr) -> Result<(), MapError> {
     let base = va.align_down(Level::Pmd);
     let mut spare = None;

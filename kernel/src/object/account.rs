@@ -1,11 +1,13 @@
 //! Accounts: who pays for kernel memory.
 //!
-//! Whatever a program makes the kernel keep (frames for pages and for tables, heap for objects, mappings and capability slots, tags of address spaces) is charged
-//! to the account of the process that asked, before it is allocated, for the worst case; the receipt ([`Paid`]) lives in what was paid for and
-//! gives the amount back when that goes. A process that is made gets its account out of its maker's: the whole limit is charged there. So the sum of
-//! what all programs can use is what the first account was opened with, and nobody gets short because of another.
+//! Whatever a program makes the kernel keep (frames for pages and for tables, heap for objects, mappings and capability
+//! slots, tags of address spaces) is charged to the account of the process that asked, before it is allocated, for the
+//! worst case; the receipt ([`Paid`]) lives in what was paid for and gives the amount back when that goes. A process
+//! that is made gets its account out of its maker's: the whole limit is charged there. So the sum of what all programs
+//! can use is what the first account was opened with, and nobody gets short because of another.
 //!
-//! The counters are Relaxed: they guard no memory, each is changed by read-modify-writes that never go over the limit, and that is all that is asked of them.
+//! The counters are Relaxed: they guard no memory, each is changed by read-modify-writes that never go over the limit,
+//! and that is all that is asked of them.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -58,8 +60,9 @@ impl Price {
         Price { bytes: block(count.saturating_mul(size_of::<T>() as u64)), ..Price::NOTHING }
     }
 
-    /// `count` elements of an array of `T` that grows, and shrinks by `trim`: up to four times as long as what is in it, in a block that is up to twice as large as that. So it is enough for the old array
-    /// beside the new while it grows, too.
+    /// `count` elements of an array of `T` that grows, and shrinks by `trim`: up to four times as long as what is in
+    /// it, in a block that is up to twice as large as that. So it is enough for the old array beside the new while it
+    /// grows, too.
     pub const fn growing<T>(count: u64) -> Price {
         Price { bytes: count.saturating_mul(8 * size_of::<T>() as u64), ..Price::NOTHING }
     }
@@ -69,7 +72,8 @@ impl Price {
         // Entries, and who is above; above leaves, who is below too.
         let leaf = block(TREE_MOST * (size_of::<K>() + size_of::<V>()) as u64 + 16);
         let inner = block(TREE_MOST * (size_of::<K>() + size_of::<V>()) as u64 + 16 + (TREE_MOST + 1) * 8);
-        // Of inner nodes there are fewer than leaves by `TREE_LEAST`, but for the root; those above them are fewer again.
+        // Of inner nodes there are fewer than leaves by `TREE_LEAST`, but for the root; those above them are fewer
+        // again.
         let (leaves, inners) = (1 + count / TREE_LEAST, if count > TREE_MOST { 2 + count / 20 } else { 0 });
         let bytes = leaves.saturating_mul(leaf).saturating_add(inners.saturating_mul(inner));
         Price { bytes, ..Price::NOTHING }

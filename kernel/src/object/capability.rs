@@ -1,15 +1,21 @@
 //! Capabilities: who may do what with which object, and who has it from whom.
 //!
-//! A capability is a [`Node`] in the slot of a process's [`Table`]. Each object has one *original*, made with it; every other capability is derived from one that was there, with no
-//! more rights, and is its child in the derivation tree. Deleting one makes its children those of its parent; deleting the original ends the object; revoking one deletes all that
-//! descend from it. A mapping belongs to the capability that it was made with, and ends with it: so revoking frames unmaps them everywhere.
+//! A capability is a [`Node`] in the slot of a process's [`Table`]. Each object has one *original*, made with it; every
+//! other capability is derived from one that was there, with no more rights, and is its child in the derivation tree.
+//! Deleting one makes its children those of its parent; deleting the original ends the object; revoking one deletes all
+//! that descend from it. A mapping belongs to the capability that it was made with, and ends with it: so revoking
+//! frames unmaps them everywhere.
 //!
-//! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a mapping is undone, which flushes and waits
-//! for other CPUs. Revocation therefore goes in two steps: first, under the tree lock, all descendants are dead: nothing can be derived from them and nothing
-//! can be mapped with them any more, so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is taken out. In this order: whoever else revokes
-//! meanwhile finds each descendant until nothing of it is mapped any more. A capability is not deleted while another thread revokes it, since what descends from it would be its parent's.
+//! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a
+//! mapping is undone, which flushes and waits for other CPUs. Revocation therefore goes in two steps: first, under the
+//! tree lock, all descendants are dead: nothing can be derived from them and nothing can be mapped with them any more,
+//! so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is
+//! taken out. In this order: whoever else revokes meanwhile finds each descendant until nothing of it is mapped any
+//! more. A capability is not deleted while another thread revokes it, since what descends from it would be its
+//! parent's.
 //!
-//! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names the capability, not the object: it ends with it.
+//! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names
+//! the capability, not the object: it ends with it.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -52,7 +58,8 @@ pub struct Node<A: Arch> {
     object: Object<A>,
     rights: Rights,
     badge: u32,
-    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the tree lock and that of `uses`.
+    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the
+    /// tree lock and that of `uses`.
     brief: AtomicU32,
     /// How many threads revoke it just now. Changed under the tree lock.
     revoking: AtomicU32,
@@ -78,7 +85,8 @@ impl<A: Arch> Node<A> {
 
     /// Whether it was not deleted or revoked.
     pub fn is_alive(&self) -> bool {
-        // Relaxed: who finds it dead reads nothing more of it, and who must not miss that looks under the lock that `kill` holds.
+        // Relaxed: who finds it dead reads nothing more of it, and who must not miss that looks under the lock that
+        // `kill` holds.
         self.brief.load(Ordering::Relaxed) != 0
     }
 
@@ -104,7 +112,8 @@ impl<A: Arch> Node<A> {
         if missing.is_empty() { Ok(()) } else { Err(ObjectError::Forbidden(missing)) }
     }
 
-    /// Does `map` and notes that it belongs to this capability, unless that is revoked already: of the two one comes first.
+    /// Does `map` and notes that it belongs to this capability, unless that is revoked already: of the two one comes
+    /// first.
     pub(super) fn use_for(
         &self,
         what: Use<A>,
@@ -279,7 +288,8 @@ pub fn install<A: Arch>(
     result
 }
 
-/// Derives a capability from `from` into `slot` of `table`, with `rights`, which `from` must have. If it has a badge the new one has the same.
+/// Derives a capability from `from` into `slot` of `table`, with `rights`, which `from` must have. If it has a badge
+/// the new one has the same.
 pub fn derive<A: Arch>(
     from: &Arc<Node<A>>,
     table: &Arc<Table<A>>,

@@ -1,4 +1,5 @@
-//! Memory that is named by a capability: a file of the core, of 4 KiB pages, or of 2 MiB pages under a PMD table that all who map the whole of it for writing share.
+//! Memory that is named by a capability: a file of the core, of 4 KiB pages, or of 2 MiB pages under a PMD table that
+//! all who map the whole of it for writing share.
 
 use alloc::sync::Arc;
 
@@ -44,7 +45,8 @@ impl<A: Arch> Memory<A> {
         Memory::in_huge_pages(payer, pages, true)
     }
 
-    /// `pages` zeroed pages of 2 MiB, allocated now, that are mapped as 512 of 4 KiB each until somebody collapses them.
+    /// `pages` zeroed pages of 2 MiB, allocated now, that are mapped as 512 of 4 KiB each until somebody collapses
+    /// them.
     pub fn huge(payer: &Arc<Account>, pages: u64) -> Result<Arc<Memory<A>>, ObjectError> {
         Memory::in_huge_pages(payer, pages, false)
     }
@@ -90,7 +92,8 @@ impl<A: Arch> Memory<A> {
         if self.shared { Backing::Shared(self.file.clone(), offset) } else { Backing::File(self.file.clone(), offset) }
     }
 
-    /// Lets the `bytes` bytes from `offset` on be fetched as instructions, as they are now: what a program has written there.
+    /// Lets the `bytes` bytes from `offset` on be fetched as instructions, as they are now: what a program has written
+    /// there.
     pub(super) fn publish_code(&self, offset: u64, bytes: u64) {
         for at in (offset..offset + bytes).step_by(PAGE_SIZE as usize) {
             if let Some(page) = self.file.find(at) {

@@ -1,7 +1,9 @@
-//! Interrupt lines. A handler cannot take locks: it notes that the line was raised ([`Lines::raise`]), and the CPU's loop sets the bits of the notification that is bound
-//! to it. A line that has fired is silent until it is acknowledged; what comes meanwhile is remembered, once.
+//! Interrupt lines. A handler cannot take locks: it notes that the line was raised ([`Lines::raise`]), and the CPU's
+//! loop sets the bits of the notification that is bound to it. A line that has fired is silent until it is
+//! acknowledged; what comes meanwhile is remembered, once.
 //!
-//! Line `n` is the timer of CPU `n`, whose ticks are the only interrupts that this machine has and the kernel does not need for itself alone.
+//! Line `n` is the timer of CPU `n`, whose ticks are the only interrupts that this machine has and the kernel does not
+//! need for itself alone.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

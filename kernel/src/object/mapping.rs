@@ -1,9 +1,11 @@
 //! Mappings: what an address space of a process consists of.
 //!
-//! Each is made, changed and undone as a whole by whoever has a capability to the process with the right to manage it. The maker of a mapping pays for the
-//! tables that it can need at most, and for anonymous pages, when it is made: no fault can find the account empty. What a mapping of frames allows was allowed by the capability
-//! that it was made with, and never becomes more. What a stranger maps of its own account (anonymous memory, programs) belongs to the capability by which it manages the process: it goes with
-//! that, at the latest with the stranger, whose account is then whole again.
+//! Each is made, changed and undone as a whole by whoever has a capability to the process with the right to manage it.
+//! The maker of a mapping pays for the tables that it can need at most, and for anonymous pages, when it is made: no
+//! fault can find the account empty. What a mapping of frames allows was allowed by the capability that it was made
+//! with, and never becomes more. What a stranger maps of its own account (anonymous memory, programs) belongs to the
+//! capability by which it manages the process: it goes with that, at the latest with the stranger, whose account is
+//! then whole again.
 //!
 //! Lock order: mappings, then a capability's uses, then the mm.
 
@@ -28,7 +30,8 @@ use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
 
-/// Retired tables of one CPU above which a change of an address space waits for a grace period: nobody pays for tables that wait to be freed.
+/// Retired tables of one CPU above which a change of an address space waits for a grace period: nobody pays for tables
+/// that wait to be freed.
 const MOST_RETIRED: u32 = 256;
 
 /// One mapping.
@@ -68,7 +71,8 @@ pub struct View {
 pub struct Payer<'a, A: Arch> {
     /// Whose account.
     pub account: &'a Arc<Account>,
-    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it, with whom it ends anyway.
+    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it,
+    /// with whom it ends anyway.
     pub by: Option<&'a Arc<Node<A>>>,
 }
 
@@ -192,7 +196,8 @@ impl<A: Arch> Process<A> {
         Ok(Wanted { payer, price, range, rights, most: Rights::all(), node, backing: Backing::Anon })
     }
 
-    /// Maps `segment` as [`Process::map_anonymous`] does, and writes its bytes there. Nobody changes or undoes the mapping before they are there.
+    /// Maps `segment` as [`Process::map_anonymous`] does, and writes its bytes there. Nobody changes or undoes the
+    /// mapping before they are there.
     pub fn map_filled(
         self: &Arc<Process<A>>,
         cpu: &'static Cpu<A>,
@@ -229,7 +234,8 @@ impl<A: Arch> Process<A> {
     }
 
     fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
-        // The first page stays empty, so that a null pointer faults; the last, so that no instruction ends where the user half does.
+        // The first page stays empty, so that a null pointer faults; the last, so that no instruction ends where the
+        // user half does.
         let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0 - PAGE_SIZE);
         let range = at..VirtAddr(end.ok_or(ObjectError::BadArgument(2))?);
         if range.start.0 < PAGE_SIZE || !at.is_aligned(Level::Pte) || !range.end.is_aligned(Level::Pte) {
@@ -315,7 +321,8 @@ impl<A: Arch> Process<A> {
         Ok(())
     }
 
-    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there. Of memory that consists of such a page, which is mapped 4 KiB at a time, it is mapped whole.
+    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there. Of memory that consists of
+    /// such a page, which is mapped 4 KiB at a time, it is mapped whole.
     pub fn collapse(&self, cpu: &'static Cpu<A>, payer: &Arc<Account>, at: VirtAddr) -> Result<(), ObjectError> {
         let _both = payer.charge(Price::frames(ENTRIES as u64))?;
         {
@@ -368,7 +375,8 @@ fn fill<A: Arch>(
         // A reference keeps the page, whatever threads of the process do.
         fault::get_user_pages(cpu, mm, VirtAddr(at.0 - offset), false, &mut page)?;
         let to = A::direct_map(page[0].addr()).wrapping_add(offset as usize);
-        // SAFETY: the direct map covers the page, which is this mm's own and which the reference keeps; `now` ends within it.
+        // SAFETY: the direct map covers the page, which is this mm's own and which the reference keeps; `now` ends
+        // within it.
         unsafe { core::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len()) };
         if code {
             A::publish_code(to, now.len());

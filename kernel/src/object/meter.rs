@@ -1,7 +1,8 @@
-//! A meter: what a run wants of its programs, and where they say when an operation begins and when it is over, so that its interrupts and invalidations can be
-//! counted, and so that whoever watches the run sees that it goes on.
+//! A meter: what a run wants of its programs, and where they say when an operation begins and when it is over, so that
+//! its interrupts and invalidations can be counted, and so that whoever watches the run sees that it goes on.
 //!
-//! Counted is what all CPUs do between the two calls, and what the bystander, the machine's last CPU, takes meanwhile. One operation is under way at a time.
+//! Counted is what all CPUs do between the two calls, and what the bystander, the machine's last CPU, takes meanwhile.
+//! One operation is under way at a time.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -1,8 +1,11 @@
-//! What the microkernel consists of, seen from outside: typed objects, named by capabilities, paid for by whoever asked.
+//! What the microkernel consists of, seen from outside: typed objects, named by capabilities, paid for by whoever
+//! asked.
 //!
-//! Nothing here can be reached without a capability ([`capability`]): no call takes a number of a process, a physical address or anything else that names an object for
-//! everybody. Nothing here is allocated without a receipt ([`account`]). An object ends when its original capability is deleted, at the latest with the process that made it; what it was
-//! charged for is then given back. Processes that end are taken down one after the other by [`finish`], so that a chain of them needs no deep stack.
+//! Nothing here can be reached without a capability ([`capability`]): no call takes a number of a process, a physical
+//! address or anything else that names an object for everybody. Nothing here is allocated without a receipt
+//! ([`account`]). An object ends when its original capability is deleted, at the latest with the process that made it;
+//! what it was charged for is then given back. Processes that end are taken down one after the other by [`finish`], so
+//! that a chain of them needs no deep stack.
 
 pub mod account;
 pub mod capability;

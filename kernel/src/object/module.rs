@@ -1,4 +1,5 @@
-//! The module of programs as an object: whoever has a capability to it may load programs from it into processes that it manages.
+//! The module of programs as an object: whoever has a capability to it may load programs from it into processes that it
+//! manages.
 
 use alloc::sync::Arc;
 
@@ -26,7 +27,8 @@ impl Module {
         Ok(Arc::new(Module { archive, _paid: paid }))
     }
 
-    /// Maps the program with this name ([`crate::abi::name_words`]) into `process`; `payer` pays for its memory. Returns where it begins.
+    /// Maps the program with this name ([`crate::abi::name_words`]) into `process`; `payer` pays for its memory.
+    /// Returns where it begins.
     pub fn load<A: Arch>(
         &self,
         cpu: &'static Cpu<A>,

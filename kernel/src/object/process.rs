@@ -1,8 +1,10 @@
 //! Processes: an address space, the capability table and the account of what runs in it, its threads.
 //!
-//! A process ends when its original capability is deleted, when it is ended by [`Process::end`], or with its last thread. Then its threads are stopped, on whatever CPUs they are; the CPU
-//! that sees the last of them leave takes the process down ([`super::finish`]): the processes that it made end too, its table is emptied, which ends all objects that it made and
-//! still has, its address space is unmapped. So everything charged to its account is given back, but for objects whose original it moved nowhere: there is no way to.
+//! A process ends when its original capability is deleted, when it is ended by [`Process::end`], or with its last
+//! thread. Then its threads are stopped, on whatever CPUs they are; the CPU that sees the last of them leave takes the
+//! process down ([`super::finish`]): the processes that it made end too, its table is emptied, which ends all objects
+//! that it made and still has, its address space is unmapped. So everything charged to its account is given back, but
+//! for objects whose original it moved nowhere: there is no way to.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -95,7 +97,8 @@ impl<A: Arch> Process<A> {
         }))
     }
 
-    /// Makes a process out of this one's account and puts its original capability into `slot`. It ends when this one does.
+    /// Makes a process out of this one's account and puts its original capability into `slot`. It ends when this one
+    /// does.
     pub fn make_child(
         self: &Arc<Process<A>>,
         cpu: &'static Cpu<A>,

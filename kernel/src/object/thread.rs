@@ -1,7 +1,8 @@
 //! Threads: registers, a priority, a CPU, and what the thread waits for.
 //!
-//! A thread is in one place at a time: on a CPU, in that CPU's queue, or waiting, in which case whoever it waits for has it ([`crate::ipc::wait`]). Its registers are touched only by the CPU
-//! that it runs on; everybody else leaves an answer in its state, which that CPU puts into the registers before it goes on.
+//! A thread is in one place at a time: on a CPU, in that CPU's queue, or waiting, in which case whoever it waits for
+//! has it ([`crate::ipc::wait`]). Its registers are touched only by the CPU that it runs on; everybody else leaves an
+//! answer in its state, which that CPU puts into the registers before it goes on.
 
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
@@ -39,7 +40,8 @@ pub struct Start {
     pub cpu: CpuId,
 }
 
-/// Where a thread runs, and with which priority: in one word, so that one comparison says whether two threads may change places.
+/// Where a thread runs, and with which priority: in one word, so that one comparison says whether two threads may
+/// change places.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place(u64);
 
@@ -53,7 +55,8 @@ impl Place {
     /// Where no thread runs.
     pub(crate) const NOWHERE: Place = Place(u64::MAX);
 
-    /// The same, of a thread that takes more than a few instructions to move ([`UserContext::is_light`]). It is no other's.
+    /// The same, of a thread that takes more than a few instructions to move ([`UserContext::is_light`]). It is no
+    /// other's.
     pub(crate) const fn heavy(self) -> Place {
         Place(self.0 | Place::HEAVY)
     }
@@ -100,10 +103,12 @@ impl Place {
     }
 }
 
-/// The registers of a thread. Whoever has the thread may touch them, and nobody else: the CPU that it is current on, or that has taken it from its queue to run it.
+/// The registers of a thread. Whoever has the thread may touch them, and nobody else: the CPU that it is current on, or
+/// that has taken it from its queue to run it.
 pub(crate) struct Registers<A: Arch>(UnsafeCell<A::UserContext>);
 
-// SAFETY: they are reached through `get` alone, by one CPU at a time; it goes from one to another by that one's queue, whose lock orders what they do.
+// SAFETY: they are reached through `get` alone, by one CPU at a time; it goes from one to another by that one's queue,
+// whose lock orders what they do.
 unsafe impl<A: Arch> Sync for Registers<A> {}
 
 impl<A: Arch> Registers<A> {
@@ -145,9 +150,9 @@ pub struct Thread<A: Arch> {
 
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
-    // Its places in its process's list, one queue, one list of timed waits.
-    // A capability that is gone keeps its memory while the thread is bound to it, and while a message of the thread's that others wait for has it with it; so does an endpoint that it received from, and
-    // the reply of the last one that called it.
+    // Its places in its process's list, one queue, one list of timed waits. A capability that is gone keeps its memory
+    // while the thread is bound to it, and while a message of the thread's that others wait for has it with it; so does
+    // an endpoint that it received from, and the reply of the last one that called it.
     let nodes = Price::of::<Node<A>>().and(Price::of::<Node<A>>());
     let kept = nodes.and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
@@ -220,7 +225,8 @@ impl<A: Arch> Thread<A> {
         self.place().priority()
     }
 
-    /// Changes its priority: at once in its CPU's queue; where it waits for others it keeps its place. One that ends keeps what it ends with.
+    /// Changes its priority: at once in its CPU's queue; where it waits for others it keeps its place. One that ends
+    /// keeps what it ends with.
     pub fn set_priority(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>, priority: u8) -> Result<(), ObjectError> {
         if priority > self.process.highest || priority >= PRIORITIES {
             return Err(ObjectError::BadArgument(1));
@@ -230,7 +236,8 @@ impl<A: Arch> Thread<A> {
         Ok(())
     }
 
-    /// It ends: it is as urgent as threads of its process may be, whatever its own priority was made. A thread that is kept from running shall not be kept from ending.
+    /// It ends: it is as urgent as threads of its process may be, whatever its own priority was made. A thread that is
+    /// kept from running shall not be kept from ending.
     pub(crate) fn hurry(&self) {
         self.replace(Place::PRIORITY, self.process.highest.into());
     }
@@ -250,7 +257,8 @@ impl<A: Arch> Thread<A> {
         Ok(())
     }
 
-    /// If it shall be elsewhere: moves it there. For the CPU that has just taken it from its queue and holds none of its registers.
+    /// If it shall be elsewhere: moves it there. For the CPU that has just taken it from its queue and holds none of
+    /// its registers.
     pub(crate) fn moves(&self) -> bool {
         let wanted = self.place().wanted().0;
         self.replace(Place::HOME, wanted) != wanted

@@ -1,7 +1,8 @@
 //! Ghost state: which tables each CPU's walk can still touch.
 //!
-//! The walk notes a table the moment it has its address, before it reads from it; a schedule point follows, so that other CPUs may act while it is held. Notes are
-//! relaxed stores to the CPU's own words. On a machine that reorders them they may come late, which can hide a violation and never invents one.
+//! The walk notes a table the moment it has its address, before it reads from it; a schedule point follows, so that
+//! other CPUs may act while it is held. Notes are relaxed stores to the CPU's own words. On a machine that reorders
+//! them they may come late, which can hide a violation and never invents one.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
@@ -31,8 +32,8 @@ struct Note {
 
 /// What the oracle knows of one CPU's walks: one, or one and another that an NMI has begun in the middle of it.
 pub struct Ghost {
-    /// How many of `notes` are of walks under way. Raised before a note is written and lowered after it is cleared, so that an NMI in between takes the
-    /// next one, or leaves this one as it found it.
+    /// How many of `notes` are of walks under way. Raised before a note is written and lowered after it is cleared, so
+    /// that an NMI in between takes the next one, or leaves this one as it found it.
     depth: AtomicUsize,
     notes: [Note; 2],
     /// How many walks this CPU has begun in this cell.
@@ -134,7 +135,8 @@ pub(crate) fn read<A: Arch>(cpu: &'static Cpu<A>, raw: u64, table: Table<A>, va:
     }
 }
 
-/// The walk is about to use two words of an entry of `table` for `va` that were one entry at no time when it read. True where that is judged.
+/// The walk is about to use two words of an entry of `table` for `va` that were one entry at no time when it read. True
+/// where that is judged.
 #[inline(always)]
 pub(crate) fn torn<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, va: VirtAddr) -> bool {
     if oracle::is_on() {
@@ -143,8 +145,9 @@ pub(crate) fn torn<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>, va: VirtAddr)
     oracle::is_on()
 }
 
-/// A place where other CPUs may run now; the seed decides whether, and for how long. Nothing in builds without `checking`, and in cells
-/// that do not contend. Most stops are short; some last long enough for another CPU to finish a whole operation.
+/// A place where other CPUs may run now; the seed decides whether, and for how long. Nothing in builds without
+/// `checking`, and in cells that do not contend. Most stops are short; some last long enough for another CPU to finish
+/// a whole operation.
 #[inline(always)]
 pub fn point<A: Arch>(cpu: &Cpu<A>) {
     if cfg!(feature = "checking") && A::machine().policy.schedule_points() {
@@ -166,7 +169,8 @@ fn stop_by_chance<A: Arch>(cpu: &Cpu<A>) {
     paravirt::freeze_by_chance(cpu);
 }
 
-/// The walk has used its last pointer: it holds nothing any more. Before the strategy is told, so that a walk that is seen to be over holds nothing.
+/// The walk has used its last pointer: it holds nothing any more. Before the strategy is told, so that a walk that is
+/// seen to be over holds nothing.
 #[inline(always)]
 #[doc(hidden)]
 pub fn release<A: Arch>(cpu: &Cpu<A>) {
@@ -198,7 +202,8 @@ fn holder<A: Arch>(other: &Cpu<A>, table: Pfn, concerns: impl Fn(u32) -> bool) -
     })
 }
 
-/// The number of the walk that the CPU is in, if it is in one and in no other inside it. Never in builds without `checking`.
+/// The number of the walk that the CPU is in, if it is in one and in no other inside it. Never in builds without
+/// `checking`.
 pub(crate) fn walk_under_way<A: Arch>(other: &Cpu<A>) -> Option<u64> {
     match other.ghost.under_way() {
         [only] => Some(only.walk.load(Ordering::Relaxed)),

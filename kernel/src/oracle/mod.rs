@@ -1,10 +1,13 @@
-//! The oracle: was a table used again, or freed, while a walk could still read it; was a page returned that was not there?
+//! The oracle: was a table used again, or freed, while a walk could still read it; was a page returned that was not
+//! there?
 //!
-//! It judges by *state* first ([`ghost`]): every CPU notes which tables its walk can still touch, and whoever reuses or frees a table looks at all notes. That needs no luck: the
-//! walk does not have to read the wrong thing. It judges by *value* second ([`value`]): what walks return is compared with what the frames are, and freed memory is
-//! poisoned. Reports say which of the two it was.
+//! It judges by *state* first ([`ghost`]): every CPU notes which tables its walk can still touch, and whoever reuses or
+//! frees a table looks at all notes. That needs no luck: the walk does not have to read the wrong thing. It judges by
+//! *value* second ([`value`]): what walks return is compared with what the frames are, and freed memory is poisoned.
+//! Reports say which of the two it was.
 //!
-//! All of it is compiled in only with `checking`, and writes only plain words of its own CPU: it adds no barrier to the protocols it watches.
+//! All of it is compiled in only with `checking`, and writes only plain words of its own CPU: it adds no barrier to the
+//! protocols it watches.
 
 pub mod ghost;
 pub(crate) mod recursive;
@@ -48,7 +51,8 @@ pub fn is_on() -> bool {
 /// Fills the first `bytes` of a frame that is about to be free.
 pub(crate) fn poison<A: Arch>(pfn: Pfn, bytes: u64) {
     if is_on() {
-        // SAFETY: the direct map covers all RAM; the caller owns the frame, or as many as the bytes are; all accesses to it are atomic.
+        // SAFETY: the direct map covers all RAM; the caller owns the frame, or as many as the bytes are; all accesses
+        // to it are atomic.
         let words: &[AtomicU64] =
             unsafe { core::slice::from_raw_parts(A::direct_map(pfn.addr()).cast(), bytes as usize / 8) };
         let (eights, rest) = words.as_chunks::<8>();
@@ -88,7 +92,8 @@ pub fn on_free<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     }
 }
 
-/// `table`, a PTE table or above, was flushed and waits to be freed: it must map nothing any more, unless its leaves belong to a file and were dropped with it.
+/// `table`, a PTE table or above, was flushed and waits to be freed: it must map nothing any more, unless its leaves
+/// belong to a file and were dropped with it.
 #[doc(hidden)]
 pub fn on_retire<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     if is_on() {
@@ -113,7 +118,8 @@ pub(crate) fn judge_sync<A: Arch>(cpu: &Cpu<A>, table: Table<A>, unlinkers: &[u3
     }
 }
 
-/// `cpu` has had references to `pages`, which a walk from `start` returned, for a while: they must still be what they were.
+/// `cpu` has had references to `pages`, which a walk from `start` returned, for a while: they must still be what they
+/// were.
 pub fn on_put<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
     if is_on() {
         value::judge_walk(cpu, mm, start, pages);

@@ -1,12 +1,16 @@
-//! Reads through the recursive mapping, compared with the truth: the tables as they are linked now, which only the oracle reads by their addresses.
+//! Reads through the recursive mapping, compared with the truth: the tables as they are linked now, which only the
+//! oracle reads by their addresses.
 //!
-//! A walk of strategy `self-map` has no note of tables that it holds ([`crate::oracle::ghost`]): a hold would end by itself when the flush is complete, since the next read faults. What has to be
-//! judged is that it really does. So each read of a PTE is bracketed by two looks at the live tables. If nothing was unlinked and nothing flushed in between, and both looks say
-//! the same, then the read must agree:
+//! A walk of strategy `self-map` has no note of tables that it holds ([`crate::oracle::ghost`]): a hold would end by
+//! itself when the flush is complete, since the next read faults. What has to be judged is that it really does. So each
+//! read of a PTE is bracketed by two looks at the live tables. If nothing was unlinked and nothing flushed in between,
+//! and both looks say the same, then the read must agree:
 //!
-//! - **a table is linked** and the read gave an entry that is not that table's: it went through a translation that some flush should have removed. Tables are linked only
-//!   where the flush of the one before is complete, or that one is empty (`MADV_DONTNEED`), and an entry that is absent is not judged. So this is no race.
-//! - **no table is linked**, and the table that the walk found has been used again since, so that its flush is long complete, and the read still gave an entry.
+//! - **a table is linked** and the read gave an entry that is not that table's: it went through a translation that some
+//!   flush should have removed. Tables are linked only where the flush of the one before is complete, or that one is
+//!   empty (`MADV_DONTNEED`), and an entry that is absent is not judged. So this is no race.
+//! - **no table is linked**, and the table that the walk found has been used again since, so that its flush is long
+//!   complete, and the read still gave an entry.
 
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
@@ -55,7 +59,8 @@ impl Live {
 pub(crate) struct Found {
     /// Its frame: to ask the descriptor, never to be read.
     pub table: Pfn,
-    /// How often the frame had become a table, or a page, then. 0 where nobody asks: builds without `checking`, where no leaf reads as a table.
+    /// How often the frame had become a table, or a page, then. 0 where nobody asks: builds without `checking`, where
+    /// no leaf reads as a table.
     pub generation: u32,
 }
 
@@ -66,7 +71,8 @@ pub(crate) fn probe<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at:
 }
 
 fn judged<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, at: VirtAddr, found: Found) -> u64 {
-    // What the first look finds depends on who was here before: on who has changed the PMD entry, and on who has used the table again.
+    // What the first look finds depends on who was here before: on who has changed the PMD entry, and on who has used
+    // the table again.
     if let Some(pmd) = atomic::unseen(|| mm.table_at(Level::Pmd, va)) {
         atomic::mark(pmd.slot(va.index(Level::Pmd)), false);
     }

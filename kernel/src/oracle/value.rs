@@ -1,7 +1,8 @@
 //! Value checks: does what a walk or a translation returned belong where it was found?
 //!
-//! A page's descriptor says which mm and address, or which file and offset, it belongs to, and does not change while anybody has a reference. So a walk's result can be judged after the
-//! fact: a page that was unmapped since is still what it was; a page that was freed and used again is not.
+//! A page's descriptor says which mm and address, or which file and offset, it belongs to, and does not change while
+//! anybody has a reference. So a walk's result can be judged after the fact: a page that was unmapped since is still
+//! what it was; a page that was freed and used again is not.
 
 use core::sync::atomic::Ordering;
 
@@ -56,7 +57,8 @@ pub(crate) fn judge_walk<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtA
     }
 }
 
-/// Judges what a CPU read at the start of a page of `mm` through its TLB: the tag of what is there, never that of a free frame or of somebody else's page.
+/// Judges what a CPU read at the start of a page of `mm` through its TLB: the tag of what is there, never that of a
+/// free frame or of somebody else's page.
 pub(crate) fn judge_translation<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, observed: u64) {
     let ours = |owner: &u32| observed == tag(*owner, va.0);
     if !ours(&mm.id) && !mm.ancestors.iter().any(ours) {
@@ -64,12 +66,14 @@ pub(crate) fn judge_translation<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: V
     }
 }
 
-/// Judges a table that was unlinked for good. Nobody changes it any more, so its population must be what a scan says. A leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
+/// Judges a table that was unlinked for good. Nobody changes it any more, so its population must be what a scan says. A
+/// leaf that is left in it must be of a file (whose reference went with the table) or must be counted nowhere.
 pub(crate) fn judge_retired<A: Arch>(cpu: &'static Cpu<A>, table: Table<A>) {
     let va = VirtAddr(table.frame().address());
     let leaves = table.frame().level() == Level::Pte;
     let (mut used, mut lost) = (0_u16, false);
-    // After an entry of a 2 MiB page that is mapped bit by bit: what the entry of its next part is, and how many parts are left. Its head was looked at.
+    // After an entry of a 2 MiB page that is mapped bit by bit: what the entry of its next part is, and how many parts
+    // are left. Its head was looked at.
     let (mut next, mut left) = (0, 0);
     // SAFETY: a table has so many slots.
     for slots in unsafe { table.slots(0, ENTRIES) }.chunks_exact(AT_ONCE) {

@@ -75,15 +75,18 @@ pub struct CellRow {
     pub bystander_sync: u64,
     /// NMIs that it took.
     pub bystander_nmi: u64,
-    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is none, or where it had no turn in an operation.
+    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is none,
+    /// or where it had no turn in an operation.
     pub bystander_gap: u64,
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,
     /// CPUs in a walk that held a table when the strategy had decided about it, and that it did not wait for.
     pub uncovered: u64,
-    /// The exit status of a workload's first program, or the first other one that ended otherwise than well; 0 where all is well or there was none.
+    /// The exit status of a workload's first program, or the first other one that ended otherwise than well; 0 where
+    /// all is well or there was none.
     pub program_status: u64,
-    /// Seeds that were tried until a control fired, this row's the last of them; 1 where the first one did, or there is no control.
+    /// Seeds that were tried until a control fired, this row's the last of them; 1 where the first one did, or there is
+    /// no control.
     pub seeds: u64,
     /// 1 where programs in user mode do the operations.
     pub user: u64,
@@ -115,12 +118,14 @@ pub struct Violation {
     pub walk: u64,
     /// Which operation it was, counted from the start of the cell.
     pub op: u64,
-    /// When the walk began, the table was unlinked, the flush completed, and the table was reused or freed, on the machine's instruction counter.
+    /// When the walk began, the table was unlinked, the flush completed, and the table was reused or freed, on the
+    /// machine's instruction counter.
     pub times: [u64; 4],
 }
 
 impl Violation {
-    /// In place of the updater: the walker found it out itself, after the fact, and who had changed the tables is not noted.
+    /// In place of the updater: the walker found it out itself, after the fact, and who had changed the tables is not
+    /// noted.
     pub const NOBODY: u16 = u16::MAX;
 }
 

@@ -58,7 +58,8 @@ event_kinds! {
     WalkEnd = 5, "walk at {a} ends with {b} pages";
     /// A table was unlinked: `a` its frame, `b` the address whose entry was cleared.
     Unlink = 6, "table {a} unlinked from {b}";
-    /// A flush begins: `a` first address, `b` other CPUs in the mm's mask, of which the transport interrupts those that it must.
+    /// A flush begins: `a` first address, `b` other CPUs in the mm's mask, of which the transport interrupts those that
+    /// it must.
     FlushBegin = 7, "flush from {a} begins, {b} other CPUs may have it";
     /// A flush ended: `a` first address, `b` CPUs interrupted, all of which have acknowledged.
     FlushEnd = 8, "flush from {a} ends, {b} interrupted";
@@ -68,7 +69,8 @@ event_kinds! {
     SyncEnd = 10, "sync for table {a} ends";
     /// A sync was left out: `a` the table's frame, `b` the reason's number ([`crate::ledger::Elision`]).
     SyncElided = 11, "sync for table {a} elided (reason {b})";
-    /// A table is reused: `a` its frame, `b` the address that it was unlinked from, or its offset in the file that shared it.
+    /// A table is reused: `a` its frame, `b` the address that it was unlinked from, or its offset in the file that
+    /// shared it.
     Reuse = 12, "table {a} reused";
     /// A table waits for a grace period: `a` its frame.
     Retire = 13, "table {a} retired";
@@ -76,7 +78,8 @@ event_kinds! {
     Free = 14, "frame {a} freed";
     /// An unlinked table was put back unchanged: `a` its frame, `b` the address.
     Relink = 15, "table {a} put back";
-    /// An interrupt handler did what it was asked for: `a` the cause ([`crate::ledger::Cause`] or [`BY_NMI`]), `b` the initiator, or [`UNNAMED`].
+    /// An interrupt handler did what it was asked for: `a` the cause ([`crate::ledger::Cause`] or [`BY_NMI`]), `b` the
+    /// initiator, or [`UNNAMED`].
     Acknowledge = 16, "acknowledged cause {a} to cpu {b}";
     /// The oracle found a violation: `a` the frame (0: it is of an address), `b` the CPU that held it.
     Violation = 17, "VIOLATION: frame {a} still held by cpu {b}";

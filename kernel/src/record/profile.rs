@@ -1,11 +1,14 @@
-//! What one cell took, and when: how long operations, walks and handlers lasted, who was interrupted, and how much memory waited for a grace period.
+//! What one cell took, and when: how long operations, walks and handlers lasted, who was interrupted, and how much
+//! memory waited for a grace period.
 //!
-//! Times are ticks of [`crate::arch::Arch::instructions`]: under `-icount`, instructions of the whole machine, one CPU of which runs at a time, in the checking image, whose
-//! oracles and events are among them. They compare strategies; they are no cost of a kernel without oracles, and no time of any hardware.
+//! Times are ticks of [`crate::arch::Arch::instructions`]: under `-icount`, instructions of the whole machine, one CPU
+//! of which runs at a time, in the checking image, whose oracles and events are among them. They compare strategies;
+//! they are no cost of a kernel without oracles, and no time of any hardware.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-/// Durations up to this one have a bucket each; above, there are so many buckets for each power of two, so that a bucket is at most 1/32 of its value wide.
+/// Durations up to this one have a bucket each; above, there are so many buckets for each power of two, so that a
+/// bucket is at most 1/32 of its value wide.
 pub const FINE: usize = 32;
 /// Buckets: [`FINE`], and as many for each power of two up to 2^32.
 pub const BUCKETS: usize = FINE * 28;
@@ -27,7 +30,8 @@ pub const ROLES: usize = 3;
 /// Their names, by number.
 pub const ROLE_NAMES: [&str; ROLES] = ["initiator", "responder", "walker"];
 
-/// The most parts that the operations of a cell are divided into, in their order; a cell of fewer operations has a part for each.
+/// The most parts that the operations of a cell are divided into, in their order; a cell of fewer operations has a part
+/// for each.
 pub const PARTS: usize = 64;
 /// The most lines of the map of interrupts: on a machine of more CPUs neighbours share one.
 pub const LINES: usize = 16;

@@ -88,7 +88,8 @@ pub struct CpuStatus {
     pub waits_for: AtomicU32,
     /// Detail of `doing`: an address, a cell index.
     pub detail: AtomicU64,
-    /// Pause points that it has crossed in this run, by the number of [`crate::scenario::Point`], one bit each; with `checking`.
+    /// Pause points that it has crossed in this run, by the number of [`crate::scenario::Point`], one bit each; with
+    /// `checking`.
     pub points: AtomicU64,
 }
 

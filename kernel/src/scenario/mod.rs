@@ -1,9 +1,10 @@
 //! Scenarios: which CPU goes on, and how far, step by step.
 //!
-//! A *pause point* is a named place in the core ([`Point`]). `pause!(cpu, AfterPmdRead)` is nothing in a build without `checking`, and a note that it was crossed
-//! where no scenario is being played. A *scenario* is a script of steps over a few actors ([`script`]); while one is played exactly one actor runs, and every other one
-//! waits at its point, with interrupts masked or not as they are there: a walk that is held holds off interrupts as a real one does, and an NMI reaches it as it
-//! would a real one ([`stage`]). What the actors do is in [`play`].
+//! A *pause point* is a named place in the core ([`Point`]). `pause!(cpu, AfterPmdRead)` is nothing in a build without
+//! `checking`, and a note that it was crossed where no scenario is being played. A *scenario* is a script of steps over
+//! a few actors ([`script`]); while one is played exactly one actor runs, and every other one waits at its point, with
+//! interrupts masked or not as they are there: a walk that is held holds off interrupts as a real one does, and an NMI
+//! reaches it as it would a real one ([`stage`]). What the actors do is in [`play`].
 
 pub mod play;
 pub mod script;
@@ -117,7 +118,8 @@ pub fn reach<A: Arch>(cpu: &Cpu<A>, point: Point) {
     }
 }
 
-/// One round of a wait for another CPU: if a scenario is being played, the step may end here as blocked. Nothing in a build without `checking`.
+/// One round of a wait for another CPU: if a scenario is being played, the step may end here as blocked. Nothing in a
+/// build without `checking`.
 #[inline(always)]
 pub fn waits<A: Arch>(cpu: &Cpu<A>, doing: Doing) {
     if cfg!(feature = "checking") && A::machine().stage.is_open() {

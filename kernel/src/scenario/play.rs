@@ -1,4 +1,5 @@
-//! One cell in mode `scripted`: the workload is set up as in every cell, then its operation is one actor of the script and the other CPUs are the others.
+//! One cell in mode `scripted`: the workload is set up as in every cell, then its operation is one actor of the script
+//! and the other CPUs are the others.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -253,7 +254,8 @@ fn act<A: Arch>(cpu: &'static Cpu<A>, cast: &Cast<'_, A>, role: Role) {
         }
         Role::Exchange => {
             let both = va..va.add(2 * PAGE_SIZE);
-            // Frames that are freed last are used first. Short of memory a page stays away, and the verdict says that nothing was seen.
+            // Frames that are freed last are used first. Short of memory a page stays away, and the verdict says that
+            // nothing was seen.
             let _ = dontneed(cpu, cast.mm, both.clone());
             let _ = fault::populate(cpu, cast.mm, both);
         }

@@ -1,7 +1,8 @@
 //! The script of a scenario: actors, and steps over them; and the word of the kernel command line that says it.
 //!
-//! The word is `ACTORS/STEPS` and options: `U+W/W@after_pmd_read,U,W/before:2`. Actors are separated by `+`, steps by commas; a step is an actor that goes on
-//! to its completion (`W`), up to a point (`W@after_pmd_read`), or is frozen where it stands (`W!`). Actor number `n` runs on CPU `n`.
+//! The word is `ACTORS/STEPS` and options: `U+W/W@after_pmd_read,U,W/before:2`. Actors are separated by `+`, steps by
+//! commas; a step is an actor that goes on to its completion (`W`), up to a point (`W@after_pmd_read`), or is frozen
+//! where it stands (`W!`). Actor number `n` runs on CPU `n`.
 
 use core::fmt;
 

@@ -1,8 +1,9 @@
 //! Who may go on: the turn, and what became of each step.
 //!
-//! The current step names an actor. That actor runs; all others wait in [`reach`], [`waits`] or [`enter`] until a step of theirs is current. A step ends when its actor is at
-//! the point that it names, has completed, or has waited for another CPU for longer than any CPU that runs would take to answer (*blocked*). An actor
-//! whose step ended as blocked does not go on before its next step, even if what it waited for has come. After the last step all run freely.
+//! The current step names an actor. That actor runs; all others wait in [`reach`], [`waits`] or [`enter`] until a step
+//! of theirs is current. A step ends when its actor is at the point that it names, has completed, or has waited for
+//! another CPU for longer than any CPU that runs would take to answer (*blocked*). An actor whose step ended as blocked
+//! does not go on before its next step, even if what it waited for has come. After the last step all run freely.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -17,7 +18,8 @@ use crate::smp::irq;
 use crate::smp::rcu;
 use crate::tlb::transport::paravirt;
 
-/// Rounds of [`Arch::relax`] after which a wait is taken for blocked: in each, every other CPU has run, and has taken what interrupts it can take.
+/// Rounds of [`Arch::relax`] after which a wait is taken for blocked: in each, every other CPU has run, and has taken
+/// what interrupts it can take.
 const PATIENCE: u32 = 128;
 /// Rounds that an actor waits for its turn before the scenario is given up.
 const BOUND: u64 = 400_000;
@@ -75,7 +77,8 @@ impl Stage {
         self.begun.store(now, Ordering::Relaxed);
         self.count.store(script.steps.len(), Ordering::Relaxed);
         self.current.store(0, Ordering::Relaxed);
-        // Release: pairs with the acquire in `actor` of whoever sees it open and then reads the turn (tests/litmus/hand-over).
+        // Release: pairs with the acquire in `actor` of whoever sees it open and then reads the turn
+        // (tests/litmus/hand-over).
         self.open.store(true, Ordering::Release);
     }
 
@@ -211,7 +214,8 @@ pub fn waits<A: Arch>(cpu: &Cpu<A>, doing: Doing) {
     await_turn(cpu, me, A::irqs_enabled());
 }
 
-/// Waits until a step of this actor that lets it run is current. `calm`: the CPU is in no walk, so grace periods need not wait for it.
+/// Waits until a step of this actor that lets it run is current. `calm`: the CPU is in no walk, so grace periods need
+/// not wait for it.
 fn await_turn<A: Arch>(cpu: &Cpu<A>, me: usize, calm: bool) {
     let stage = &A::machine().stage;
     let mut rounds = 0;

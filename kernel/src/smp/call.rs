@@ -1,11 +1,13 @@
 //! Calls to other CPUs: run a function there in an interrupt handler, and wait until all have.
 //!
-//! Each CPU has one request that it may have under way ([`Request`]) and a set of CPUs whose requests it has not yet served
-//! (`inbox`). The initiator fills its request, enters itself in each target's inbox, and raises an interrupt only on a target
-//! that has none pending: so two calls to a busy CPU are two *wanted*, one *vector*, two *acknowledged*, and the ledger counts all three.
+//! Each CPU has one request that it may have under way ([`Request`]) and a set of CPUs whose requests it has not yet
+//! served (`inbox`). The initiator fills its request, enters itself in each target's inbox, and raises an interrupt
+//! only on a target that has none pending: so two calls to a busy CPU are two *wanted*, one *vector*, two
+//! *acknowledged*, and the ledger counts all three.
 //!
-//! A call is the strongest statement that one CPU can obtain of another: when it returns, each target has since run kernel
-//! code at interrupt level, and therefore has left every section that had interrupts masked when the call began. A walk is such a section.
+//! A call is the strongest statement that one CPU can obtain of another: when it returns, each target has since run
+//! kernel code at interrupt level, and therefore has left every section that had interrupts masked when the call began.
+//! A walk is such a section.
 
 use core::sync::atomic::AtomicU64 as Count;
 
@@ -83,7 +85,8 @@ impl Inbox {
     }
 }
 
-/// At interrupt level: this CPU is in no walk that began before now. Acquire pairs with the increment of an unlink; release with [`Inbox::generation`].
+/// At interrupt level: this CPU is in no walk that began before now. Acquire pairs with the increment of an unlink;
+/// release with [`Inbox::generation`].
 pub fn acknowledge_generation<A: Arch>(cpu: &Cpu<A>) {
     let generation = A::machine().unlink_generation.load(Ordering::Acquire);
     cpu.inbox.generation.store(generation, Ordering::Release);
@@ -114,8 +117,9 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
         }
         // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
         target.inbox.from.insert(cpu.id, Ordering::Release);
-        // Release, and acquire in `serve`, on the one word that both sides exchange: either this sees the handler's `false` and rings, or the handler, which
-        // exchanges before it takes, sees the entry above (tests/litmus/call-ring).
+        // Release, and acquire in `serve`, on the one word that both sides exchange: either this sees the handler's
+        // `false` and rings, or the handler, which exchanges before it takes, sees the entry above
+        // (tests/litmus/call-ring).
         if !target.inbox.raised.swap(true, Ordering::Release) {
             cpu.ledger.vector(cause, 1);
             A::ring(target, Doorbell::Call);
@@ -135,8 +139,8 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
     request.busy.store(false, Ordering::Relaxed);
 }
 
-/// An inbox has room for everybody, always. Where that is pretended not to be so, the caller stands in the middle of its call for a while, interrupts enabled: some targets have
-/// been interrupted, and others have not heard of it.
+/// An inbox has room for everybody, always. Where that is pretended not to be so, the caller stands in the middle of
+/// its call for a while, interrupts enabled: some targets have been interrupted, and others have not heard of it.
 #[cold]
 fn wait_for_room<A: Arch>(cpu: &'static Cpu<A>) {
     for _ in 0..1 + cpu.chance.next() % FULL {
@@ -144,11 +148,12 @@ fn wait_for_room<A: Arch>(cpu: &'static Cpu<A>) {
     }
 }
 
-/// Interrupts `target`, if no interrupt is on its way there, and does not wait: it shall look at something that was changed before.
+/// Interrupts `target`, if no interrupt is on its way there, and does not wait: it shall look at something that was
+/// changed before.
 pub fn interrupt<A: Arch>(cpu: &'static Cpu<A>, target: &'static Cpu<A>) {
     cpu.ledger.wanted(Cause::Wake, 1);
-    // Release: as in `call_many`. If it is `true`, `serve` has not begun, and what was changed before is visible to the target after it
-    // (tests/litmus/call-ring).
+    // Release: as in `call_many`. If it is `true`, `serve` has not begun, and what was changed before is visible to the
+    // target after it (tests/litmus/call-ring).
     if !target.inbox.raised.swap(true, Ordering::Release) {
         cpu.ledger.vector(Cause::Wake, 1);
         A::ring(target, Doorbell::Call);

@@ -144,7 +144,8 @@ impl Chance {
         self.next();
     }
 
-    /// The next 64 bits: the SplitMix64 generator (Steele, Lea, Flood 2014). Plain loads and stores: it adds no barrier.
+    /// The next 64 bits: the SplitMix64 generator (Steele, Lea, Flood 2014). Plain loads and stores: it adds no
+    /// barrier.
     #[inline]
     pub fn next(&self) -> u64 {
         let state = self.state.load(Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,13 +1,17 @@
 //! Locks: those of the `spin` crate, waiting as this machine wants it.
 //!
-//! All locks of the core are taken with interrupts enabled and never from an interrupt handler, so a CPU that waits for one
-//! still acknowledges flushes and syncs: the holder may wait for it. The order is: mm map, file, PGD, PUD, PMD, PTE table, frame allocator. The
-//! only exception is the reclaim of an emptied PTE table, which tries the PMD lock while it holds the PTE lock.
+//! All locks of the core are taken with interrupts enabled and never from an interrupt handler, so a CPU that waits for
+//! one still acknowledges flushes and syncs: the holder may wait for it. The order is: mm map, file, PGD, PUD, PMD, PTE
+//! table, frame allocator. The only exception is the reclaim of an emptied PTE table, which tries the PMD lock while it
+//! holds the PTE lock.
 //!
-//! Grace periods ([`crate::smp::rcu`]) stand in that order too, between the file and the tables. Whoever waits for one may hold an mm's map lock and a file's lock (the last sharer
-//! of a table syncs under it, [`crate::mm::share`]), and holds no table's lock. Whoever is in a read section takes only table locks and the frame allocator's. Otherwise a reader would wait
-//! for a lock whose holder waits for the reader. `rcu::synchronize` and `File::lock` check the reader's half in builds with `checking`; a table's lock, which many hold
-//! for short, is kept by the code: a strategy is asked for its sync after the lock was dropped ([`crate::mm::state::Flushed::drain`]), and a gather takes tables when none is held.
+//! Grace periods ([`crate::smp::rcu`]) stand in that order too, between the file and the tables. Whoever waits for one
+//! may hold an mm's map lock and a file's lock (the last sharer of a table syncs under it, [`crate::mm::share`]), and
+//! holds no table's lock. Whoever is in a read section takes only table locks and the frame allocator's. Otherwise a
+//! reader would wait for a lock whose holder waits for the reader. `rcu::synchronize` and `File::lock` check the
+//! reader's half in builds with `checking`; a table's lock, which many hold for short, is kept by the code: a strategy
+//! is asked for its sync after the lock was dropped ([`crate::mm::state::Flushed::drain`]), and a gather takes tables
+//! when none is held.
 
 use core::marker::PhantomData;
 
@@ -23,8 +27,8 @@ impl<A: Arch> spin::RelaxStrategy for Relax<A> {
     #[inline(always)]
     fn relax() {
         A::relax();
-        // Whoever waits for a lock may be waited for by a holder who waits for a grace period. A walk that gives back a page's last reference waits here too,
-        // for the frame allocator, and is not over: it has interrupts masked.
+        // Whoever waits for a lock may be waited for by a holder who waits for a grace period. A walk that gives back a
+        // page's last reference waits here too, for the frame allocator, and is not over: it has interrupts masked.
         if A::irqs_enabled() {
             rcu::quiescent(A::this_cpu());
         }

@@ -171,7 +171,8 @@ impl AtomicCpuMask {
     pub fn take(&self) -> CpuMask {
         CpuMask {
             words: core::array::from_fn(|i| {
-                // A plain read first: most words are empty, and a read-modify-write of each would cost more than the call.
+                // A plain read first: most words are empty, and a read-modify-write of each would cost more than the
+                // call.
                 if self.words[i].load(Ordering::Relaxed) == 0 { 0 } else { self.words[i].swap(0, Ordering::Acquire) }
             }),
         }

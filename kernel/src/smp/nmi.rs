@@ -1,7 +1,8 @@
-//! What an NMI does on a CPU, and what it must not: it may interrupt any code, in the middle of any lock, so it takes none and frees nothing.
+//! What an NMI does on a CPU, and what it must not: it may interrupt any code, in the middle of any lock, so it takes
+//! none and frees nothing.
 //!
-//! Two things come by NMI: the invalidation that plays a broadcast ([`crate::tlb::transport::nmi`]), and, for the walker classes that ask for it, a walk. NMIs merge, so each has a
-//! request word of its own.
+//! Two things come by NMI: the invalidation that plays a broadcast ([`crate::tlb::transport::nmi`]), and, for the
+//! walker classes that ask for it, a walk. NMIs merge, so each has a request word of its own.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 

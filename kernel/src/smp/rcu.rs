@@ -1,13 +1,14 @@
 //! Grace periods: when may a table that nobody can reach any more be freed?
 //!
-//! A grace period numbered `n` begins by incrementing the machine's counter to `n`, after the unlink. It is over when every online CPU
-//! has since been seen in a quiescent state, that is, outside every walk and every [`read`] section. A CPU shows that by
-//! storing the counter's value in `seen`:
+//! A grace period numbered `n` begins by incrementing the machine's counter to `n`, after the unlink. It is over when
+//! every online CPU has since been seen in a quiescent state, that is, outside every walk and every [`read`] section. A
+//! CPU shows that by storing the counter's value in `seen`:
 //!
-//! - [`quiescent`], called between jobs, in every wait of the core and from the timer: `seen := counter`. The load is Acquire and the increment is AcqRel, so a
-//!   CPU that shows `n` sees the unlink from then on; the store is Release and the check is Acquire, so what it read before has happened before the free.
-//! - an idle CPU shows infinity. Leaving idle is a Dekker shape (it stores `seen`, then reads tables; the freer clears an entry, then reads
-//!   `seen`), so both sides have a full fence between.
+//! - [`quiescent`], called between jobs, in every wait of the core and from the timer: `seen := counter`. The load is
+//!   Acquire and the increment is AcqRel, so a CPU that shows `n` sees the unlink from then on; the store is Release
+//!   and the check is Acquire, so what it read before has happened before the free.
+//! - an idle CPU shows infinity. Leaving idle is a Dekker shape (it stores `seen`, then reads tables; the freer clears
+//!   an entry, then reads `seen`), so both sides have a full fence between.
 //!
 //! Nothing here interrupts anybody.
 
@@ -89,8 +90,8 @@ impl<A: Arch> Drop for ReadGuard<A> {
     }
 }
 
-/// Shows that this CPU is in no walk and, if that is so, in no [`read`] section. Not to be called with interrupts masked
-/// by a walk; the timer's handler, which cannot interrupt one, may call it.
+/// Shows that this CPU is in no walk and, if that is so, in no [`read`] section. Not to be called with interrupts
+/// masked by a walk; the timer's handler, which cannot interrupt one, may call it.
 #[inline]
 pub fn quiescent<A: Arch>(cpu: &Cpu<A>) {
     // An idle CPU is quiescent for longer than this moment: its timer's handler must not end that.
@@ -115,7 +116,8 @@ pub fn leave_idle<A: Arch>(cpu: &Cpu<A>) {
     A::fence();
 }
 
-/// An NMI that reads tables begins. It may have interrupted an idle CPU, which grace periods do not wait for: says whether it has.
+/// An NMI that reads tables begins. It may have interrupted an idle CPU, which grace periods do not wait for: says
+/// whether it has.
 pub(crate) fn enter_nmi<A: Arch>(cpu: &Cpu<A>) -> bool {
     let idle = cpu.rcu.seen.load(Ordering::Relaxed) == IDLE;
     if idle {
@@ -155,8 +157,8 @@ pub(crate) fn assert_outside<A: Arch>(cpu: &Cpu<A>, what: &str) {
     assert!(cpu.rcu.nesting.load(Ordering::Relaxed) == 0, "{} {what} while it holds up grace periods", cpu.id);
 }
 
-/// Waits until every walk and every [`read`] section that was under way is over. The caller is in neither, and holds no table's lock: a reader may wait for that inside its
-/// section.
+/// Waits until every walk and every [`read`] section that was under way is over. The caller is in neither, and holds no
+/// table's lock: a reader may wait for that inside its section.
 pub fn synchronize<A: Arch>(cpu: &'static Cpu<A>) {
     assert_outside(cpu, "waits for a grace period");
     let number = start(A::machine());
@@ -167,7 +169,8 @@ pub fn synchronize<A: Arch>(cpu: &'static Cpu<A>) {
     wait.done();
 }
 
-/// Frees `table` after a grace period, without waiting: [`crate::mm::state`] for what was unlinked, [`crate::mm::exit`] for a root.
+/// Frees `table` after a grace period, without waiting: [`crate::mm::state`] for what was unlinked, [`crate::mm::exit`]
+/// for a root.
 pub(crate) fn retire<A: Arch>(cpu: &'static Cpu<A>, table: Pfn) {
     let rcu = &cpu.rcu;
     let frame = A::machine().frames.get(table);

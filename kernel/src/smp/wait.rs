@@ -1,4 +1,5 @@
-//! Waits with a bound: each says what it waits for, for the runner to read, and panics with the same words when it takes too long.
+//! Waits with a bound: each says what it waits for, for the runner to read, and panics with the same words when it
+//! takes too long.
 
 use core::sync::atomic::Ordering;
 
@@ -10,8 +11,8 @@ use crate::scenario;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
-/// Rounds of [`Arch::relax`] after which a wait is taken for a deadlock. A round lets every other CPU run once, so under
-/// `-icount` this is some 10 million slices; no wait of a correct run comes near it.
+/// Rounds of [`Arch::relax`] after which a wait is taken for a deadlock. A round lets every other CPU run once, so
+/// under `-icount` this is some 10 million slices; no wait of a correct run comes near it.
 const BOUND: u64 = 10_000_000;
 /// Rounds after which the state becomes visible to the runner: short waits cost nothing.
 const VISIBLE: u64 = 64;

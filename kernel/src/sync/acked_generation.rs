@@ -1,8 +1,11 @@
-//! `acked-generation`: every unlink gets a number; a CPU that takes any interrupt acknowledges all numbers given so far; the sync interrupts only CPUs of the mm that have not
-//! acknowledged this one. After a remark of Dave Hansen on v2: keep state that says whether an IPI is still owed.
+//! `acked-generation`: every unlink gets a number; a CPU that takes any interrupt acknowledges all numbers given so
+//! far; the sync interrupts only CPUs of the mm that have not acknowledged this one. After a remark of Dave Hansen on
+//! v2: keep state that says whether an IPI is still owed.
 //!
-//! The unlink clears the entry, then increments the number (release); the interrupt handler reads the number (acquire). A CPU that shows this number or a later one was at interrupt level
-//! after the entry was cleared: the walk it was in is over, and later ones see the entry cleared. Flushes by interrupt acknowledge as well, so after one of those nothing is owed.
+//! The unlink clears the entry, then increments the number (release); the interrupt handler reads the number (acquire).
+//! A CPU that shows this number or a later one was at interrupt level after the entry was cleared: the walk it was in
+//! is over, and later ones see the entry cleared. Flushes by interrupt acknowledge as well, so after one of those
+//! nothing is owed.
 //!
 //! It asks the mask which CPUs can walk, so it covers walks of a loaded mm only.
 
@@ -29,7 +32,8 @@ impl Strategy for AckedGeneration {
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
-        // Full: the entry was cleared, then read who acknowledged. A CPU that enters the mask after this sees the entry cleared.
+        // Full: the entry was cleared, then read who acknowledged. A CPU that enters the mask after this sees the entry
+        // cleared.
         view.fence();
         let candidates = ask.party.mask.union(ask.left_behind);
         let targets = cpus_where(&candidates, |cpu| {

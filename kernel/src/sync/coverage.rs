@@ -1,11 +1,14 @@
 //! `coverage`: interrupt only CPUs that this flush has not already interrupted and that can hold the table. Ours.
 //!
-//! A walk runs on a CPU that has its mm loaded. So a CPU can hold the table only if, after the entry was cleared, it has the mm loaded and in use, or is changing over; all others are either
-//! not walking, or will load the mm later and then see the entry cleared ([`crate::tlb::switch`]). Of these, the CPUs in the flush's coverage have been at interrupt level since, which no walk survives.
-//! For mms that left the table before, [`Ask::left_behind`] holds the same set as it was then.
+//! A walk runs on a CPU that has its mm loaded. So a CPU can hold the table only if, after the entry was cleared, it
+//! has the mm loaded and in use, or is changing over; all others are either not walking, or will load the mm later and
+//! then see the entry cleared ([`crate::tlb::switch`]). Of these, the CPUs in the flush's coverage have been at
+//! interrupt level since, which no walk survives. For mms that left the table before, [`Ask::left_behind`] holds the
+//! same set as it was then.
 //!
-//! Nothing is asked of the walk: it has not one instruction more than under `sync-all`. On a transport whose flush interrupts, nobody is left to interrupt; where the flush
-//! is a broadcast, the CPUs that have the mm loaded are; a bystander never is, nor anybody for an mm that runs on one CPU.
+//! Nothing is asked of the walk: it has not one instruction more than under `sync-all`. On a transport whose flush
+//! interrupts, nobody is left to interrupt; where the flush is a broadcast, the CPUs that have the mm loaded are; a
+//! bystander never is, nor anybody for an mm that runs on one CPU.
 
 use super::{Ask, Decision, LoadedMm, Predicted, Round, Setting, Strategy, View, cpus_where};
 use crate::ledger::Elision;
@@ -39,7 +42,8 @@ impl Strategy for Coverage {
     }
 
     fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
-        // Full: the entry was cleared, then read what CPUs have loaded. Pairs with the fence of a CPU that loads the mm.
+        // Full: the entry was cleared, then read what CPUs have loaded. Pairs with the fence of a CPU that loads the
+        // mm.
         view.fence();
         let now = can_hold(view, ask.party.mm, &ask.party.mask);
         let mut targets = now.union(ask.left_behind).without(ask.party.coverage.acknowledged());

@@ -1,6 +1,8 @@
-//! `fresh-table`: never use a table again. Take another one, retire the old one; no sync at all. Proposed by David Hildenbrand and Jann Horn.
+//! `fresh-table`: never use a table again. Take another one, retire the old one; no sync at all. Proposed by David
+//! Hildenbrand and Jann Horn.
 //!
-//! Where the table is not the operation's to give away (the last sharer keeps it, linked) there is nothing to replace, and it is a grace period.
+//! Where the table is not the operation's to give away (the last sharer keeps it, linked) there is nothing to replace,
+//! and it is a grace period.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::record::cell::Verdict;

@@ -1,8 +1,9 @@
-//! `gather-flag`: a bit in the gather says that its flush sent interrupts; if it is set no sync is sent, else it is `sync-all`. As posted in v3 of
-//! "skip redundant TLB sync IPIs", with what is wrong in it.
+//! `gather-flag`: a bit in the gather says that its flush sent interrupts; if it is set no sync is sent, else it is
+//! `sync-all`. As posted in v3 of "skip redundant TLB sync IPIs", with what is wrong in it.
 //!
-//! The bit says that *some* flush of this gather interrupted *somebody*. It is not cleared by a later flush that interrupts nobody, and it does not say that
-//! everybody who could walk was interrupted: a frozen CPU that was acknowledged for, or a walker of an mm that left the table earlier, was not.
+//! The bit says that *some* flush of this gather interrupted *somebody*. It is not cleared by a later flush that
+//! interrupts nobody, and it does not say that everybody who could walk was interrupted: a frozen CPU that was
+//! acknowledged for, or a walker of an mm that left the table earlier, was not.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, sync_all};
 use crate::ledger::Elision;
@@ -25,7 +26,8 @@ impl Strategy for GatherFlag {
             TransportId::Ipi => false,
             // Nor were frozen CPUs.
             TransportId::Paravirt => true,
-            // A flush by interrupt is taken for one that was a broadcast: an earlier one of the same gather, or that of another mm that left the table.
+            // A flush by interrupt is taken for one that was a broadcast: an earlier one of the same gather, or that of
+            // another mm that left the table.
             TransportId::Mixed => setting.has_earlier_walks() || setting.batch,
         };
         if wrong { Verdict::Unsafe } else { sync_all::promises(setting) }

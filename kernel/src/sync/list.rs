@@ -1,6 +1,8 @@
-//! The strategies by name and by number: the core's own, in the order in which they are explained, then those that lie in `strategies/`.
+//! The strategies by name and by number: the core's own, in the order in which they are explained, then those that lie
+//! in `strategies/`.
 //!
-//! `kernel/build.rs` finds the latter. What it writes is a module for each, and the macro `and_those_found`, which puts their types at the end of the list below.
+//! `kernel/build.rs` finds the latter. What it writes is a module for each, and the macro `and_those_found`, which puts
+//! their types at the end of the list below.
 
 use super::{
     Ask, Decision, Predicted, Publication, Round, Setting, Strategy, View, acked_generation, coverage, fresh_table,

@@ -1,7 +1,8 @@
 //! `mask-targeted`: interrupt the CPUs of the mm's mask, as powerpc does, and as Yair Podemsky proposed in 2023.
 //!
-//! The mask names every CPU that has the mm loaded, so it covers every walk of a loaded mm. CPUs that could walk the table for mms that left it before come on top; without
-//! them the sync of the last sharer would reach walkers of one mm only.
+//! The mask names every CPU that has the mm loaded, so it covers every walk of a loaded mm. CPUs that could walk the
+//! table for mms that left it before come on top; without them the sync of the last sharer would reach walkers of one
+//! mm only.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::ledger::Elision;

@@ -1,14 +1,17 @@
 //! The strategies: which sync follows a flush.
 //!
-//! A table that was unlinked and flushed may be used again only when no walk holds a pointer to it. A strategy is the rule that decides
-//! what that takes: nothing, an interrupt to some CPUs, a grace period, another table. It consists of two parts:
+//! A table that was unlinked and flushed may be used again only when no walk holds a pointer to it. A strategy is the
+//! rule that decides what that takes: nothing, an interrupt to some CPUs, a grace period, another table. It consists of
+//! two parts:
 //!
-//! - [`Strategy::walk_begin`] and [`Strategy::walk_end`], what a walk does so that it can be seen. They are compiled into the walk: a
-//!   walk pays for its own strategy and no other.
-//! - [`Strategy::decide`], a pure function from what can be read of the machine ([`View`]) and what the flush covered ([`Ask`])
-//!   to a [`Decision`]. It sends nothing itself; [`crate::mm::state`] carries the decision out. That the same function can be asked by a model is the point.
+//! - [`Strategy::walk_begin`] and [`Strategy::walk_end`], what a walk does so that it can be seen. They are compiled
+//!   into the walk: a walk pays for its own strategy and no other.
+//! - [`Strategy::decide`], a pure function from what can be read of the machine ([`View`]) and what the flush covered
+//!   ([`Ask`]) to a [`Decision`]. It sends nothing itself; [`crate::mm::state`] carries the decision out. That the same
+//!   function can be asked by a model is the point.
 //!
-//! A new strategy is one file with one type. In `strategies/`, at the top of the repository, the file is all that it takes: the build finds it. One that is to stay is a module here, and a line in `list.rs`.
+//! A new strategy is one file with one type. In `strategies/`, at the top of the repository, the file is all that it
+//! takes: the build finds it. One that is to stay is a module here, and a line in `list.rs`.
 
 pub mod acked_generation;
 pub mod coverage;
@@ -100,13 +103,15 @@ pub struct Party {
 pub struct Ask<'a> {
     /// The mm whose flush has just completed.
     pub party: Party,
-    /// CPUs that could walk the table for mms that unlinked it earlier and were not acknowledged then. Empty unless the table was shared.
+    /// CPUs that could walk the table for mms that unlinked it earlier and were not acknowledged then. Empty unless the
+    /// table was shared.
     pub left_behind: &'a CpuMask,
     /// Whether any other mm has left the table since it was last private.
     pub left_before: bool,
     /// The machine's unlink generation just after the unlink.
     pub generation: u64,
-    /// Whether any flush of the gather that the operation uses has interrupted another CPU, since the gather was opened.
+    /// Whether any flush of the gather that the operation uses has interrupted another CPU, since the gather was
+    /// opened.
     pub gather_interrupted: bool,
 }
 
@@ -132,21 +137,23 @@ pub struct Setting {
     pub hook: bool,
     /// The table was left by another mm, whose CPUs walk it, before the one that asks. Either may be loaded anywhere.
     pub chain: bool,
-    /// The gather of the operation has flushed before, with the mm on other CPUs than now. No workload of the kernel does that; the model's do.
+    /// The gather of the operation has flushed before, with the mm on other CPUs than now. No workload of the kernel
+    /// does that; the model's do.
     pub batch: bool,
     /// Who walks.
     pub walker: WalkerClass,
 }
 
 impl Setting {
-    /// Whether the strategy is asked about a table that walks of an mm may still hold that left it earlier. Where entries are read as two words each mm that leaves waits for all walks
-    /// ([`crate::mm::two_word`]).
+    /// Whether the strategy is asked about a table that walks of an mm may still hold that left it earlier. Where
+    /// entries are read as two words each mm that leaves waits for all walks ([`crate::mm::two_word`]).
     pub const fn has_earlier_walks(&self) -> bool {
         self.chain && !matches!(self.walker, WalkerClass::TwoWord)
     }
 }
 
-/// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a mode whose walkers are where the mode says.
+/// One round of sync as a closed form sees it: how many CPUs there are of each kind when the strategy is asked, in a
+/// mode whose walkers are where the mode says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Round {
     /// Where.
@@ -170,7 +177,8 @@ pub enum Predicted {
     Interrupts(u64),
     /// It leaves the sync out.
     Elided,
-    /// It interrupts some of the CPUs that use the mm, or an mm that left the table before: which of them, depends on the schedule.
+    /// It interrupts some of the CPUs that use the mm, or an mm that left the table before: which of them, depends on
+    /// the schedule.
     SomeUsers,
     /// It waits, or takes another table.
     Waits,
@@ -183,8 +191,9 @@ impl Predicted {
     }
 }
 
-/// How walks show themselves in their CPU's [`WalkSlot`], for models, on whose CPUs [`Strategy::walk_begin`] does not run: what it does there, in a word. The slot says the number of the mm that is
-/// walked, or `u64::MAX` where a CPU walks more than one; 0 is no walk.
+/// How walks show themselves in their CPU's [`WalkSlot`], for models, on whose CPUs [`Strategy::walk_begin`] does not
+/// run: what it does there, in a word. The slot says the number of the mm that is walked, or `u64::MAX` where a CPU
+/// walks more than one; 0 is no walk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Publication {
     /// Not at all.
@@ -204,16 +213,19 @@ pub trait Strategy: 'static {
     /// In one line.
     const ABOUT: &'static str;
 
-    /// Its walks read through the recursive mapping ([`crate::mm::self_walk`]), and flushes cover that ([`crate::mm::self_map`]).
+    /// Its walks read through the recursive mapping ([`crate::mm::self_walk`]), and flushes cover that
+    /// ([`crate::mm::self_map`]).
     const SELF_MAP: bool = false;
 
     /// What [`Strategy::walk_begin`] does, in a word.
     const PUBLISHES: Publication = Publication::None;
 
-    /// A walk that is begun inside another, by an NMI, shows both, and [`Strategy::walk_end`] puts back what was shown before.
+    /// A walk that is begun inside another, by an NMI, shows both, and [`Strategy::walk_end`] puts back what was shown
+    /// before.
     const RESTORES: bool = false;
 
-    /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or refused.
+    /// What it promises in `setting`, if walkers contend: safe, unsafe (a posted design that is wrong there) or
+    /// refused.
     fn promises(setting: Setting) -> Verdict;
 
     /// What it does in one round, as a closed form; `None` where that depends on the schedule.
@@ -222,7 +234,8 @@ pub trait Strategy: 'static {
         None
     }
 
-    /// A walk of `mm` begins on `cpu`; interrupts are masked. An NMI may have interrupted another walk. What it returns is given to [`Strategy::walk_end`].
+    /// A walk of `mm` begins on `cpu`; interrupts are masked. An NMI may have interrupted another walk. What it returns
+    /// is given to [`Strategy::walk_end`].
     #[inline(always)]
     fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         let _ = (cpu, mm);
@@ -235,13 +248,15 @@ pub trait Strategy: 'static {
         let _ = (cpu, outer);
     }
 
-    /// Whether it lets a table that was flushed, and for which there is no batch, be freed without a grace period: as v10 does where the hook is true.
+    /// Whether it lets a table that was flushed, and for which there is no batch, be freed without a grace period: as
+    /// v10 does where the hook is true.
     fn frees_without_grace(hook: bool) -> bool {
         let _ = hook;
         false
     }
 
-    /// The barrier that its `decide` has between the clear of an entry and its look at what walks publish; `None` if it does not look.
+    /// The barrier that its `decide` has between the clear of an entry and its look at what walks publish; `None` if it
+    /// does not look.
     fn look_barrier() -> Option<LookBarrier> {
         None
     }
@@ -318,7 +333,8 @@ impl<A: Arch> View for MachineView<A> {
         A::fence();
     }
     fn read_fence(&self) {
-        // Acquire: orders loads before it against loads after it, and no store against any load (tests/litmus/publish-scan-read-barrier).
+        // Acquire: orders loads before it against loads after it, and no store against any load
+        // (tests/litmus/publish-scan-read-barrier).
         fence(Ordering::Acquire);
     }
 }

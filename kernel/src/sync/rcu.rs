@@ -1,5 +1,5 @@
-//! `rcu`: wait for a grace period (`tlb_remove_table_sync_rcu`). No interrupt, and the only one that also waits for readers with interrupts on; paid for in
-//! time by whoever waits.
+//! `rcu`: wait for a grace period (`tlb_remove_table_sync_rcu`). No interrupt, and the only one that also waits for
+//! readers with interrupts on; paid for in time by whoever waits.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::record::cell::Verdict;

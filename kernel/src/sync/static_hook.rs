@@ -1,8 +1,8 @@
-//! `static-hook`: a boolean fixed at boot says whether flushes of tables interrupt; if so no sync is sent, else it is `sync-all`. As posted in
-//! the RFC, v1, v2 and v5 to v10 of "skip redundant TLB sync IPIs".
+//! `static-hook`: a boolean fixed at boot says whether flushes of tables interrupt; if so no sync is sent, else it is
+//! `sync-all`. As posted in the RFC, v1, v2 and v5 to v10 of "skip redundant TLB sync IPIs".
 //!
-//! It never looks at the flush that was really made. Where the boolean is right for every flush that is right as well; overridden to `true` on a
-//! transport that interrupts nobody it is `none`.
+//! It never looks at the flush that was really made. Where the boolean is right for every flush that is right as well;
+//! overridden to `true` on a transport that interrupts nobody it is `none`.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View, none, sync_all};
 use crate::ledger::Elision;

@@ -1,6 +1,7 @@
 //! `sync-all`: interrupt every other online CPU and wait, as Linux 6.1 to 7.3 do (`tlb_remove_table_sync_one`).
 //!
-//! Right for every walk that masks interrupts, on every transport, whatever the flush did; and paid for by every CPU, bystanders included.
+//! Right for every walk that masks interrupts, on every transport, whatever the flush did; and paid for by every CPU,
+//! bystanders included.
 
 use super::{Ask, Decision, Predicted, Round, Setting, Strategy, View};
 use crate::record::cell::Verdict;

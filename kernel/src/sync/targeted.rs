@@ -1,11 +1,15 @@
-//! `targeted`: each CPU publishes the mm that it walks, and the sync interrupts those that may walk the table. The idea of v4, repaired.
+//! `targeted`: each CPU publishes the mm that it walks, and the sync interrupts those that may walk the table. The idea
+//! of v4, repaired.
 //!
-//! The walker stores its mm, has a full barrier, and reads tables; the updater clears the entry, has a full barrier, and reads what is published. At least one sees
-//! the other: a CPU that is not seen walking will see the entry cleared. Two things more are needed:
+//! The walker stores its mm, has a full barrier, and reads tables; the updater clears the entry, has a full barrier,
+//! and reads what is published. At least one sees the other: a CPU that is not seen walking will see the entry cleared.
+//! Two things more are needed:
 //!
 //! - CPUs that acknowledged this flush at interrupt level have left their walks already, whatever they publish now.
-//! - Walkers of mms that left the table earlier count too. Which mms those were is not kept; where there were any, every CPU that walks anything is interrupted.
-//! - A walk may be interrupted by an NMI that walks too, perhaps another mm. There is one slot, so while two walks of different mms are under way on a CPU it says *any*.
+//! - Walkers of mms that left the table earlier count too. Which mms those were is not kept; where there were any,
+//!   every CPU that walks anything is interrupted.
+//! - A walk may be interrupted by an NMI that walks too, perhaps another mm. There is one slot, so while two walks of
+//!   different mms are under way on a CPU it says *any*.
 
 use core::sync::atomic::Ordering;
 
@@ -36,7 +40,8 @@ pub(super) fn look_barrier() -> LookBarrier {
     if guard!(DecideFence) { LookBarrier::Full } else { LookBarrier::Reads }
 }
 
-/// The decision, for every strategy whose walks publish their mm in a way that a full barrier of the updater pairs with.
+/// The decision, for every strategy whose walks publish their mm in a way that a full barrier of the updater pairs
+/// with.
 pub(super) fn decide(view: &dyn View, ask: &Ask<'_>) -> Decision {
     look_barrier().of_view(view);
     let acknowledged = ask.party.coverage.acknowledged();
@@ -54,7 +59,8 @@ pub(super) fn promises(setting: Setting) -> Verdict {
 
 /// The closed form of [`decide`].
 pub(super) fn predicts(round: &Round) -> Option<Predicted> {
-    // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment: the mm, or, if others have left the table before, anything.
+    // Who was interrupted by the flush is in no walk of before; the rest depends on who is walking at that moment: the
+    // mm, or, if others have left the table before, anything.
     let walkers = if round.setting.chain { round.others } else { round.in_use };
     let nobody = walkers <= round.interrupted && round.left_behind == 0;
     Some(if nobody { Predicted::Elided } else { Predicted::SomeUsers })

@@ -1,12 +1,13 @@
-//! `targeted-v4`: each CPU publishes the mm that it walks, and the sync interrupts the CPUs that walk this mm. As posted in v4 of "skip
-//! redundant TLB sync IPIs", with what is wrong in it.
+//! `targeted-v4`: each CPU publishes the mm that it walks, and the sync interrupts the CPUs that walk this mm. As
+//! posted in v4 of "skip redundant TLB sync IPIs", with what is wrong in it.
 //!
-//! 1. The updater has a read barrier between clearing the entry and reading what is published. Nothing orders the store against the loads: both sides may miss
-//!    each other. An exchange or a completed flush in between hides it.
+//! 1. The updater has a read barrier between clearing the entry and reading what is published. Nothing orders the store
+//!    against the loads: both sides may miss each other. An exchange or a completed flush in between hides it.
 //! 2. It looks for walkers of the mm that left the table last. Walkers of an mm that left it before are not looked for.
-//! 3. There is one slot: when a walk in an NMI ends, it says that the CPU walks nothing, though the walk that the NMI interrupted goes on.
-//! 4. Where a property found at boot says that flushes interrupt, it does nothing at all, and the property is true for paravirtual flushes too, which leave frozen
-//!    CPUs out.
+//! 3. There is one slot: when a walk in an NMI ends, it says that the CPU walks nothing, though the walk that the NMI
+//!    interrupted goes on.
+//! 4. Where a property found at boot says that flushes interrupt, it does nothing at all, and the property is true for
+//!    paravirtual flushes too, which leave frozen CPUs out.
 
 use core::sync::atomic::Ordering;
 
@@ -40,7 +41,8 @@ impl Strategy for TargetedV4 {
             return none::promises(setting);
         }
         match setting.walker {
-            // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers can.
+            // The missing barrier cannot show where nothing is reordered, and the flush masks it; the forgotten sharers
+            // can.
             WalkerClass::Gup | WalkerClass::TwoWord | WalkerClass::Foreign if !setting.has_earlier_walks() => {
                 Verdict::Safe
             }
@@ -58,8 +60,8 @@ impl Strategy for TargetedV4 {
     #[inline(always)]
     fn walk_begin<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) -> u64 {
         cpu.walk_slot.0.store(mm.id.into(), Ordering::Relaxed);
-        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot, but does with an entry that was cleared
-        // by an exchange (tests/litmus/exchange-clear).
+        // Full: published, then read tables. Meant to pair with the read barrier in `decide`; it cannot, but does with
+        // an entry that was cleared by an exchange (tests/litmus/exchange-clear).
         A::fence();
         0
     }

@@ -1,7 +1,9 @@
-//! `targeted-xchg`: as [`super::targeted`], but the walk is published by one exchange instead of a store and a full barrier, as the review of v4 proposed.
+//! `targeted-xchg`: as [`super::targeted`], but the walk is published by one exchange instead of a store and a full
+//! barrier, as the review of v4 proposed.
 //!
-//! The exchange is acquire and release in one instruction: `XCHG` on x86_64, `SWPAL` on aarch64. Both keep it before every later load, which the language does not promise of an
-//! AcqRel read-modify-write (loom shows that; `tests/litmus` shows that the two architectures do). `SWP`, `SWPA` or `SWPL` would not do.
+//! The exchange is acquire and release in one instruction: `XCHG` on x86_64, `SWPAL` on aarch64. Both keep it before
+//! every later load, which the language does not promise of an AcqRel read-modify-write (loom shows that;
+//! `tests/litmus` shows that the two architectures do). `SWP`, `SWPA` or `SWPL` would not do.
 
 use core::sync::atomic::Ordering;
 

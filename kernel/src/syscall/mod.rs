@@ -1,7 +1,8 @@
 //! System calls: eight words in, eight words out.
 //!
-//! [`decode::decode`] turns words into a [`decode::Request`], in which every field has its type and its range; `perform` does it, with the capabilities of the calling
-//! process and with nothing else. Whatever the words are, one of three things happens: an answer, which begins with a status; a wait; the thread's end. The table of numbers is
+//! [`decode::decode`] turns words into a [`decode::Request`], in which every field has its type and its range;
+//! `perform` does it, with the capabilities of the calling process and with nothing else. Whatever the words are, one
+//! of three things happens: an answer, which begins with a status; a wait; the thread's end. The table of numbers is
 //! [`crate::abi::number`].
 
 pub mod decode;

@@ -1,18 +1,26 @@
 //! The short way through the kernel: what the entry of system calls tries first.
 //!
-//! A null call, a short call whose receiver waits on this CPU, and the short answer to one: no more than these, and only if nothing else is to be done about them. Then the CPU goes from one thread to the
-//! other as it is, with interrupts masked and without its queue. In every other case nothing has changed, and the call takes the long way ([`crate::syscall`]), which does the same and all the rest.
+//! A null call, a short call whose receiver waits on this CPU, and the short answer to one: no more than these, and
+//! only if nothing else is to be done about them. Then the CPU goes from one thread to the other as it is, with
+//! interrupts masked and without its queue. In every other case nothing has changed, and the call takes the long way
+//! ([`crate::syscall`]), which does the same and all the rest.
 //!
-//! - **It reads no table**, so grace periods see the CPU in user mode all the while, and it never waits: where a lock is held it takes the long way. Nor does it allocate; at most it frees the reply
-//!   of a thread that has ended.
-//! - **Who receives and who answers are taken as everywhere** ([`crate::ipc::wait`]): out of the endpoint's queue under its lock, or out of the reply. The capability is looked up while its
-//!   table is locked, and that is held to the end, so a revocation comes before or after.
-//! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls, into the endpoint's queue when it waits. Whoever ends it meanwhile either finds it there,
-//!   or it sees that it ends, since both look under the lock of its state.
-//! - **Who may change places**: threads of one home that shall not move, of one priority. Of different ones only if the CPU's queue has none that is more urgent than the one that goes on, which is looked at
-//!   again after what runs was said, as in [`super::sched`]. What is asked of a thread meanwhile (to move, to end) comes with an interrupt or waits for the next tick.
-//! - **Between processes** the CPU loads the other's address space (guard `ShortLoads`), the way that never waits (`switch::try_load`). Before a call nothing has changed if that cannot be. An answer finds out
-//!   too late for that, since only who has taken the caller may look at it: then it is left in the caller's state, as on the long way, which does the wait that is left.
+//! - **It reads no table**, so grace periods see the CPU in user mode all the while, and it never waits: where a lock
+//!   is held it takes the long way. Nor does it allocate; at most it frees the reply of a thread that has ended.
+//! - **Who receives and who answers are taken as everywhere** ([`crate::ipc::wait`]): out of the endpoint's queue under
+//!   its lock, or out of the reply. The capability is looked up while its table is locked, and that is held to the end,
+//!   so a revocation comes before or after.
+//! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls,
+//!   into the endpoint's queue when it waits. Whoever ends it meanwhile either finds it there, or it sees that it ends,
+//!   since both look under the lock of its state.
+//! - **Who may change places**: threads of one home that shall not move, of one priority. Of different ones only if the
+//!   CPU's queue has none that is more urgent than the one that goes on, which is looked at again after what runs was
+//!   said, as in [`super::sched`]. What is asked of a thread meanwhile (to move, to end) comes with an interrupt or
+//!   waits for the next tick.
+//! - **Between processes** the CPU loads the other's address space (guard `ShortLoads`), the way that never waits
+//!   (`switch::try_load`). Before a call nothing has changed if that cannot be. An answer finds out too late for that,
+//!   since only who has taken the caller may look at it: then it is left in the caller's state, as on the long way,
+//!   which does the wait that is left.
 //! - **Time**: the one that goes on does so in the time of the one that is left.
 
 use alloc::sync::Arc;
@@ -30,7 +38,8 @@ use crate::object::thread::{Place, Thread};
 use crate::smp::cpu::Cpu;
 use crate::tlb::switch;
 
-/// What to go on with: a thread's registers, and those whose message words ([`UserContext::call`], from the third on) are its answer's too. Nothing if the first is null: nothing was done.
+/// What to go on with: a thread's registers, and those whose message words ([`UserContext::call`], from the third on)
+/// are its answer's too. Nothing if the first is null: nothing was done.
 #[repr(C)]
 pub struct Next<C> {
     /// The registers.
@@ -56,10 +65,12 @@ impl<C: UserContext> Next<C> {
     }
 }
 
-/// Does the system call of the thread that runs on this CPU, whose registers are `context`, if that can be done on the short way.
+/// Does the system call of the thread that runs on this CPU, whose registers are `context`, if that can be done on the
+/// short way.
 ///
 /// # Safety
-/// Interrupts are masked; `context` are the registers of this CPU's current thread ([`crate::arch::Arch::enter_user`]), all of them saved but for floating point, and nobody else refers to them.
+/// Interrupts are masked; `context` are the registers of this CPU's current thread ([`crate::arch::Arch::enter_user`]),
+/// all of them saved but for floating point, and nobody else refers to them.
 #[inline(always)]
 pub unsafe fn system_call<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::UserContext> {
     // SAFETY: the caller's promise.
@@ -90,7 +101,8 @@ enum Else {
     Long,
 }
 
-/// Where the plainest case, which is compiled without any call and so into a few registers, has to do with another priority, another caller than the last, or vector registers.
+/// Where the plainest case, which is compiled without any call and so into a few registers, has to do with another
+/// priority, another caller than the last, or vector registers.
 #[cold]
 #[inline(never)]
 fn less_plain<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::UserContext> {
@@ -143,7 +155,8 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonN
     }
     let place = if registers.is_light() { place } else { place.heavy() };
     let place = if ANY && strange { place.strange() } else { place };
-    // SAFETY: the receiver's state is locked, and it goes on with this. The reference that the CPU has to the thread is in its reply from here on: it runs another one below.
+    // SAFETY: the receiver's state is locked, and it goes on with this. The reference that the CPU has to the thread is
+    // in its reply from here on: it runs another one below.
     if !unsafe { state.caller.set_running::<ANY>(thread, place) } {
         // It ends, maybe with another mm loaded: see `super::turn`.
         if ANY {
@@ -241,7 +254,8 @@ fn go_on<A: Arch, const ANY: bool>(
     badge: u32,
 ) -> NonNull<A::UserContext> {
     let context = to.registers.get();
-    // SAFETY: taken from where it waited, it is this CPU's, which its home is, and runs nowhere; it is not the one that waits.
+    // SAFETY: taken from where it waited, it is this CPU's, which its home is, and runs nowhere; it is not the one that
+    // waits.
     let theirs = unsafe { &mut *context.as_ptr() };
     theirs.take_first(badge.into());
     // In the plainest case both are.
@@ -261,7 +275,8 @@ fn go_over<A: Arch>(from: &mut A::UserContext, to: &mut A::UserContext) {
     A::UserContext::change_over(from, to);
 }
 
-/// Whether a thread that runs at `theirs`, which is not where the present one runs, may go on instead of it. If so, that priority is said to run.
+/// Whether a thread that runs at `theirs`, which is not where the present one runs, may go on instead of it. If so,
+/// that priority is said to run.
 #[cold]
 #[inline(never)]
 fn may_follow<A: Arch>(cpu: &'static Cpu<A>, theirs: Place) -> bool {

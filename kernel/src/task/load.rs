@@ -1,4 +1,5 @@
-//! From a program's file to a process: each segment anonymous memory, what has bytes in the file filled by the kernel, the rest left to faults. Whoever asks pays.
+//! From a program's file to a process: each segment anonymous memory, what has bytes in the file filled by the kernel,
+//! the rest left to faults. Whoever asks pays.
 
 use alloc::sync::Arc;
 
@@ -11,7 +12,8 @@ use crate::object::mapping::Payer;
 use crate::object::process::Process;
 use crate::smp::cpu::Cpu;
 
-/// Maps `program` into `process`; `payer` pays. If one of its segments cannot be had, those before it are unmapped again.
+/// Maps `program` into `process`; `payer` pays. If one of its segments cannot be had, those before it are unmapped
+/// again.
 pub fn load<A: Arch>(
     cpu: &'static Cpu<A>,
     payer: Payer<'_, A>,

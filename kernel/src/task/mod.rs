@@ -1,7 +1,8 @@
 //! Programs in user mode.
 //!
-//! The kernel is event-driven: one kernel stack per CPU, none per thread. Each CPU picks a thread, loads its mm, lets it run in user mode until something
-//! stops it ([`user::UserEvent`]), and handles that to completion or blocks the thread.
+//! The kernel is event-driven: one kernel stack per CPU, none per thread. Each CPU picks a thread, loads its mm, lets
+//! it run in user mode until something stops it ([`user::UserEvent`]), and handles that to completion or blocks the
+//! thread.
 
 pub mod fast;
 pub mod load;

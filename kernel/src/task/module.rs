@@ -1,6 +1,7 @@
 //! The initial module: an archive (cpio) of the programs, which the runner builds and the firmware leaves in memory.
 //!
-//! What is in it is not trusted to be an archive: whatever its bytes are, there is a file of that name in it or there is not.
+//! What is in it is not trusted to be an archive: whatever its bytes are, there is a file of that name in it or there
+//! is not.
 
 use alloc::string::{String, ToString};
 

@@ -1,5 +1,5 @@
-//! What an ELF file says that a program is: segments and an entry. Checked whole before anything is mapped; a file that is not exactly what it should be is
-//! refused with one sentence, whatever its bytes are.
+//! What an ELF file says that a program is: segments and an entry. Checked whole before anything is mapped; a file that
+//! is not exactly what it should be is refused with one sentence, whatever its bytes are.
 
 use core::ops::Range;
 

@@ -1,11 +1,14 @@
 //! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
 //!
-//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority that is ready runs; within a priority each runs for a tick at a time.
-//! A thread changes its home when its home turns to it next: only there are its registers. Its priority it may change at any time; whoever changes it puts it where it then belongs (`requeue`), and whoever
-//! puts it into a queue looks at its priority when he has the queue's lock, so of the two the second sees the first.
+//! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority
+//! that is ready runs; within a priority each runs for a tick at a time. A thread changes its home when its home turns
+//! to it next: only there are its registers. Its priority it may change at any time; whoever changes it puts it where
+//! it then belongs (`requeue`), and whoever puts it into a queue looks at its priority when he has the queue's lock, so
+//! of the two the second sees the first.
 //!
-//! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the CPU says what it runs, then reads its queue. Both
-//! have a full fence between, so either the waker sees that it must interrupt, or the CPU sees the thread. An idle CPU reads the queue with interrupts masked, so an interrupt that
+//! Waking and going idle is a Dekker shape: the waker puts the thread into the queue, then reads what the CPU runs; the
+//! CPU says what it runs, then reads its queue. Both have a full fence between, so either the waker sees that it must
+//! interrupt, or the CPU sees the thread. An idle CPU reads the queue with interrupts masked, so an interrupt that
 //! comes afterwards ends its sleep.
 
 use alloc::collections::VecDeque;
@@ -139,8 +142,9 @@ fn see_to<A: Arch>(cpu: &'static Cpu<A>, home: CpuId, priority: u8) {
     }
 }
 
-/// The priority of `thread` was changed, or it is to end: if it is in its CPU's queue it goes where it belongs now, behind its like. Of two who do this the second, by the queue's lock, knows what the first did; so
-/// who ends hurries, whatever priority it is given at the same time.
+/// The priority of `thread` was changed, or it is to end: if it is in its CPU's queue it goes where it belongs now,
+/// behind its like. Of two who do this the second, by the queue's lock, knows what the first did; so who ends hurries,
+/// whatever priority it is given at the same time.
 pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     let home = thread.home();
     let tasks = &A::machine().cpu(home).tasks;
@@ -197,7 +201,8 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     thread
 }
 
-/// A thread of `priority`, which is not the present one's, may go on instead of it, since none in the queue is more urgent: it is said to run. With interrupts masked.
+/// A thread of `priority`, which is not the present one's, may go on instead of it, since none in the queue is more
+/// urgent: it is said to run. With interrupts masked.
 pub(super) fn takes_over<A: Arch>(cpu: &Cpu<A>, priority: u8) -> bool {
     let tasks = &cpu.tasks;
     let before = tasks.running.swap(u32::from(priority) + 1, Ordering::Relaxed);
@@ -233,7 +238,8 @@ pub(super) fn put_back<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, s
     cpu.tasks.ready.fetch_or(1 << priority, Ordering::Relaxed);
 }
 
-/// Whether the running thread, which began at tick `since`, shall make room: for a higher priority, or for its like when its time is over.
+/// Whether the running thread, which began at tick `since`, shall make room: for a higher priority, or for its like
+/// when its time is over.
 pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
     let ready = cpu.tasks.ready.load(Ordering::Relaxed);
     let above = ready >> priority > 1;
@@ -252,13 +258,14 @@ pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
     cpu.tasks.ticks.load(Ordering::Relaxed)
 }
 
-/// When this CPU last woke from idling, in instructions: from there to a thread's first instruction is what waking costs, and nobody else's instructions are in it.
+/// When this CPU last woke from idling, in instructions: from there to a thread's first instruction is what waking
+/// costs, and nobody else's instructions are in it.
 pub fn woke<A: Arch>(cpu: &Cpu<A>) -> u64 {
     cpu.tasks.woke.load(Ordering::Relaxed)
 }
 
-/// Sees to it that the timer fires, also where the run does not ask for it: a program that never stops must not keep others of its priority, waits that end, or grace
-/// periods from going on.
+/// Sees to it that the timer fires, also where the run does not ask for it: a program that never stops must not keep
+/// others of its priority, waits that end, or grace periods from going on.
 pub(super) fn arm<A: Arch>(cpu: &Cpu<A>) {
     let asked = A::machine().policy.tick_ns.load(Ordering::Relaxed) != 0;
     if !asked && !cpu.tasks.armed.swap(true, Ordering::Relaxed) {
@@ -315,7 +322,8 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     }
 }
 
-/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer, and the timer.
+/// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer, and the
+/// timer.
 pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
     drop(core::mem::take(&mut *cpu.tasks.timed.lock()));
     if cpu.tasks.armed.swap(false, Ordering::Relaxed) {
@@ -323,14 +331,16 @@ pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
     }
 }
 
-/// Sleeps until an interrupt, unless there is something to do. Called with interrupts enabled, after [`super::turn::turn`] found nothing.
+/// Sleeps until an interrupt, unless there is something to do. Called with interrupts enabled, after
+/// [`super::turn::turn`] found nothing.
 ///
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
 pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
     idle_unless(cpu, || false);
 }
 
-/// The same, but not if `over`, which is asked with interrupts masked: whoever makes it true interrupts the CPU afterwards, and if that comes before this it ends no sleep.
+/// The same, but not if `over`, which is asked with interrupts masked: whoever makes it true interrupts the CPU
+/// afterwards, and if that comes before this it ends no sleep.
 pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl FnOnce() -> bool) {
     switch::become_lazy(cpu);
     if !cpu.tasks.timed.lock().is_empty() {

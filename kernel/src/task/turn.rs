@@ -1,4 +1,5 @@
-//! One turn of a CPU: it takes a thread from its queue, lets it run until it waits, ends, or makes room, and handles what it does meanwhile.
+//! One turn of a CPU: it takes a thread from its queue, lets it run until it waits, ends, or makes room, and handles
+//! what it does meanwhile.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -29,7 +30,8 @@ enum End {
     Ends,
 }
 
-/// Lets the CPU take one turn. False: there was nothing to do, and it may idle ([`sched::idle`]). Called with interrupts enabled.
+/// Lets the CPU take one turn. False: there was nothing to do, and it may idle ([`sched::idle`]). Called with
+/// interrupts enabled.
 pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     // Between two turns a CPU reads no table: grace periods pass here, and while a program runs with its timer.
     rcu::quiescent(cpu);
@@ -54,7 +56,8 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     // Not always the one that it began with: see [`super::fast`].
     let thread = cpu.tasks.take_current();
     if guard!(VectorsParked) {
-        // SAFETY: the thread has run here and does not any more; wherever it waits, only this CPU takes it from its queue.
+        // SAFETY: the thread has run here and does not any more; wherever it waits, only this CPU takes it from its
+        // queue.
         unsafe { (*thread.registers.get().as_ptr()).park() };
     }
     match end {
@@ -77,7 +80,8 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
         }
     }
     loop {
-        // Interrupts are masked from here on: whoever changes one of these now has the interrupt that tells of it stop the thread at once.
+        // Interrupts are masked from here on: whoever changes one of these now has the interrupt that tells of it stop
+        // the thread at once.
         let enabled = A::irq_save();
         let ends = thread.is_ending();
         if ends || thread.shall_move() || sched::makes_room(cpu, thread.priority(), since) {

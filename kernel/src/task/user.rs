@@ -4,7 +4,8 @@ use crate::addr::VirtAddr;
 
 /// What the registers of a thread in user mode hold; floating-point and SIMD registers included.
 pub trait UserContext: Send + 'static {
-    /// A thread that begins at `entry` with its stack pointer at `stack` and `argument` as its first argument; all other registers are 0.
+    /// A thread that begins at `entry` with its stack pointer at `stack` and `argument` as its first argument; all
+    /// other registers are 0.
     fn start(entry: VirtAddr, stack: VirtAddr, argument: u64) -> Self;
     /// The words of the system call that stopped it: its number, then up to seven arguments.
     fn call(&self) -> [u64; 8];
@@ -19,10 +20,11 @@ pub trait UserContext: Send + 'static {
     fn take_first(&mut self, first: u64);
     /// Puts the others: the words of the call that stopped `from`, from its second argument on.
     fn take_words(&mut self, from: &Self);
-    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it ran on last, before another context runs on this one, and
-    /// before it is dropped.
+    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it ran on last,
+    /// before another context runs on this one, and before it is dropped.
     fn park(&mut self);
-    /// The CPU goes from `from` to `to` without leaving the entry of system calls: the first is parked, and of the second everything is in the CPU that [`crate::arch::Arch::enter_user`] would put there.
+    /// The CPU goes from `from` to `to` without leaving the entry of system calls: the first is parked, and of the
+    /// second everything is in the CPU that [`crate::arch::Arch::enter_user`] would put there.
     fn change_over(from: &mut Self, to: &mut Self);
     /// Whether it has nothing that takes more than a few instructions to move.
     #[inline(always)]
@@ -75,7 +77,8 @@ pub enum ExceptionKind {
 pub enum UserEvent {
     /// A system call: [`UserContext::call`] has its words.
     Call,
-    /// An access that the tables do not allow. The instruction has had no effect and runs again when the context is entered again.
+    /// An access that the tables do not allow. The instruction has had no effect and runs again when the context is
+    /// entered again.
     Fault {
         /// The address.
         at: VirtAddr,

@@ -12,8 +12,8 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// `acknowledged` ran kernel code at interrupt level after the flush began (the initiator, which is in no walk, counts); `interrupts`
-    /// of them were interrupted for it.
+    /// `acknowledged` ran kernel code at interrupt level after the flush began (the initiator, which is in no walk,
+    /// counts); `interrupts` of them were interrupted for it.
     pub(super) const fn new(acknowledged: CpuMask, interrupts: u32) -> Coverage {
         Coverage { acknowledged, interrupts }
     }

@@ -1,16 +1,18 @@
 //! Which mm each CPU translates by, and the order in which it changes.
 //!
 //! The mask of an mm (`mm_cpumask`) names every CPU that may hold translations of it, or that may be about to. A flush
-//! reads it after the entries were changed; a CPU that loads the mm must therefore either be in the mask by then, or see the change:
+//! reads it after the entries were changed; a CPU that loads the mm must therefore either be in the mask by then, or
+//! see the change:
 //!
 //! - a CPU loading an mm says *switching*, enters the mask, then reads the flush generation and loads the root;
 //! - a flush changes the entries, increments the generation, then reads the mask.
 //!
-//! Entering the mask and incrementing the generation are read-modify-writes followed by a full fence on both sides, so at least one of
-//! the two sees the other. A CPU leaves a mask only itself, with interrupts masked, and after it holds no translation of the mm any more.
+//! Entering the mask and incrementing the generation are read-modify-writes followed by a full fence on both sides, so
+//! at least one of the two sees the other. A CPU leaves a mask only itself, with interrupts masked, and after it holds
+//! no translation of the mm any more.
 //!
-//! An idle CPU may keep the last mm loaded (*lazy*): it walks nothing in software, but its hardware still may, speculatively. A
-//! flush of pages skips it; a flush of tables must not.
+//! An idle CPU may keep the last mm loaded (*lazy*): it walks nothing in software, but its hardware still may,
+//! speculatively. A flush of pages skips it; a flush of tables must not.
 
 use crate::arch::{Arch, Asid};
 use crate::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +53,8 @@ impl Loaded {
 
     /// Whether the mm is loaded but not used.
     pub fn is_lazy(&self) -> bool {
-        // Acquire: pairs with the release in `become_lazy`; who leaves a lazy CPU out of a sync is behind its last walk.
+        // Acquire: pairs with the release in `become_lazy`; who leaves a lazy CPU out of a sync is behind its last
+        // walk.
         self.lazy.load(Ordering::Acquire)
     }
 
@@ -60,7 +63,8 @@ impl Loaded {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked behind a full fence that follows the mark in [`super::tag`].
+    /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked
+    /// behind a full fence that follows the mark in [`super::tag`].
     pub(crate) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
         // In this order, which is that of a switch: who leaves an mm loads another root first.
         self.loading.load(Ordering::Relaxed) == mm.id
@@ -87,13 +91,14 @@ pub fn load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     }
 }
 
-/// The same with interrupts masked, and without any wait. False, and another mm is loaded as before, if there is no tag for it just now.
+/// The same with interrupts masked, and without any wait. False, and another mm is loaded as before, if there is no tag
+/// for it just now.
 pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     let loaded = &cpu.loaded;
     if loaded.mm.load(Ordering::Relaxed) == mm.id {
         if loaded.lazy.swap(false, Ordering::Relaxed) {
-            // Full: no longer lazy, then read the generation. Pairs with the fence in `begin_flush`; a flush that saw this CPU
-            // lazy and skipped it had incremented the generation before.
+            // Full: no longer lazy, then read the generation. Pairs with the fence in `begin_flush`; a flush that saw
+            // this CPU lazy and skipped it had incremented the generation before.
             A::fence();
             let generation = mm.flush_generation();
             if loaded.generation() < generation {
@@ -117,8 +122,8 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     pause!(cpu, Switching);
     let was_in = mm.mask.insert(cpu.id, Ordering::Relaxed);
     pause!(cpu, AfterMaskInsert);
-    // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in `begin_flush`. Said what is loaded, then look at its tag: pairs with
-    // the fence in `tag::take`.
+    // Full: entered the mask, then read the generation and (by hardware) the entries. Pairs with the fence in
+    // `begin_flush`. Said what is loaded, then look at its tag: pairs with the fence in `tag::take`.
     A::fence();
     if A::tagged() && !mm.tag.is_usable() {
         // Somebody takes its tag away just now.
@@ -132,8 +137,8 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     // SAFETY: the caller keeps the mm, and with it the root, alive until it is unloaded; interrupts are masked.
     unsafe { A::load_root(mm.root.addr(), mm.asid()) };
     if A::tagged() && was_in && A::machine().policy.transport().interrupts() {
-        // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this generation already, so its handler will take
-        // this CPU for caught up: they go now.
+        // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this
+        // generation already, so its handler will take this CPU for caught up: they go now.
         let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
         cpu.ledger.invalidations.add(n.into());
     }
@@ -150,7 +155,8 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     true
 }
 
-/// Unloads mm number `id`, if that is what is loaded: who asks for it cannot know what this CPU has loaded by now, and uses.
+/// Unloads mm number `id`, if that is what is loaded: who asks for it cannot know what this CPU has loaded by now, and
+/// uses.
 pub(crate) fn unload_if<A: Arch>(cpu: &'static Cpu<A>, id: u32) {
     if cpu.loaded.mm() == id {
         unload(cpu);
@@ -164,7 +170,8 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
         // Relaxed: as in `load`.
         cpu.loaded.mm.store(SWITCHING, Ordering::Relaxed);
         if A::tagged() {
-            // Full: shown as switching, then read the generation. Pairs with the fence in `begin_flush`: see `catch_up` (tests/litmus/lazy-flush).
+            // Full: shown as switching, then read the generation. Pairs with the fence in `begin_flush`: see `catch_up`
+            // (tests/litmus/lazy-flush).
             A::fence();
             catch_up(cpu);
         }
@@ -181,8 +188,9 @@ pub fn unload<A: Arch>(cpu: &'static Cpu<A>) {
     irq::unmask(cpu, enabled);
 }
 
-/// Tagged translations outlive a switch. If flushes of the mm that is being unloaded were skipped here because it was lazy, they are made up for now: when it is
-/// loaded again nobody knows. The CPU shows [`SWITCHING`] and has had a full fence since, so a flush that is not seen here does not skip it. Pairs with `begin_flush`.
+/// Tagged translations outlive a switch. If flushes of the mm that is being unloaded were skipped here because it was
+/// lazy, they are made up for now: when it is loaded again nobody knows. The CPU shows [`SWITCHING`] and has had a full
+/// fence since, so a flush that is not seen here does not skip it. Pairs with `begin_flush`.
 fn catch_up<A: Arch>(cpu: &Cpu<A>) {
     let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
     if !A::tagged() || !cpu.loaded.is_lazy() || pointer.is_null() {
@@ -196,8 +204,8 @@ fn catch_up<A: Arch>(cpu: &Cpu<A>) {
     }
 }
 
-/// Leaves the mask of the mm that was loaded; none of its translations is left here. Where translations are tagged, a CPU stays
-/// in the mask when it switches away (its TLB keeps them) and leaves it in [`flushed_all`].
+/// Leaves the mask of the mm that was loaded; none of its translations is left here. Where translations are tagged, a
+/// CPU stays in the mask when it switches away (its TLB keeps them) and leaves it in [`flushed_all`].
 fn leave<A: Arch>(cpu: &Cpu<A>) {
     let pointer = cpu.loaded.pointer.load(Ordering::Relaxed) as *const Mm<A>;
     if pointer.is_null() {
@@ -213,10 +221,12 @@ pub fn become_lazy<A: Arch>(cpu: &Cpu<A>) {
     cpu.loaded.lazy.store(true, Ordering::Release);
 }
 
-/// A flush begins: entries were changed before, the mask and other CPUs' states are read after. Returns the new generation.
+/// A flush begins: entries were changed before, the mask and other CPUs' states are read after. Returns the new
+/// generation.
 pub(super) fn begin_flush<A: Arch>(mm: &Mm<A>) -> u64 {
     let generation = mm.next_flush_generation();
-    // Full: changed the entries and the generation, then read the mask and what CPUs have loaded. Pairs with the fences in `load`.
+    // Full: changed the entries and the generation, then read the mask and what CPUs have loaded. Pairs with the fences
+    // in `load`.
     A::fence();
     pause!(A::this_cpu(), AfterGeneration);
     generation

@@ -1,21 +1,26 @@
 //! Tags: what the translations of an mm are told apart by (ASID, PCID), of which there are fewer than mms.
 //!
-//! An mm gets a tag when it is made, or, if there is none left then, when it is loaded; it keeps the tag until it ends, or until another mm has to be loaded and there is none left. Then one is
-//! taken from an mm that no CPU has loaded: marked as taken, looked for on all CPUs, flushed everywhere, given away. Two things must be so:
+//! An mm gets a tag when it is made, or, if there is none left then, when it is loaded; it keeps the tag until it ends,
+//! or until another mm has to be loaded and there is none left. Then one is taken from an mm that no CPU has loaded:
+//! marked as taken, looked for on all CPUs, flushed everywhere, given away. Two things must be so:
 //!
-//! - **Nobody translates by a tag that is taken.** A CPU that loads an mm says which, enters its mask, passes a full barrier, and then looks at the mm's tag; if it is marked, or gone, the CPU takes back
-//!   what it said and asks for one. Whoever takes a tag marks it, passes a full barrier, and then looks who has the mm loaded, is loading it, or has not finished leaving it; if anybody, the mark goes and the mm keeps its tag.
-//!   So at least one of the two sees the other.
-//! - **Nothing of one mm is cached under the tag of another.** A tag that is taken is flushed on every CPU of the mm's mask before it is given. One that comes back from an mm that ended was flushed
-//!   when that ended ([`crate::mm::exit`]).
+//! - **Nobody translates by a tag that is taken.** A CPU that loads an mm says which, enters its mask, passes a full
+//!   barrier, and then looks at the mm's tag; if it is marked, or gone, the CPU takes back what it said and asks for
+//!   one. Whoever takes a tag marks it, passes a full barrier, and then looks who has the mm loaded, is loading it, or
+//!   has not finished leaving it; if anybody, the mark goes and the mm keeps its tag. So at least one of the two sees
+//!   the other.
+//! - **Nothing of one mm is cached under the tag of another.** A tag that is taken is flushed on every CPU of the mm's
+//!   mask before it is given. One that comes back from an mm that ended was flushed when that ended
+//!   ([`crate::mm::exit`]).
 //!
-//! An mm has one tag: two CPUs that load one at the same time, when it has none, ask under one lock, and the second finds what the first has given (guard `TagOnce`). By another tag a CPU would keep what
-//! no flush of the mm names.
+//! An mm has one tag: two CPUs that load one at the same time, when it has none, ask under one lock, and the second
+//! finds what the first has given (guard `TagOnce`). By another tag a CPU would keep what no flush of the mm names.
 //!
-//! While it is marked an mm still has its tag, for flushes: whoever changes its entries meanwhile flushes under it. When it has none there is nothing to flush.
+//! While it is marked an mm still has its tag, for flushes: whoever changes its entries meanwhile flushes under it.
+//! When it has none there is nothing to flush.
 //!
-//! Linux does the same all at once, when its numbers run over (arm64: `new_context` in `mm/context.c`, whose model by Catalin Marinas is `asidalloc.tla`); taking one at a time needs no generation in
-//! every switch.
+//! Linux does the same all at once, when its numbers run over (arm64: `new_context` in `mm/context.c`, whose model by
+//! Catalin Marinas is `asidalloc.tla`); taking one at a time needs no generation in every switch.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -48,7 +53,8 @@ impl Tag {
         Asid(self.0.load(Ordering::Relaxed) as u16)
     }
 
-    /// Whether a CPU that has said that it loads the mm, and passed a full barrier since, may translate by it. Pairs with the fence in `take`.
+    /// Whether a CPU that has said that it loads the mm, and passed a full barrier since, may translate by it. Pairs
+    /// with the fence in `take`.
     #[inline(always)]
     pub fn is_usable(&self) -> bool {
         let raw = self.0.load(Ordering::Relaxed);

@@ -1,7 +1,9 @@
 //! What is in use: frames, tables, references to pages, pins. After a cell it must be what it was before.
 //!
-//! Frames and tables are counted as they come and go, and compared after every cell. References and pins are in the descriptors of pages; to add them up takes a look at every frame of
-//! the machine, which a run asks for (`balance=whole` on the command line: `cargo xtask soak`). Where it does not, a reference that was kept shows all the same: its page's frame is missing.
+//! Frames and tables are counted as they come and go, and compared after every cell. References and pins are in the
+//! descriptors of pages; to add them up takes a look at every frame of the machine, which a run asks for
+//! (`balance=whole` on the command line: `cargo xtask soak`). Where it does not, a reference that was kept shows all
+//! the same: its page's frame is missing.
 
 use core::fmt;
 use core::sync::atomic::Ordering;

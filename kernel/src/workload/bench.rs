@@ -1,11 +1,13 @@
 //! What a walk costs: `bench=walk` on the kernel's command line.
 //!
-//! For each strategy, [`PAGES`] pages at a time, `ops` walks of a populated range of the loaded mm, while every other CPU is idle. Only the walk lies between two
-//! readings of the instruction counter, and what two readings with nothing between them count is taken off; references are dropped outside. Under `-icount` the count is exact, and in the
+//! For each strategy, [`PAGES`] pages at a time, `ops` walks of a populated range of the loaded mm, while every other
+//! CPU is idle. Only the walk lies between two readings of the instruction counter, and what two readings with nothing
+//! between them count is taken off; references are dropped outside. Under `-icount` the count is exact, and in the
 //! plain image a walk has no oracle and no schedule point in it.
 //!
-//! Each result is one [`CellRow`], in which only these fields mean something: `strategy`, `transport`, `hook`, `mode` (idle), `cpus`, `ops` and `walks` (walks made),
-//! `pages` (pages that all of them returned) and `instructions` (of all walks).
+//! Each result is one [`CellRow`], in which only these fields mean something: `strategy`, `transport`, `hook`, `mode`
+//! (idle), `cpus`, `ops` and `walks` (walks made), `pages` (pages that all of them returned) and `instructions` (of all
+//! walks).
 
 use core::ops::Range;
 

@@ -1,4 +1,5 @@
-//! One cell: a strategy on a transport, under a workload, in a mode. Sets up, operates, counts, takes down, and checks that nothing is left.
+//! One cell: a strategy on a transport, under a workload, in a mode. Sets up, operates, counts, takes down, and checks
+//! that nothing is left.
 
 use core::sync::atomic::Ordering;
 
@@ -64,10 +65,12 @@ pub fn run<A: Arch>(
     with_seed(cpu, suite, cell, profile, suite.seed)
 }
 
-/// Runs one cell; if it is a control that did not fire, again with a seed derived from the last, up to [`Suite::tries`] times in all.
+/// Runs one cell; if it is a control that did not fire, again with a seed derived from the last, up to [`Suite::tries`]
+/// times in all.
 ///
-/// A control has to show that a violation can be found, and one schedule that does is enough. A cell that shall be safe is run once: that no violation was found in so many
-/// operations says less where a control beside it needed more of them, which is why the row says how many seeds it took.
+/// A control has to show that a violation can be found, and one schedule that does is enough. A cell that shall be safe
+/// is run once: that no violation was found in so many operations says less where a control beside it needed more of
+/// them, which is why the row says how many seeds it took.
 fn run_until_it_fires<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,
@@ -251,7 +254,8 @@ fn operate<A: Arch>(
         profiling.open(op);
         crowd.open();
         if machine.policy.schedule_points() {
-            // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be anywhere in a walk.
+            // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be
+            // anywhere in a walk.
             for _ in 0..1 + cpu.chance.next() % 16 {
                 A::relax();
             }
@@ -291,7 +295,8 @@ fn nothing_is_pending<A: Arch>() -> bool {
     A::machine().online().all(|cpu| cpu.rcu.pending() == 0)
 }
 
-/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner finds it as soon as it is complete.
+/// Runs all cells of `suite`, each with the one of `profiles` that has its number, leaving each row where the runner
+/// finds it as soon as it is complete.
 pub fn run_all<A: Arch>(
     cpu: &'static Cpu<A>,
     suite: &Suite,

@@ -1,9 +1,12 @@
-//! What the other CPUs do while the first one operates: walk, read through their TLBs, keep an mm loaded, stand by, or nothing.
+//! What the other CPUs do while the first one operates: walk, read through their TLBs, keep an mm loaded, stand by, or
+//! nothing.
 //!
-//! They act only while the *window* is open, that is, during an operation; in between they wait, so that preparations are neither slowed nor counted.
+//! They act only while the *window* is open, that is, during an operation; in between they wait, so that preparations
+//! are neither slowed nor counted.
 //!
-//! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ (`Part`): one that the flush interrupts beside one that it does not, a walk that
-//! an NMI hides beside a walk that an NMI makes. All parts are filled from [`ALL_PARTS`] CPUs on.
+//! In mode `contend` not all of them do the same, since what makes a rule wrong is often that CPUs differ (`Part`): one
+//! that the flush interrupts beside one that it does not, a walk that an NMI hides beside a walk that an NMI makes. All
+//! parts are filled from [`ALL_PARTS`] CPUs on.
 
 mod nmi_walk;
 
@@ -38,7 +41,8 @@ use crate::tlb::switch;
 pub const ALL_PARTS: u32 = 4;
 /// Pages at the end of a range where walkers and those who drop pages meet.
 const MEETING_PLACE: u64 = 2;
-/// How often two pages that were dropped are faulted in and dropped again, so that a walk that stops there for long misses none of it.
+/// How often two pages that were dropped are faulted in and dropped again, so that a walk that stops there for long
+/// misses none of it.
 const SWAPS: usize = 2;
 
 /// What the other CPUs are told. Lives on the first CPU's stack for one cell.
@@ -81,7 +85,8 @@ struct Part<'a, A: Arch> {
 }
 
 impl<'a, A: Arch> Crowd<'a, A> {
-    /// A crowd that does what `mode` says to `target`. In mode `other` it loads and walks `other`; in mode `contend` see `Crowd::part`.
+    /// A crowd that does what `mode` says to `target`. In mode `other` it loads and walks `other`; in mode `contend`
+    /// see `Crowd::part`.
     pub fn new(mode: Mode, walker: WalkerClass, target: &'a Target<A>, other: Option<&'a Mm<A>>) -> Crowd<'a, A> {
         Crowd {
             mode,
@@ -106,9 +111,11 @@ impl<'a, A: Arch> Crowd<'a, A> {
     /// What `id` has to do with which mm. In mode `contend`:
     ///
     /// - in a chain the last CPU has the mm loaded that leaves second, so that its flush, too, may interrupt somebody;
-    /// - walks of an mm that is not loaded are made by every other CPU, beside CPUs that have it loaded and are interrupted by its flush;
-    /// - where NMIs walk another mm than what they interrupt, one of the two is the target: on the first CPU the walk that is interrupted, on the others the NMI's; in the second half of
-    ///   the cell the former on all odd CPUs, so that the mm runs on few CPUs first and on many later.
+    /// - walks of an mm that is not loaded are made by every other CPU, beside CPUs that have it loaded and are
+    ///   interrupted by its flush;
+    /// - where NMIs walk another mm than what they interrupt, one of the two is the target: on the first CPU the walk
+    ///   that is interrupted, on the others the NMI's; in the second half of the cell the former on all odd CPUs, so
+    ///   that the mm runs on few CPUs first and on many later.
     fn part(&self, id: CpuId) -> Part<'a, A> {
         let all = |mm| Part { loads: mm, walks: mm, nmi_walks: mm };
         if self.mode != Mode::Contend {
@@ -225,7 +232,8 @@ impl<'a, A: Arch> Crowd<'a, A> {
                 return (self.range.start.add(op * self.step % size), pages);
             }
             let count = size / PAGE_SIZE;
-            // Where others drop pages too, half of everything is about the last few, which the operation reaches last, so that they meet.
+            // Where others drop pages too, half of everything is about the last few, which the operation reaches last,
+            // so that they meet.
             let first = if self.drops && cpu.chance.one_in(2) {
                 count - 1 - cpu.chance.next() % count.min(MEETING_PLACE)
             } else {
@@ -347,8 +355,9 @@ fn contend<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, part: &Part<'_, 
     }
 }
 
-/// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or the other's that was under way when
-/// its own began, must have come before its drop returned. Then it faults both in again: each gets the frame that the other had, while the table is the same.
+/// Drops two pages as the first CPU does, at the same time, and looks for what it had written there: its own flush, or
+/// the other's that was under way when its own began, must have come before its drop returned. Then it faults both in
+/// again: each gets the frame that the other had, while the table is the same.
 fn drop_and_look<A: Arch>(cpu: &'static Cpu<A>, crowd: &Crowd<'_, A>, mm: &Mm<A>) {
     let (at, _) = crowd.walk_at(cpu);
     let start = VirtAddr(at.0 - at.0 % (2 * PAGE_SIZE));

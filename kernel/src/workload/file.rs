@@ -1,4 +1,5 @@
-//! Workloads on files: collapse of a 2 MiB page that is mapped by PTEs, and retracting a table before its pages are truncated.
+//! Workloads on files: collapse of a 2 MiB page that is mapped by PTEs, and retracting a table before its pages are
+//! truncated.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

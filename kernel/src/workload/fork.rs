@@ -1,4 +1,5 @@
-//! The workload `fork`, for scenarios: an mm with 512 anonymous pages is forked; the child ends before the next operation.
+//! The workload `fork`, for scenarios: an mm with 512 anonymous pages is forked; the child ends before the next
+//! operation.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

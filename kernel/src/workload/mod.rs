@@ -1,7 +1,8 @@
 //! The workloads: the operations of the suite, each with what it needs before and after.
 //!
-//! A workload builds a [`Scene`] for a cell. For each operation the cell calls [`Scene::prepare`], which is not counted, then [`Scene::operate`],
-//! which is: between the two snapshots of the ledger there is nothing but the operation.
+//! A workload builds a [`Scene`] for a cell. For each operation the cell calls [`Scene::prepare`], which is not
+//! counted, then [`Scene::operate`], which is: between the two snapshots of the ledger there is nothing but the
+//! operation.
 
 pub mod anon;
 pub mod balance;
@@ -57,7 +58,8 @@ pub const STAGED: &[Named] = &[
     ("munmap_many", "munmap of 64 anonymous pages and of 1 GiB behind them whose PMD table has two sharers"),
 ];
 
-/// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of [`STAGED`]. Each runs once, whatever the modes.
+/// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of
+/// [`STAGED`]. Each runs once, whatever the modes.
 pub const PROGRAMS: &[Named] = &[
     ("user_faults", "two threads on every CPU write, drop, protect and unmap memory of one address space"),
     ("null_call", "a system call that does nothing"),
@@ -160,7 +162,8 @@ impl WorkloadId {
         self as u8 >= WorkloadId::UserFaults as u8
     }
 
-    /// Whether it is one of programs whose threads wait and move, so that which CPUs an mm is on is a matter of the schedule.
+    /// Whether it is one of programs whose threads wait and move, so that which CPUs an mm is on is a matter of the
+    /// schedule.
     pub const fn is_unscheduled(self) -> bool {
         self.runs_programs() && !self.has_bystander()
     }
@@ -180,7 +183,8 @@ impl WorkloadId {
         NAMES.iter().chain(STAGED).chain(PROGRAMS).nth(n.into()).map(|named| named.0)
     }
 
-    /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync be seen.
+    /// Whether a table is used again in it while others may walk the mm that gave it up: only there can a missing sync
+    /// be seen.
     pub const fn reuses_a_walked_table(self) -> bool {
         matches!(
             self,

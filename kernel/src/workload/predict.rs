@@ -1,7 +1,9 @@
-//! What must come out: for each workload, mode and strategy, how many CPUs a flush and a sync interrupt, and how many invalidations that takes, as closed forms.
+//! What must come out: for each workload, mode and strategy, how many CPUs a flush and a sync interrupt, and how many
+//! invalidations that takes, as closed forms.
 //!
-//! With `N` CPUs online, of which `U` besides the initiator use the mm: an operation makes `F` rounds of flush, each to every *other* CPU of the mm's mask, and `S` rounds of sync,
-//! each to whom the strategy says. The forms do not look at what the kernel does, nor at the plans of the architectures; every run is compared with them exactly.
+//! With `N` CPUs online, of which `U` besides the initiator use the mm: an operation makes `F` rounds of flush, each to
+//! every *other* CPU of the mm's mask, and `S` rounds of sync, each to whom the strategy says. The forms do not look at
+//! what the kernel does, nor at the plans of the architectures; every run is compared with them exactly.
 //!
 //! | transport | flush interrupts | invalidations, `c` for one flush on one CPU |
 //! |---|---|---|
@@ -10,8 +12,8 @@
 //! | `broadcast`, by NMI | 0 | `F·(1 + U)·c`: here, and in each NMI |
 //! | `mixed` | those of the first two flushes of the mm's life, if it is on many CPUs | those flushes as on `ipi`, the second one once more and all others as on `broadcast` |
 //!
-//! Nothing is frozen in these modes, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`], those of mode `contend`, and of targets that depend on the schedule, in
-//! [`recorded`].
+//! Nothing is frozen in these modes, so `paravirt` is `ipi`. The forms of invalidations are in [`invalidations`], those
+//! of mode `contend`, and of targets that depend on the schedule, in [`recorded`].
 
 pub mod invalidations;
 pub mod programs;
@@ -39,7 +41,8 @@ pub struct Rounds {
     pub sync: u64,
 }
 
-/// Counts over all operations of a cell: interrupts in targets, elisions in rounds, invalidations in instructions. `None` where there is no closed form.
+/// Counts over all operations of a cell: interrupts in targets, elisions in rounds, invalidations in instructions.
+/// `None` where there is no closed form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prediction {
     /// Flush interrupts.
@@ -76,19 +79,22 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMunmap3way => Rounds { flush: ops + ops / BATCH, flush_of_tables: ops + ops / BATCH, sync: 0 },
         // Linux makes one round more here, by a nested gather that ours does not need.
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
-        // A collapse; a shared table that is left, and its PUD table, which held nothing else; the reclaim of a PTE table.
+        // A collapse; a shared table that is left, and its PUD table, which held nothing else; the reclaim of a PTE
+        // table.
         RtBystander => Rounds { flush: 4 * ops, flush_of_tables: 4 * ops, sync: 2 * ops },
         // The mm ran on the initiator alone.
         UnshareExit => Rounds { flush: 0, flush_of_tables: 0, sync: ops },
-        // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table, which held nothing else; the second is loaded nowhere.
+        // Two mms leave one after the other. The first flushes once for the shared table and once for its PUD table,
+        // which held nothing else; the second is loaded nowhere.
         UnshareChain => Rounds { flush: 2 * ops, flush_of_tables: 2 * ops, sync: ops },
         // For scenarios, and of programs, where nothing is predicted.
         _ => Rounds { flush: 0, flush_of_tables: 0, sync: 0 },
     }
 }
 
-/// On `mixed`, where the mm is on more than [`FEW`] CPUs: how many operations, and how many of their flushes, come before the mm flushes by broadcast alone.
-/// The first flush of its life goes by interrupt and promotes it, the second one does both.
+/// On `mixed`, where the mm is on more than [`FEW`] CPUs: how many operations, and how many of their flushes, come
+/// before the mm flushes by broadcast alone. The first flush of its life goes by interrupt and promotes it, the second
+/// one does both.
 const fn by_interrupt(workload: WorkloadId, ops: u64) -> (u64, u64) {
     use WorkloadId::*;
     let first_two = if ops < 2 { ops } else { 2 };
@@ -140,7 +146,8 @@ fn round(workload: WorkloadId, setting: Setting, crowd: Crowd, interrupts: bool)
     match workload {
         // The mm that asks has run on the initiator alone, whatever the others do.
         WorkloadId::UnshareExit => Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind: 0 },
-        // The one that asks is loaded nowhere; the first to leave was loaded where the mode says, and its flush either interrupted them or left them behind.
+        // The one that asks is loaded nowhere; the first to leave was loaded where the mode says, and its flush either
+        // interrupted them or left them behind.
         WorkloadId::UnshareChain => {
             let left_behind = if interrupts { 0 } else { users };
             Round { setting, others, in_mask: 0, in_use: 0, interrupted: 0, left_behind }
@@ -204,7 +211,8 @@ pub fn predict<A: Arch>(
         let stands_by = match predicted {
             _ if mode != Mode::Isolated || crowd.others == 0 => Some(0),
             None => None,
-            // Whoever interrupts all others interrupts it too, once in a round; whoever interrupts fewer has looked who has to do with the mm.
+            // Whoever interrupts all others interrupts it too, once in a round; whoever interrupts fewer has looked who
+            // has to do with the mm.
             Some(Predicted::Interrupts(targets)) if targets == crowd.others => Some(syncs),
             Some(_) => Some(0),
         };

@@ -1,5 +1,5 @@
-//! Records a cell's [`Profile`]: which part of the cell is under way, and, between operations, how much memory waits for a grace period. The rest is made of events
-//! ([`crate::ledger::profile`]).
+//! Records a cell's [`Profile`]: which part of the cell is under way, and, between operations, how much memory waits
+//! for a grace period. The rest is made of events ([`crate::ledger::profile`]).
 
 use core::marker::PhantomData;
 use core::sync::atomic::Ordering;

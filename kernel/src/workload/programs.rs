@@ -1,8 +1,12 @@
-//! Workloads of programs: a first process, which has everything that programs may have, and all that come from it, on every CPU, until the first has ended.
+//! Workloads of programs: a first process, which has everything that programs may have, and all that come from it, on
+//! every CPU, until the first has ended.
 //!
-//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`], the thread's in [`FIRST_THREAD`], the module of programs in [`MODULE`] and in [`METER`] what it
-//! is to do and where it says when it does it. Its argument says how many operations it shall do, with which seed, on how many CPUs, for programs that need no more. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of the run are in force, the oracle watches, and what is
-//! left over when everything has ended is an error of the kernel, as in every cell.
+//! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`], the
+//! thread's in [`FIRST_THREAD`], the module of programs in [`MODULE`] and in [`METER`] what it is to do and where it
+//! says when it does it. Its argument says how many operations it shall do, with which seed, on how many CPUs, for
+//! programs that need no more. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of
+//! the run are in force, the oracle watches, and what is left over when everything has ended is an error of the kernel,
+//! as in every cell.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 

@@ -71,14 +71,16 @@ pub(crate) fn row<A: Arch>(
     let cpus = machine.online_mask().count();
     let form = form(suite, cell, strategy, setting, notes, *asked);
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
-    // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that promises nothing may be found out, and need not be.
+    // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that
+    // promises nothing may be found out, and need not be.
     let frees_at_once = judged && suite.inject.of(Fault::Batch) != 0 && (strategy.frees_without_grace)(setting.hook);
     // So do they where a part of the crowd is missing, or too few to promote an mm.
     let too_few = cpus < ALL_PARTS
         && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
     let by_chance =
         suite.by_program(cell.workload) || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
-    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to leave finds none of before.
+    // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to
+    // leave finds none of before.
     let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
     let expected = match (strategy.promises)(setting) {
         Verdict::Unsafe if by_chance => match total.violations_ghost + total.violations_value {

@@ -1,7 +1,7 @@
 //! Workloads on shared PMD tables: one mm leaves by munmap, mprotect or exit; others stay.
 //!
-//! munmap is laid out as the reference measurement was: eight mappings of 1 GiB under one PUD table, unmapped one by one, so that every eighth operation frees
-//! the PUD table as well, which costs one more flush.
+//! munmap is laid out as the reference measurement was: eight mappings of 1 GiB under one PUD table, unmapped one by
+//! one, so that every eighth operation frees the PUD table as well, which costs one more flush.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

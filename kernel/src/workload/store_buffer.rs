@@ -1,14 +1,20 @@
-//! Is a full barrier missing? `bench=barriers` on the kernel's command line: two CPUs that run freely, and nothing between them but what the strategy has.
+//! Is a full barrier missing? `bench=barriers` on the kernel's command line: two CPUs that run freely, and nothing
+//! between them but what the strategy has.
 //!
-//! A strategy that looks at what walks publish rests on a Dekker shape: the walker publishes, then reads an entry; the updater clears the entry, then reads what is published. Each
-//! store may wait in a store buffer while the load behind it is done, unless a full barrier is between. Then both miss each other: no sync, and a walk that holds the table.
+//! A strategy that looks at what walks publish rests on a Dekker shape: the walker publishes, then reads an entry; the
+//! updater clears the entry, then reads what is published. Each store may wait in a store buffer while the load behind
+//! it is done, unless a full barrier is between. Then both miss each other: no sync, and a walk that holds the table.
 //!
-//! In the whole kernel this hardly ever shows: the entry is cleared by an exchange, and a flush lies between, each of which is a barrier. So here is the shape alone: the clear is a plain
-//! store, nothing is flushed, and the strategy's own [`Strategy::walk_begin`] and [`Strategy::look_barrier`] are all that stands between. (The rest of a `decide` is longer than a store buffer.)
-//! Two things make the loads early and the stores late. Both CPUs have just read both lines, so a load finds its line at hand, while a store must first take it from the other. And before its store
-//! each CPU writes to some lines that the other one has just written: its store buffer is then full of what takes long. Nothing that watches lies inside: what each saw is compared after both have met.
+//! In the whole kernel this hardly ever shows: the entry is cleared by an exchange, and a flush lies between, each of
+//! which is a barrier. So here is the shape alone: the clear is a plain store, nothing is flushed, and the strategy's
+//! own [`Strategy::walk_begin`] and [`Strategy::look_barrier`] are all that stands between. (The rest of a `decide` is
+//! longer than a store buffer.) Two things make the loads early and the stores late. Both CPUs have just read both
+//! lines, so a load finds its line at hand, while a store must first take it from the other. And before its store each
+//! CPU writes to some lines that the other one has just written: its store buffer is then full of what takes long.
+//! Nothing that watches lies inside: what each saw is compared after both have met.
 //!
-//! One [`CellRow`] for each strategy: `ops` is how many tries were made, up to the first in which both missed each other; `violations_value` is 1 if there was one.
+//! One [`CellRow`] for each strategy: `ops` is how many tries were made, up to the first in which both missed each
+//! other; `violations_value` is 1 if there was one.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -136,7 +142,8 @@ impl<A: Arch> Board<'_, A> {
         lines.iter().for_each(|line| line.0.store(value, Ordering::Relaxed));
     }
 
-    /// Writes to some of the lines that the other CPU has taken over, or to all: as many other ones each time, since the store buffers of both must be full for times that fit.
+    /// Writes to some of the lines that the other CPU has taken over, or to all: as many other ones each time, since
+    /// the store buffers of both must be full for times that fit.
     fn fill(cpu: &Cpu<A>, lines: &[Line; LINES], value: u64) {
         let count = cpu.chance.next() as usize % (LINES + 1);
         lines[..count].iter().for_each(|line| line.0.store(value, Ordering::Relaxed));

@@ -37,7 +37,8 @@ global_asm!(
 ///
 /// # Safety
 ///
-/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust relies on.
+/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust
+/// relies on.
 pub(super) unsafe fn call(number: u32, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the instruction changes x0, and memory as the caller allows.
@@ -69,8 +70,8 @@ pub(crate) fn ticks_per_second() -> u64 {
     rate
 }
 
-/// Lets other CPUs go on: an emulator that runs one CPU after the other passes to the next at this instruction, not at the ISB of
-/// `core::hint::spin_loop`.
+/// Lets other CPUs go on: an emulator that runs one CPU after the other passes to the next at this instruction, not at
+/// the ISB of `core::hint::spin_loop`.
 pub(crate) fn relax() {
     // SAFETY: a hint.
     unsafe { asm!("yield", options(nomem, nostack)) };

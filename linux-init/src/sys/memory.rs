@@ -111,7 +111,8 @@ impl Range {
     }
 }
 
-/// Memory at a place of the kernel's choice, filled with zeros: for this process only, or shared with those that it starts.
+/// Memory at a place of the kernel's choice, filled with zeros: for this process only, or shared with those that it
+/// starts.
 pub(crate) fn anywhere(length: usize, shared: bool) -> Result<&'static mut [u8], Failure> {
     let flags = MAP_ANONYMOUS | MAP_POPULATE | if shared { MAP_SHARED } else { MAP_PRIVATE };
     let arguments = [0, length, (PROT_READ | PROT_WRITE) as usize, flags as usize, usize::MAX, 0];

@@ -1,7 +1,7 @@
 //! System calls, without a libc: what the machine does is in a file of its own for each, everything else is the same.
 //!
-//! A call that only names numbers is safe; one that touches memory is wrapped so that the memory is a slice or a range that belongs to
-//! the caller ([`memory`]).
+//! A call that only names numbers is safe; one that touches memory is wrapped so that the memory is a slice or a range
+//! that belongs to the caller ([`memory`]).
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -33,7 +33,8 @@ pub(crate) fn failure(step: &'static str) -> Failure {
 ///
 /// # Safety
 ///
-/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust relies on.
+/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust
+/// relies on.
 unsafe fn call(step: &'static str, number: u32, arguments: &[usize]) -> Result<usize, Failure> {
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);

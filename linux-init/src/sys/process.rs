@@ -29,7 +29,8 @@ pub(crate) fn fork(run: impl FnOnce() -> u8) -> Result<Process, Failure> {
 pub(crate) fn thread(run: extern "C" fn(usize) -> !, argument: usize) -> Result<(), Failure> {
     let stack = anywhere(STACK, false)?;
     let flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-    // SAFETY: the stack is for the new thread alone and lives as long as the process; it is aligned, as its length is a multiple of pages.
+    // SAFETY: the stack is for the new thread alone and lives as long as the process; it is aligned, as its length is a
+    // multiple of pages.
     let result = unsafe { start_thread(flags as usize, stack.as_mut_ptr().add(STACK), run, argument) };
     if result < 0 { Err(Failure { step: "start a thread", errno: result.unsigned_abs() as u32 }) } else { Ok(()) }
 }
@@ -101,8 +102,8 @@ pub(crate) fn sleep_while(word: &AtomicU32, value: u32) {
     let _ = unsafe { call("wait", __NR_futex, &arguments) };
 }
 
-/// Wakes all that wait on `word`, which may be in memory that is shared with other processes. For a shared futex the kernel looks the page
-/// up with one `get_user_pages_fast`.
+/// Wakes all that wait on `word`, which may be in memory that is shared with other processes. For a shared futex the
+/// kernel looks the page up with one `get_user_pages_fast`.
 pub(crate) fn wake(word: &AtomicU32) -> Result<(), Failure> {
     let arguments = [word.as_ptr() as usize, FUTEX_WAKE as usize, i32::MAX as usize];
     // SAFETY: the kernel looks up the page of the word.

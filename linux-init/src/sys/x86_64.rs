@@ -40,7 +40,8 @@ global_asm!(
 ///
 /// # Safety
 ///
-/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust relies on.
+/// Pointers among the arguments must be valid for what the call does with them, and the call may not break what Rust
+/// relies on.
 pub(super) unsafe fn call(number: u32, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the instruction changes rax, rcx and r11, and memory as the caller allows.

@@ -1,7 +1,7 @@
 //! From the first Rust function to [`crate::start`]; and the same for started CPUs.
 //!
-//! Until [`features::check`] has passed, nothing here may execute an atomic read-modify-write: the image is built with instructions for
-//! them that an old CPU lacks. Plain atomic loads and stores are ordinary instructions.
+//! Until [`features::check`] has passed, nothing here may execute an atomic read-modify-write: the image is built with
+//! instructions for them that an old CPU lacks. Plain atomic loads and stores are ordinary instructions.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

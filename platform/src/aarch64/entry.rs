@@ -1,13 +1,13 @@
 //! The first instructions of each CPU: at a physical address, with the MMU off, until Rust runs at its linked address.
 //!
-//! QEMU enters the image at its ELF entry point on the boot CPU, with nothing in the registers; the firmware enters started CPUs at
-//! [`secondary_address`] with their area's address in `x0`. Both may be at EL2 (`virtualization=on`); the kernel runs at EL1. EL3 is
-//! refused: there would be no firmware to start the other CPUs.
+//! QEMU enters the image at its ELF entry point on the boot CPU, with nothing in the registers; the firmware enters
+//! started CPUs at [`secondary_address`] with their area's address in `x0`. Both may be at EL2 (`virtualization=on`);
+//! the kernel runs at EL1. EL3 is refused: there would be no firmware to start the other CPUs.
 //!
-//! Until the MMU is on, code must not depend on where it runs: addresses come from `adrp`, which is relative to the program counter, and
-//! so are physical. The boot CPU fills in three tables (see [`arch_aarch64::kernel_map`]); since the direct map has the physical
-//! address in its low bits, the same root in `TTBR0` keeps the program counter valid at the moment the MMU comes on. Then one
-//! jump to the linked address, and `TTBR0` is emptied.
+//! Until the MMU is on, code must not depend on where it runs: addresses come from `adrp`, which is relative to the
+//! program counter, and so are physical. The boot CPU fills in three tables (see [`arch_aarch64::kernel_map`]); since
+//! the direct map has the physical address in its low bits, the same root in `TTBR0` keeps the program counter valid at
+//! the moment the MMU comes on. Then one jump to the linked address, and `TTBR0` is emptied.
 
 use arch_aarch64::cpu_area::STACK_TOP;
 use arch_aarch64::entry::{

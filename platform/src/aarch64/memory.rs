@@ -1,7 +1,7 @@
 //! Which RAM the kernel gets.
 //!
-//! RAM begins with the devicetree; the image follows in the third mebibyte. Both stay as they are: everything below the image's
-//! end is kept back. What does not fill a 2 MiB block of the direct map at the end of a region is left out.
+//! RAM begins with the devicetree; the image follows in the third mebibyte. Both stay as they are: everything below the
+//! image's end is kept back. What does not fill a 2 MiB block of the direct map at the end of a region is left out.
 
 use arch_aarch64::kernel_map::{self, MapError};
 use arrayvec::ArrayVec;

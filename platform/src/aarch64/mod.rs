@@ -1,7 +1,7 @@
 //! QEMU's `virt` machine: from the ELF entry with the MMU off to [`crate::start`].
 //!
-//! `entry` turns the MMU on, `boot` finds the machine out from the devicetree ([`firmware::devicetree`]) and hands it over. What
-//! the rest of the image asks of this module is listed in the crate's text.
+//! `entry` turns the MMU on, `boot` finds the machine out from the devicetree ([`firmware::devicetree`]) and hands it
+//! over. What the rest of the image asks of this module is listed in the crate's text.
 
 mod boot;
 mod console;

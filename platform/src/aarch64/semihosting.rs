@@ -16,10 +16,11 @@ static TRIED: AtomicBool = AtomicBool::new(false);
 
 /// Ends QEMU with status `code`.
 ///
-/// Where QEMU runs without `-semihosting` the instruction is undefined: its exception panics, comes here again and turns the machine
-/// off, with the meaningless status 0.
+/// Where QEMU runs without `-semihosting` the instruction is undefined: its exception panics, comes here again and
+/// turns the machine off, with the meaningless status 0.
 pub(crate) fn exit(code: ExitCode) -> ! {
-    // Relaxed: the second visit is by the CPU of the first; another CPU that leaves at the same time may turn off as well.
+    // Relaxed: the second visit is by the CPU of the first; another CPU that leaves at the same time may turn off as
+    // well.
     if TRIED.load(Ordering::Relaxed) {
         psci::turn_off(super::boot::conduit());
     }

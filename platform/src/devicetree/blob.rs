@@ -1,11 +1,12 @@
 //! Is this a well-formed flattened devicetree?
 //!
-//! The parser in use trusts its input: a truncated or corrupted tree makes it index out of bounds or panic. So the whole blob is
-//! walked once here before the parser sees it, and everything that the parser relies on is checked: the header's offsets, the
-//! nesting of the nodes, that every name ends, that every property lies inside. What passes can be parsed; what it *means* is
-//! checked by [`super`].
+//! The parser in use trusts its input: a truncated or corrupted tree makes it index out of bounds or panic. So the
+//! whole blob is walked once here before the parser sees it, and everything that the parser relies on is checked: the
+//! header's offsets, the nesting of the nodes, that every name ends, that every property lies inside. What passes can
+//! be parsed; what it *means* is checked by [`super`].
 //!
-//! Stricter than the specification in two places, because the parser is: no padding tokens (`FDT_NOP`), and names in UTF-8.
+//! Stricter than the specification in two places, because the parser is: no padding tokens (`FDT_NOP`), and names in
+//! UTF-8.
 
 /// Why the bytes are no devicetree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

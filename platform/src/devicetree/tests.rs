@@ -1,5 +1,5 @@
-//! A real tree, then the same tree broken in every way that is cheap to try: never a panic, always a typed error where it can not
-//! be what it was.
+//! A real tree, then the same tree broken in every way that is cheap to try: never a panic, always a typed error where
+//! it can not be what it was.
 
 use std::vec::Vec;
 

@@ -1,8 +1,10 @@
-//! The first instructions: from 32-bit mode without paging, where the firmware leaves the boot CPU (PVH), to Rust in the high half.
+//! The first instructions: from 32-bit mode without paging, where the firmware leaves the boot CPU (PVH), to Rust in
+//! the high half.
 //!
-//! The tables built here map the first 4 GiB three times by 2 MiB pages: at their own addresses, for the code that turns paging
-//! on; at the direct map's place; and the first of them at the image's. Everything in them may be written and executed. The boot CPU
-//! leaves them for the kernel's own tables as soon as those are built; started CPUs pass through them in the same way (`trampoline`).
+//! The tables built here map the first 4 GiB three times by 2 MiB pages: at their own addresses, for the code that
+//! turns paging on; at the direct map's place; and the first of them at the image's. Everything in them may be written
+//! and executed. The boot CPU leaves them for the kernel's own tables as soon as those are built; started CPUs pass
+//! through them in the same way (`trampoline`).
 
 use core::arch::global_asm;
 

@@ -1,7 +1,7 @@
 //! A PC as QEMU builds it (`microvm`, `q35`): from the PVH entry in 32-bit mode to [`kernel::boot::run`].
 //!
-//! `entry` turns paging on and gets to the high half; `start` reads what the firmware left, builds the kernel's own page tables and hands
-//! over; `trampoline` brings the other CPUs there.
+//! `entry` turns paging on and gets to the high half; `start` reads what the firmware left, builds the kernel's own
+//! page tables and hands over; `trampoline` brings the other CPUs there.
 
 mod entry;
 mod start;

@@ -54,7 +54,8 @@ enum BootError {
     BootCpuUnknown(u64),
 }
 
-/// The first Rust code: on the boot stack, with the entry code's tables. `info` is the physical address of the boot information.
+/// The first Rust code: on the boot stack, with the entry code's tables. `info` is the physical address of the boot
+/// information.
 pub(super) extern "C" fn boot(info: u64) -> ! {
     cpu_area::init_without_area();
     init_serial();
@@ -82,8 +83,8 @@ fn find(info: u64) -> Result<Found, BootError> {
 
     let ram = info.ram.iter().map(|r| (PhysAddr(r.start), PhysAddr(r.end)));
     kernel_map::build(ram, &image(), PhysAddr(cpus.registers), control::has_gigabyte_pages())?;
-    // SAFETY: `build` mapped the image, in which this code, its stack and its data are, at the same addresses; what the firmware left was
-    // read. The static root stays one.
+    // SAFETY: `build` mapped the image, in which this code, its stack and its data are, at the same addresses; what the
+    // firmware left was read. The static root stays one.
     unsafe { kernel_map::load(ROOT.physical(), KERNEL_ASID) };
     trampoline::install();
     mask_legacy_interrupts();
@@ -127,8 +128,9 @@ impl PhysicalBytes for EarlyMap {
         if end > EARLY_MAP_BYTES {
             return None;
         }
-        // SAFETY: all of it is mapped, and nothing writes to what the firmware left as long as these tables are loaded. A wrong address
-        // may name a device or nothing, where reading yields a meaningless value and has no effect that matters here.
+        // SAFETY: all of it is mapped, and nothing writes to what the firmware left as long as these tables are loaded.
+        // A wrong address may name a device or nothing, where reading yields a meaningless value and has no effect that
+        // matters here.
         Some(unsafe { slice::from_raw_parts((DIRECT_MAP + at) as *const u8, bytes) })
     }
 }
@@ -162,7 +164,8 @@ fn image() -> ImageLayout {
 /// Masks all interrupts of the legacy controllers, which would come in on the vectors of exceptions.
 fn mask_legacy_interrupts() {
     for port in LEGACY_MASKS {
-        // SAFETY: the port is the controller's mask by convention of the PC; where there is none, the write has no effect.
+        // SAFETY: the port is the controller's mask by convention of the PC; where there is none, the write has no
+        // effect.
         unsafe { Port::new(port).write(0xff_u8) };
     }
 }

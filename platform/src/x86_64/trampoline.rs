@@ -1,7 +1,7 @@
 //! Starting the other CPUs: from real mode in a page below 1 MiB to Rust in the high half.
 //!
-//! The code is copied to [`PAGE`] once and never written again: a CPU finds its area by its own APIC number in [`AREAS`], so any number of
-//! CPUs may be on their way at once.
+//! The code is copied to [`PAGE`] once and never written again: a CPU finds its area by its own APIC number in
+//! [`AREAS`], so any number of CPUs may be on their way at once.
 
 use core::arch::global_asm;
 use core::ptr::{copy_nonoverlapping, null_mut};
@@ -84,8 +84,8 @@ global_asm!(
     options(att_syntax)
 );
 
-// In the image. The kernel's own root comes first: the CPU's stack is mapped only there. Then the area, by the number that CPUID
-// leaf 1 has in EBX, bits 31 to 24.
+// In the image. The kernel's own root comes first: the CPU's stack is mapped only there. Then the area, by the number
+// that CPUID leaf 1 has in EBX, bits 31 to 24.
 global_asm!(
     "started_high:",
     "movq ${root} - {base}, %rax",
@@ -121,7 +121,8 @@ unsafe extern "C" {
 /// Puts the code where started CPUs begin. The direct map is loaded.
 pub(super) fn install() {
     let start = &raw const trampoline_start;
-    // SAFETY: both symbols bracket the code in the image; the page is RAM that the core is never given, and no CPU runs there yet.
+    // SAFETY: both symbols bracket the code in the image; the page is RAM that the core is never given, and no CPU runs
+    // there yet.
     unsafe {
         let bytes = (&raw const trampoline_end).offset_from(start) as usize;
         copy_nonoverlapping(start, kernel_map::direct(PhysAddr(PAGE)), bytes);
@@ -134,7 +135,8 @@ pub(super) fn start_cpu(cpu: &'static Cpu<X86>) -> Result<(), StartError> {
         return Err(StartError::Unaddressable(cpu.hw_id));
     }
     cpu.arch.stacks.call_once(|| {
-        // SAFETY: all zeroes is a valid value of the stacks. Made in place, since they are larger than a stack has room for.
+        // SAFETY: all zeroes is a valid value of the stacks. Made in place, since they are larger than a stack has room
+        // for.
         Box::leak(unsafe { Box::<InterruptStacks>::new_zeroed().assume_init() })
     });
     // Release: pairs with the started CPU's load, which its reset and start order after this (tests/litmus/hand-over).
@@ -145,7 +147,8 @@ pub(super) fn start_cpu(cpu: &'static Cpu<X86>) -> Result<(), StartError> {
 /// A started CPU, on its own stack, with the kernel's page tables.
 extern "C" fn started(cpu: &'static Cpu<X86>) -> ! {
     let stacks = cpu.arch.stacks.get().expect("start_cpu gave it stacks");
-    // SAFETY: the entry code found this CPU's own area, by its number, and only it does; its tables and stacks are nobody else's.
+    // SAFETY: the entry code found this CPU's own area, by its number, and only it does; its tables and stacks are
+    // nobody else's.
     unsafe {
         X86::set_this_cpu(cpu);
         cpu.arch.tables.load(stacks);

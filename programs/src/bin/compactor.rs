@@ -1,5 +1,6 @@
-//! The compactor: what khugepaged is. It runs on a CPU of its own, outside the masks of those whose memory it looks after, and asks the kernel again and again to make
-//! huge pages of theirs. Which, and when, is decided here; the kernel knows how.
+//! The compactor: what khugepaged is. It runs on a CPU of its own, outside the masks of those whose memory it looks
+//! after, and asks the kernel again and again to make huge pages of theirs. Which, and when, is decided here; the
+//! kernel knows how.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};

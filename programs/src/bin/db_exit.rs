@@ -1,5 +1,6 @@
-//! A dozen processes map one shared table, as those of a database do, touch its pages, and when all have, exit at once, on every CPU; over and over. The first process stays with the table, so
-//! in each round one of the others is the last to leave it.
+//! A dozen processes map one shared table, as those of a database do, touch its pages, and when all have, exit at once,
+//! on every CPU; over and over. The first process stays with the table, so in each round one of the others is the last
+//! to leave it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +87,8 @@ fn all_of(notification: u64) -> Option<u64> {
 
 /// In the first page: the last round whose processes shall exit, plus one.
 fn last() -> &'static AtomicU64 {
-    // SAFETY: the table is mapped there in every process that calls this, as long as it runs; the word is used as an atomic only.
+    // SAFETY: the table is mapped there in every process that calls this, as long as it runs; the word is used as an
+    // atomic only.
     unsafe { &*((SHARED + HUGE / 2) as *const AtomicU64) }
 }
 

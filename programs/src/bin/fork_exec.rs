@@ -1,5 +1,6 @@
-//! Processes are made, run and end, over and over, on every CPU. Each has a copy of one template, which it gets from the pager (`pager.rs`) page by page as it touches it: what it reads is the template's, what
-//! it writes its own. And each ends as it must.
+//! Processes are made, run and end, over and over, on every CPU. Each has a copy of one template, which it gets from
+//! the pager (`pager.rs`) page by page as it touches it: what it reads is the template's, what it writes its own. And
+//! each ends as it must.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use runtime::abi::Rights;

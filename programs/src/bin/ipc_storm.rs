@@ -1,8 +1,10 @@
-//! Pairs of processes send long messages to each other while all that can happen to memory happens to the senders': the compactor (`compactor.rs`) makes huge pages of it, the first process
-//! drops pages, and half of the messages lie in a shared table, which the share server (`share.rs`) has handed out and which the sender leaves in the middle of the call. What arrives is whole and of one
-//! message, or the sender is told.
+//! Pairs of processes send long messages to each other while all that can happen to memory happens to the senders': the
+//! compactor (`compactor.rs`) makes huge pages of it, the first process drops pages, and half of the messages lie in a
+//! shared table, which the share server (`share.rs`) has handed out and which the sender leaves in the middle of the
+//! call. What arrives is whole and of one message, or the sender is told.
 //!
-//! How often a table was about to be used again they know: the compactor counts its collapses, and each sender the tables that it left.
+//! How often a table was about to be used again they know: the compactor counts its collapses, and each sender the
+//! tables that it left.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +24,8 @@ const DONE: u64 = FREE + 1;
 const TABLE_OF: u64 = FREE + 2;
 const SERVERS: u64 = TABLE_OF + MOST;
 const PAIRS: u64 = SERVERS + 2 * Server::STEP;
-/// Slots of each pair's in the parent's table: an endpoint, two processes with a thread each, and the sender's other thread.
+/// Slots of each pair's in the parent's table: an endpoint, two processes with a thread each, and the sender's other
+/// thread.
 const STEP: u64 = 6;
 const RECEIVER: u64 = 1;
 const SENDER: u64 = 3;
@@ -238,7 +241,8 @@ extern "C" fn receiver(argument: u64) -> ! {
     }
 }
 
-/// Whether `count` words from `first` on, all of one page, are `expected`, but for those at its start that were dropped while the sender still wrote: they are 0.
+/// Whether `count` words from `first` on, all of one page, are `expected`, but for those at its start that were dropped
+/// while the sender still wrote: they are 0.
 fn uniform(first: u64, count: u64, expected: u64) -> bool {
     let mut written = false;
     (0..count).all(|n| {

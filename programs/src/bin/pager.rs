@@ -1,5 +1,6 @@
-//! The pager: demand paging, and copy on write, through messages. The kernel calls it when a thread touches what is not mapped, or not mapped for that; it maps a page of the template for
-//! reading, or copies it and maps the copy for writing; then the kernel lets the thread try again.
+//! The pager: demand paging, and copy on write, through messages. The kernel calls it when a thread touches what is not
+//! mapped, or not mapped for that; it maps a page of the template for reading, or copies it and maps the copy for
+//! writing; then the kernel lets the thread try again.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,8 @@ const HERE: u64 = 0x50_0000_0000;
 const THEIRS: u64 = 0x51_0000_0000;
 const BOTH: Rights = Rights::READ.union(Rights::WRITE);
 
-/// What is known of a client: where its copy begins (0: there is none), and one bit for each page that is mapped for reading, and for writing.
+/// What is known of a client: where its copy begins (0: there is none), and one bit for each page that is mapped for
+/// reading, and for writing.
 struct Client {
     at: AtomicU64,
     read: AtomicU64,

@@ -1,6 +1,7 @@
-//! A periodic thread with the highest priority has a CPU of its own, the last one, and a process of its own; the first CPU collapses a huge page, leaves a shared table and reclaims an
-//! emptied one, over and over, in a process that runs on all others. None of that is any business of the last CPU. What reaches it nevertheless is counted by the meter; how long its
-//! thread takes to run when its time has come, it says itself.
+//! A periodic thread with the highest priority has a CPU of its own, the last one, and a process of its own; the first
+//! CPU collapses a huge page, leaves a shared table and reclaims an emptied one, over and over, in a process that runs
+//! on all others. None of that is any business of the last CPU. What reaches it nevertheless is counted by the meter;
+//! how long its thread takes to run when its time has come, it says itself.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,8 @@ const ALL: Rights = Rights::READ.union(Rights::WRITE);
 
 /// Higher than everything else here.
 const URGENT: u8 = PRIORITY * 2 - 1;
-/// The pages that the spinners read, and in the same GiB, under tables of their own, what is collapsed and what is reclaimed.
+/// The pages that the spinners read, and in the same GiB, under tables of their own, what is collapsed and what is
+/// reclaimed.
 const AWAY: u64 = 0x10_0000_0000;
 const COLLAPSED: u64 = 0x10_0400_0000;
 const RECLAIMED: u64 = 0x10_0600_0000;
@@ -36,7 +38,8 @@ const SHARED: u64 = 0x100_0000_0000;
 const GIB: u64 = 1 << 30;
 const STACKS: u64 = 0x30_0000_0000;
 const STACK_BYTES: u64 = 16384;
-/// Where both see what the periodic thread says: how often it ran, the longest that it took to run since that was last looked at.
+/// Where both see what the periodic thread says: how often it ran, the longest that it took to run since that was last
+/// looked at.
 const SEEN: u64 = 0x50_0000_0000;
 
 static SPINS: AtomicU64 = AtomicU64::new(0);
@@ -151,7 +154,8 @@ fn seen() -> (u64, u64) {
     (said(0).load(Ordering::Acquire), said(1).load(Ordering::Relaxed))
 }
 
-/// Waits for the next tick of its CPU's timer, again and again. The CPU idles meanwhile, so how long it takes to run is how long the kernel takes from there.
+/// Waits for the next tick of its CPU's timer, again and again. The CPU idles meanwhile, so how long it takes to run is
+/// how long the kernel takes from there.
 extern "C" fn periodic(_argument: u64) -> ! {
     check_telling!(CHILD_TELL, kernel::set_patience(1).is_ok());
     loop {

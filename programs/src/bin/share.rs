@@ -1,4 +1,5 @@
-//! The share server: it has the tables of shared memory, as hugetlb has, and hands them out to whoever may call it. Those who map the same table whole share the table itself.
+//! The share server: it has the tables of shared memory, as hugetlb has, and hands them out to whoever may call it.
+//! Those who map the same table whole share the table itself.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,6 @@
-//! The operations of the suite, done by a program through system calls, while threads of it are what the other CPUs run. The kernel's own workloads (`kernel/src/workload`) do the same
-//! without a user mode; the counts must be the same.
+//! The operations of the suite, done by a program through system calls, while threads of it are what the other CPUs
+//! run. The kernel's own workloads (`kernel/src/workload`) do the same without a user mode; the counts must be the
+//! same.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use runtime::abi::{Rights, Status};

@@ -1,7 +1,8 @@
-//! Random system calls with random arguments, on every CPU: whatever they are, the kernel goes on, and gives everything back in the end.
+//! Random system calls with random arguments, on every CPU: whatever they are, the kernel goes on, and gives everything
+//! back in the end.
 //!
-//! Each CPU has a child process whose threads do nothing else; what a child has is little, and it may destroy all of it, itself included. The parent waits for nobody: it makes the
-//! next child when it has ended the last.
+//! Each CPU has a child process whose threads do nothing else; what a child has is little, and it may destroy all of
+//! it, itself included. The parent waits for nobody: it makes the next child when it has ended the last.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,8 @@ const CALLS: u64 = 1024;
 const SELF: u64 = 0;
 const THEIR_MODULE: u64 = 1;
 const THEIR_METER: u64 = 2;
-/// Where children count their calls, each in a word of its own of a page that they share; they have no capability to it, and no argument is likely to name it.
+/// Where children count their calls, each in a word of its own of a page that they share; they have no capability to
+/// it, and no argument is likely to name it.
 const COUNTED: u64 = 0x7100_0000_0000;
 const PAGE: u64 = 4096;
 /// How often the parent gives way to children that make no call before it takes them for stuck.
@@ -51,7 +53,8 @@ fn start(argument: u64) -> u64 {
         for n in 0..children {
             let (process, thread) = (CHILDREN + n * STEP, CHILDREN + n * STEP + 1);
             count(n).store(0, Ordering::Relaxed);
-            // What the children before had comes back when their CPUs have left them; one that has made itself less urgent than this thread is left when that waits.
+            // What the children before had comes back when their CPUs have left them; one that has made itself less
+            // urgent than this thread is left when that waits.
             let mut made = image.process(process, LIMITS, PRIORITY);
             for _ in 0..IDLE {
                 if made != Err(Status::Quota) {
@@ -95,7 +98,8 @@ fn count(n: u64) -> &'static AtomicU64 {
     unsafe { &*((COUNTED + n * 8) as *const AtomicU64) }
 }
 
-/// A word that the kernel may take for something: small numbers, slots, addresses that are mapped or nearly, extremes, anything.
+/// A word that the kernel may take for something: small numbers, slots, addresses that are mapped or nearly, extremes,
+/// anything.
 fn word(random: &mut Random) -> u64 {
     match random.below(8) {
         0..=2 => random.below(SLOTS + 2),

@@ -1,5 +1,6 @@
-//! Two threads of one priority on one CPU, each of which spins until the other has been there: only the timer takes the CPU from either. In every second turn each fills its vector
-//! registers and gives way to the other, which does the same: what comes back must be its own.
+//! Two threads of one priority on one CPU, each of which spins until the other has been there: only the timer takes the
+//! CPU from either. In every second turn each fills its vector registers and gives way to the other, which does the
+//! same: what comes back must be its own.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::hint::spin_loop;

@@ -1,7 +1,9 @@
-//! Two threads on every CPU change one address space under each other's feet: they write, drop, map, protect and unmap memory, and check everything that they read.
+//! Two threads on every CPU change one address space under each other's feet: they write, drop, map, protect and unmap
+//! memory, and check everything that they read.
 //!
-//! Some pages belong to all of them. What is read there is 0 or was written to this very page by one of them; and what a thread has dropped itself, it never reads again. Others belong to
-//! one thread: there everything must be exactly as it left it. Its vector registers too.
+//! Some pages belong to all of them. What is read there is 0 or was written to this very page by one of them; and what
+//! a thread has dropped itself, it never reads again. Others belong to one thread: there everything must be exactly as
+//! it left it. Its vector registers too.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};

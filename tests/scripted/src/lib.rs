@@ -1,7 +1,7 @@
 //! Programs for machines on the host: closures that make system calls and touch memory, each on a stack of its own.
 //!
-//! [`load`] gives a closure an address; a thread that begins there runs it. [`Scripted`] is the context of such a thread: entering it lets the closure go on to its next
-//! step. A closure that returns exits with status 0.
+//! [`load`] gives a closure an address; a thread that begins there runs it. [`Scripted`] is the context of such a
+//! thread: entering it lets the closure go on to its next step. A closure that returns exits with status 0.
 
 pub mod storm;
 pub mod words;

@@ -1,9 +1,12 @@
-//! A client and a server that exchange long messages on two CPUs, while a third program, on a third CPU, takes their memory away from under them: collapses it, discards it, unmaps it and
-//! maps it again, leaves and joins a shared table.
+//! A client and a server that exchange long messages on two CPUs, while a third program, on a third CPU, takes their
+//! memory away from under them: collapses it, discards it, unmaps it and maps it again, leaves and joins a shared
+//! table.
 //!
-//! Every message has a number, which the client writes into each page, at its beginning and at its end, before it calls. What the server finds after a call that was answered with
-//! `Done` must be that number on every page, whole and unmixed, but where contents were taken away by right: a page that the meddler took from the *client* during the call may be empty in the message, and one
-//! that it took from the *server* after the message was there may be empty in the buffer. An old number, another page's, half a page, or anything that nobody wrote, never may be.
+//! Every message has a number, which the client writes into each page, at its beginning and at its end, before it
+//! calls. What the server finds after a call that was answered with `Done` must be that number on every page, whole and
+//! unmixed, but where contents were taken away by right: a page that the meddler took from the *client* during the call
+//! may be empty in the message, and one that it took from the *server* after the message was there may be empty in the
+//! buffer. An old number, another page's, half a page, or anything that nobody wrote, never may be.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -43,12 +46,13 @@ struct Common {
     meddles: Cell<bool>,
     /// Since the message began, contents were taken from the client.
     taken_from_client: Cell<bool>,
-    /// Contents are being taken from the server, or were, and it may have been after the message was there. Not if the server had yet to look at it when
-    /// that was done: then it has to find out.
+    /// Contents are being taken from the server, or were, and it may have been after the message was there. Not if the
+    /// server had yet to look at it when that was done: then it has to find out.
     excused_at_server: Cell<bool>,
     /// Whether the server has yet to look at a message.
     has_unread: RefCell<Option<Box<dyn Fn() -> bool>>>,
-    /// A whole buffer went: its owner touches all of it again, since only what is all there is collapsed. By [`CLIENT`], [`SERVER`].
+    /// A whole buffer went: its owner touches all of it again, since only what is all there is collapsed. By
+    /// [`CLIENT`], [`SERVER`].
     touch: [Cell<bool>; 2],
     over: Cell<bool>,
 }
@@ -239,7 +243,8 @@ fn meddler(user: &User<'_>, common: &Common, outcome: &RefCell<Outcome>, seed: u
 }
 
 impl<A: Arch> Storm<A> {
-    /// Makes the three programs, whose threads are then in the queues of CPUs 0, 1 and 2 of a machine with `frames` frames to give away.
+    /// Makes the three programs, whose threads are then in the queues of CPUs 0, 1 and 2 of a machine with `frames`
+    /// frames to give away.
     pub fn begin(cpu: &'static Cpu<A>, frames: u64, messages: u64, seed: u64) -> Storm<A> {
         let all = Price { frames, bytes: 1 << 20, spaces: 8 };
         let account = Account::first(all.and(Price { frames: 8, bytes: 1 << 16, spaces: 1 }));

@@ -54,7 +54,8 @@ pub fn fill(user: &User<'_>, at: VirtAddr, bytes: u64, stamp: u64) {
     }
 }
 
-/// What `bytes` from `at` on are stamped with: page by page, at the beginning and at the end. 0 for what was never written.
+/// What `bytes` from `at` on are stamped with: page by page, at the beginning and at the end. 0 for what was never
+/// written.
 pub fn stamps(user: &User<'_>, at: VirtAddr, bytes: u64) -> Vec<(u64, u64)> {
     let stamp = |at: VirtAddr, page: u64| {
         let value = user.read(at);

@@ -1,9 +1,11 @@
 //! Every execution of a small AArch64 program that the architecture's memory model allows.
 //!
-//! The model is the axiomatic one of the Arm Architecture Reference Manual (DDI 0487, B2.3), for ordinary memory and without mixed sizes, as in Pulte et al. 2018 ("Simplifying ARM
-//! concurrency"), and with what was made stronger in 2022: a read-modify-write that both acquires and releases is ordered before everything behind it. An execution is a choice of what each
-//! load reads and in which order stores to one variable happen; it is allowed if each variable alone behaves, if nothing comes between the halves of a read-modify-write, and if what is
-//! observed and what is ordered make no circle.
+//! The model is the axiomatic one of the Arm Architecture Reference Manual (DDI 0487, B2.3), for ordinary memory and
+//! without mixed sizes, as in Pulte et al. 2018 ("Simplifying ARM concurrency"), and with what was made stronger in
+//! 2022: a read-modify-write that both acquires and releases is ordered before everything behind it. An execution is a
+//! choice of what each load reads and in which order stores to one variable happen; it is allowed if each variable
+//! alone behaves, if nothing comes between the halves of a read-modify-write, and if what is observed and what is
+//! ordered make no circle.
 
 mod candidate;
 mod parse;

@@ -1,4 +1,5 @@
-//! Reads the AArch64 tests of `tests/litmus`, whose format [`crate::litmus_format`] has checked, and takes halves of orderings away from their instructions.
+//! Reads the AArch64 tests of `tests/litmus`, whose format [`crate::litmus_format`] has checked, and takes halves of
+//! orderings away from their instructions.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,8 @@ pub(super) struct CpuState {
 /// What a test does at a load.
 type Hook = Box<dyn FnOnce()>;
 
-/// The machine of this host thread. The pointers are to a `Machine` and to `Cpu`s of whatever architecture [`super::World`] was made for.
+/// The machine of this host thread. The pointers are to a `Machine` and to `Cpu`s of whatever architecture
+/// [`super::World`] was made for.
 pub(super) struct Board {
     pub(super) ram: *mut u8,
     pub(super) first_byte: u64,

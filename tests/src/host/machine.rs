@@ -24,7 +24,8 @@ const PATIENCE: u64 = 10_000;
 #[derive(Clone, Copy)]
 pub struct Host<const TAGS: u32, const BROADCAST: bool>;
 
-/// An entry format of this machine's own: bit 0 present, bit 1 leaf, bit 2 writable, bit 3 executable, the address from bit 12 on.
+/// An entry format of this machine's own: bit 0 present, bit 1 leaf, bit 2 writable, bit 3 executable, the address from
+/// bit 12 on.
 pub struct Codec;
 
 impl EntryCodec for Codec {

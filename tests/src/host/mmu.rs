@@ -53,7 +53,8 @@ impl Mmu {
         Ok(PhysAddr(translation.page.0 + (va.0 - translation.start)))
     }
 
-    /// Drops what `what` names: one instruction per stride, each of which drops the translation that its address lies in and no other.
+    /// Drops what `what` names: one instruction per stride, each of which drops the translation that its address lies
+    /// in and no other.
     pub(super) fn invalidate(&self, asid: Asid, what: &Invalidation, ceiling: u64) -> u32 {
         let everything = what.all || what.entries() > ceiling;
         self.tlb.borrow_mut().retain(|t| {

@@ -1,9 +1,11 @@
-//! The smallest machine that runs the core: RAM in an array, CPUs that take turns on one host thread, TLBs that keep what they have until they are told.
+//! The smallest machine that runs the core: RAM in an array, CPUs that take turns on one host thread, TLBs that keep
+//! what they have until they are told.
 //!
-//! A CPU runs when a test says so ([`World::on`]). An interrupt is handled at once if its target has interrupts enabled, else as soon as it enables
-//! them; an NMI at once. Interleavings are made by letting another CPU do something at a read of a table entry ([`World::after_load`]), at a pause point ([`World::at_point`]), or
-//! while a CPU waits ([`World::while_waiting`]).
-//! There is no reordering and there are no paging-structure caches; `tests/loom_*.rs` and `arch-sim` have those.
+//! A CPU runs when a test says so ([`World::on`]). An interrupt is handled at once if its target has interrupts
+//! enabled, else as soon as it enables them; an NMI at once. Interleavings are made by letting another CPU do something
+//! at a read of a table entry ([`World::after_load`]), at a pause point ([`World::at_point`]), or while a CPU waits
+//! ([`World::while_waiting`]). There is no reordering and there are no paging-structure caches; `tests/loom_*.rs` and
+//! `arch-sim` have those.
 
 mod cpus;
 mod machine;

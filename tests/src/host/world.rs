@@ -158,7 +158,8 @@ impl<A: Arch> World<A> {
         });
     }
 
-    /// Whether nothing that was asked for by [`World::after_load`], [`World::at_point`] or [`World::while_waiting`] is outstanding.
+    /// Whether nothing that was asked for by [`World::after_load`], [`World::at_point`] or [`World::while_waiting`] is
+    /// outstanding.
     pub fn hook_ran(&self) -> bool {
         board().hook.borrow().is_none() && board().wait_hook.borrow().is_none()
     }
@@ -242,8 +243,8 @@ impl<A: Arch> Drop for World<A> {
     fn drop(&mut self) {
         let ram = board().ram;
         cpus::install(None);
-        // SAFETY: all of these were made by `new`, which leaked them, and nothing on this thread reaches them any more: the board is gone, and what the test
-        // took from this world it took to use it while the world lives.
+        // SAFETY: all of these were made by `new`, which leaked them, and nothing on this thread reaches them any more:
+        // the board is gone, and what the test took from this world it took to use it while the world lives.
         unsafe {
             drop(Box::from_raw((self.machine as *const Machine<A>).cast_mut()));
             drop(Box::from_raw((self.frames as *const [Frame<A>]).cast_mut()));

@@ -1,8 +1,9 @@
 //! Running a model as it is, and once more for each half of each ordering in it, taken away.
 //!
-//! A test that does so takes one question at a time from its environment, for `cargo xtask mutate --orderings`: `ORDERINGS=met` has it say which halves its models meet
-//! (`met: FILE:LINE:COLUMN:HALF`, and ` about` behind those that it is about), and `ORDERINGS=FILE:LINE:COLUMN:HALF` has it run its models without that one, and say
-//! `wrong: ` and how, or `right`. Without, it takes away all that it is about, and fails if nothing is wrong then.
+//! A test that does so takes one question at a time from its environment, for `cargo xtask mutate --orderings`:
+//! `ORDERINGS=met` has it say which halves its models meet (`met: FILE:LINE:COLUMN:HALF`, and ` about` behind those
+//! that it is about), and `ORDERINGS=FILE:LINE:COLUMN:HALF` has it run its models without that one, and say `wrong: `
+//! and how, or `right`. Without, it takes away all that it is about, and fails if nothing is wrong then.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,8 @@ pub type Sites = &'static [&'static str];
 /// No model takes so long on an idle machine by far; loom stops there without a word, so it is asked.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// As many preemptions as there can be. A model in which several CPUs wait in loops needs this: loom starves one of them when it counts preemptions.
+/// As many preemptions as there can be. A model in which several CPUs wait in loops needs this: loom starves one of
+/// them when it counts preemptions.
 pub const ALL: usize = usize::MAX;
 
 /// Explores interleavings of `model` with up to so many preemptions; whether all of them.
@@ -85,8 +87,9 @@ fn is_about(site: &Site, files: Sites) -> bool {
     files.iter().any(|file| site.file == format!("kernel/src/{file}"))
 }
 
-/// Each of `models` is right; and for each half of each ordering in `files` that they meet, a comment there names the litmus test that needs it, or `elsewhere` (part of the
-/// line) says which other test shows it, or one of the models is wrong without.
+/// Each of `models` is right; and for each half of each ordering in `files` that they meet, a comment there names the
+/// litmus test that needs it, or `elsewhere` (part of the line) says which other test shows it, or one of the models is
+/// wrong without.
 ///
 /// # Panics
 /// If that is not so.

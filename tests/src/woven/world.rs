@@ -146,11 +146,12 @@ impl World {
         }
     }
 
-    /// Ends the run: gives back what it was made of. All other CPUs have been joined, and whatever the model made is gone.
+    /// Ends the run: gives back what it was made of. All other CPUs have been joined, and whatever the model made is
+    /// gone.
     pub fn end(self: Rc<World>) {
         BOARD.set(None);
-        // SAFETY: `new` leaked all of these, and nothing reaches them any more: the board is gone, other threads have ended, and what the model took from this world
-        // it took to use it while the world lives.
+        // SAFETY: `new` leaked all of these, and nothing reaches them any more: the board is gone, other threads have
+        // ended, and what the model took from this world it took to use it while the world lives.
         unsafe {
             drop(Box::from_raw((self.machine as *const Machine<Woven>).cast_mut()));
             drop(Box::from_raw((self.frames as *const [Frame<Woven>]).cast_mut()));

@@ -1,4 +1,5 @@
-//! What was measured: rows of guests as instructions of one operation, walk or message, each beside what it is compared with.
+//! What was measured: rows of guests as instructions of one operation, walk or message, each beside what it is compared
+//! with.
 
 use serde::Serialize;
 
@@ -71,7 +72,8 @@ pub(super) fn operations(rows: &[Row], linux: &Reference) -> Vec<Measured> {
     rows.iter().filter_map(measured).collect()
 }
 
-/// Instructions of each of [`IPC`]: what a long run takes more than a short one, by how much longer it is; each against what it is to cost, and against Linux's null system call.
+/// Instructions of each of [`IPC`]: what a long run takes more than a short one, by how much longer it is; each against
+/// what it is to cost, and against Linux's null system call.
 pub(super) fn messages(rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
     let mut all = Vec::new();
     let longest = rows.iter().map(|row| row.cell.ops).max().unwrap_or(0);

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what operations and walks cost in instructions, and what moved since the last results that were kept.
+//! `cargo xtask bench`: what operations and walks cost in instructions, and what moved since the last results that were
+//! kept.
 
 mod kept;
 mod measured;
@@ -70,7 +71,8 @@ impl What {
     }
 }
 
-/// Counts instructions of operations or of walks in the plain image, and says what moved since the results in bench/results.json
+/// Counts instructions of operations or of walks in the plain image, and says what moved since the results in
+/// bench/results.json
 #[derive(Args)]
 pub(crate) struct Bench {
     /// What to measure
@@ -221,8 +223,9 @@ fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
     out
 }
 
-/// What a walk costs on Linux, measured under the same QEMU by what contains one: upper bounds. The first page is the difference of FUTEX_WAKE shared and private, which
-/// contains the futex key; each further one is of a vmsplice, which contains the pipe buffer.
+/// What a walk costs on Linux, measured under the same QEMU by what contains one: upper bounds. The first page is the
+/// difference of FUTEX_WAKE shared and private, which contains the futex key; each further one is of a vmsplice, which
+/// contains the pipe buffer.
 fn linux_walks(arch: Arch) -> String {
     let of = match arch {
         Arch::X86_64 => [("6.12", 644, 266), ("7.3", 563, 226)],
@@ -232,8 +235,8 @@ fn linux_walks(arch: Arch) -> String {
     format!("  At most, for the first page and each further one: {}.\n", words.join(", "))
 }
 
-/// What others publish of such calls. L4Re counts instructions, on x86_64 (l4re.org/performance.html, Intel N100 and Xeon Gold 6248R, read in 2026); seL4 counts cycles
-/// (sel4.systems/performance.html), of which QEMU knows nothing.
+/// What others publish of such calls. L4Re counts instructions, on x86_64 (l4re.org/performance.html, Intel N100 and
+/// Xeon Gold 6248R, read in 2026); seL4 counts cycles (sel4.systems/performance.html), of which QEMU knows nothing.
 fn others_messages(arch: Arch) -> String {
     let l4re = match arch {
         Arch::X86_64 => {

@@ -1,7 +1,8 @@
 //! `cargo xtask bench oracle`: what the oracle costs in instructions, and that it can be left out.
 //!
-//! The same operations and walks three times, with all other CPUs idle: in the checking image, with the oracle and with the oracle turned off (`oracle=off`), which leaves schedule points, guards
-//! and events as they are; and in the plain image, where it is not compiled in.
+//! The same operations and walks three times, with all other CPUs idle: in the checking image, with the oracle and with
+//! the oracle turned off (`oracle=off`), which leaves schedule points, guards and events as they are; and in the plain
+//! image, where it is not compiled in.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! An experiment's file: what is varied, and what is expected. Every mistake in it is told at once, each with its line, its column and the nearest right word.
+//! An experiment's file: what is varied, and what is expected. Every mistake in it is told at once, each with its line,
+//! its column and the nearest right word.
 
 use kernel::guard::Guard;
 use kernel::injection::Fault;

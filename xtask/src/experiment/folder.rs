@@ -1,5 +1,6 @@
-//! An experiment's folder. Rows of each guest go to a file of their own as soon as the guest is done, complete or not at all; when all are there, they are put together.
-//! So whatever ends the runner, a second call goes on with the guests that are missing.
+//! An experiment's folder. Rows of each guest go to a file of their own as soon as the guest is done, complete or not
+//! at all; when all are there, they are put together. So whatever ends the runner, a second call goes on with the
+//! guests that are missing.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -73,7 +74,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Takes the folder at `path` for the experiment that `manifest` describes; with `fresh`, what was in it is forgotten.
+    /// Takes the folder at `path` for the experiment that `manifest` describes; with `fresh`, what was in it is
+    /// forgotten.
     pub(crate) fn take(path: &Path, manifest: &Manifest, text: &str, fresh: bool) -> anyhow::Result<Folder> {
         let shown = path.display();
         std::fs::create_dir_all(path).with_context(|| format!("cannot make the folder {shown}"))?;

@@ -1,4 +1,5 @@
-//! The verdict on an experiment's rows: what each row promises by itself, what the file expects, and that repetitions of a deterministic engine agree.
+//! The verdict on an experiment's rows: what each row promises by itself, what the file expects, and that repetitions
+//! of a deterministic engine agree.
 
 use std::collections::{HashMap, HashSet};
 

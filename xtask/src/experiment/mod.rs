@@ -1,4 +1,5 @@
-//! `cargo xtask experiment`: an experiment from its file to a folder of rows, with everything that is needed to make them again.
+//! `cargo xtask experiment`: an experiment from its file to a folder of rows, with everything that is needed to make
+//! them again.
 
 mod file;
 mod folder;
@@ -41,7 +42,8 @@ const TOLD: usize = 20;
 
 /// Runs the experiments that TOML files describe, each into a folder of rows, logs, command lines and versions
 ///
-/// A second call goes on where one was ended, by Ctrl-C or a loss of power. A folder that is finished is judged again and not run again.
+/// A second call goes on where one was ended, by Ctrl-C or a loss of power. A folder that is finished is judged again
+/// and not run again.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Files, or names of files in `experiments/` without their ending

@@ -1,7 +1,9 @@
-//! The simulated machine as an engine of experiments: the cells of the model (`cargo xtask sim`), each explored to its end within its bounds.
+//! The simulated machine as an engine of experiments: the cells of the model (`cargo xtask sim`), each explored to its
+//! end within its bounds.
 //!
-//! To the model there is no architecture, no seed and no number of operations: a strategy, a transport, an operation and a class of walkers are a cell. Its verdict is what mode
-//! `contend` asks for, so its rows are of that mode. It counts no interrupts.
+//! To the model there is no architecture, no seed and no number of operations: a strategy, a transport, an operation
+//! and a class of walkers are a cell. Its verdict is what mode `contend` asks for, so its rows are of that mode. It
+//! counts no interrupts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,7 +153,8 @@ impl ModelWork {
         self.workloads.iter().map(cell).collect()
     }
 
-    /// Explores its cells with `program`, and keeps rows and counterexamples in `folder`. What is explored when it is interrupted need not be explored again.
+    /// Explores its cells with `program`, and keeps rows and counterexamples in `folder`. What is explored when it is
+    /// interrupted need not be explored again.
     pub(crate) fn run(&self, unit: &Unit, program: &Path, folder: &Folder) -> anyhow::Result<()> {
         let explored = folder.path().join("parts").join(format!("{}.explored", unit.name));
         let mut command = std::process::Command::new(program);

@@ -1,6 +1,7 @@
 //! The product of an experiment's lists: guests, and the cells in each; and what the simulated machine explores.
 //!
-//! A guest runs one strategy on one machine with one seed, all workloads and modes one after the other, so that no row depends on what else is run.
+//! A guest runs one strategy on one machine with one seed, all workloads and modes one after the other, so that no row
+//! depends on what else is run.
 
 use std::path::PathBuf;
 

@@ -7,7 +7,8 @@ use kernel::scenario::Point;
 
 use crate::build::repository;
 
-/// `file:line` of every place under the kernel's source that writes an event of `kind`; nothing where the source is not at hand.
+/// `file:line` of every place under the kernel's source that writes an event of `kind`; nothing where the source is not
+/// at hand.
 pub(crate) fn places(kind: EventKind) -> Vec<String> {
     everywhere(|line| line.contains(&format!("events.write(EventKind::{kind:?},")))
 }

@@ -1,4 +1,5 @@
-//! What a search has seen of walkers and updaters meeting: pairs of what a walker inside a walk had done last, and what another CPU then did.
+//! What a search has seen of walkers and updaters meeting: pairs of what a walker inside a walk had done last, and what
+//! another CPU then did.
 
 use std::collections::BTreeSet;
 

@@ -27,7 +27,8 @@ pub(crate) struct Wrong {
 /// Seeds that are tried for a smaller case, from the one that was found on.
 const NEARBY: u64 = 8;
 
-/// Smaller cases, the most promising first. Each group differs in its seeds only: any of them will do, the first is preferred.
+/// Smaller cases, the most promising first. Each group differs in its seeds only: any of them will do, the first is
+/// preferred.
 fn smaller(found: &Wrong) -> Vec<Vec<Case>> {
     let case = &found.case;
     let seeds =
@@ -49,8 +50,8 @@ fn smaller(found: &Wrong) -> Vec<Vec<Case>> {
     groups
 }
 
-/// Makes `found` as small as it gets. `first_wrong` runs cases and returns the first, in their order, in which something goes wrong. Returns how many groups of
-/// cases were tried as well.
+/// Makes `found` as small as it gets. `first_wrong` runs cases and returns the first, in their order, in which
+/// something goes wrong. Returns how many groups of cases were tried as well.
 pub(crate) fn shrink(
     mut found: Wrong,
     first_wrong: &mut dyn FnMut(&[Case]) -> anyhow::Result<Option<Wrong>>,
@@ -100,7 +101,8 @@ mod tests {
     fn what_is_needed_stays() {
         let needs = |c: &Case| c.cpus >= 3 && c.ops >= 5 && c.workloads == [W[1]];
         let (small, _) = shrink(found(4, 64, 40), &mut runner(needs)).unwrap();
-        // 5 is not a power of two: 8 is tried, then the operations after the one that went wrong are cut off, again and again.
+        // 5 is not a power of two: 8 is tried, then the operations after the one that went wrong are cut off, again and
+        // again.
         assert_eq!((small.case.cpus, small.case.ops, small.case.seed), (3, 5, 10));
     }
 

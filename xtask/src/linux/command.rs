@@ -23,8 +23,9 @@ use crate::suite::Engine;
 
 /// Boots a stock Debian Linux in the same QEMU and counts the interrupts of the same operations
 ///
-/// The kernel package is fetched from Debian, checked by Debian's keys, unpacked below target/linux and kept there; nothing is installed. An init of
-/// ours does the operations and reads /proc/interrupts around them. A count that is not what Linux's source says is marked, and the exit status is 1.
+/// The kernel package is fetched from Debian, checked by Debian's keys, unpacked below target/linux and kept there;
+/// nothing is installed. An init of ours does the operations and reads /proc/interrupts around them. A count that is
+/// not what Linux's source says is marked, and the exit status is 1.
 #[derive(Args)]
 pub(crate) struct Linux {
     /// x86_64, aarch64 or all

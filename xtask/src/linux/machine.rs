@@ -51,8 +51,8 @@ pub(crate) fn memory_mib(cpus: u32) -> u32 {
     640 + 16 * cpus
 }
 
-/// The machine of our own runs, but for what Linux needs: a clock in place of none (it would wait for one), and no instruction that
-/// gives random numbers, so that a run is the same each time.
+/// The machine of our own runs, but for what Linux needs: a clock in place of none (it would wait for one), and no
+/// instruction that gives random numbers, so that a run is the same each time.
 fn machine_args(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::X86_64 => &["-M", "microvm", "-cpu", "max,-rdrand,-rdseed", "-rtc", "base=2026-01-01,clock=vm"],
@@ -91,8 +91,8 @@ impl Drop for Running {
     }
 }
 
-/// Boots it, hands on every record as it comes, and waits for the end; a machine that says nothing for `patience` is ended, and one that
-/// `stop` wants ended. Gives back all that was said.
+/// Boots it, hands on every record as it comes, and waits for the end; a machine that says nothing for `patience` is
+/// ended, and one that `stop` wants ended. Gives back all that was said.
 pub(crate) fn boot(
     launch: &Launch,
     patience: Duration,

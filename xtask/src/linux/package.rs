@@ -1,8 +1,8 @@
 //! The kernel package: found, fetched, checked and unpacked, never installed.
 //!
-//! apt does the finding and the checking, on directories of its own under `target/linux`: with Debian's sources instead of the
-//! system's, for either architecture, and by Debian's keys. The system's packages and their lists are not touched. What is kept is the
-//! kernel image, and a note of where it came from.
+//! apt does the finding and the checking, on directories of its own under `target/linux`: with Debian's sources instead
+//! of the system's, for either architecture, and by Debian's keys. The system's packages and their lists are not
+//! touched. What is kept is the kernel image, and a note of where it came from.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,8 +19,8 @@ use crate::qemu::find_program;
 
 const MIRROR: &str = "http://deb.debian.org";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Archives that have kernels, by mirror directory and suite. Lists of the first group are small; the others are asked only if no kernel is
-/// found there.
+/// Archives that have kernels, by mirror directory and suite. Lists of the first group are small; the others are asked
+/// only if no kernel is found there.
 const SUITES: [&[(&str, &str)]; 2] = [
     &[("debian-security", "bookworm-security"), ("debian-security", "trixie-security"), ("debian", "trixie-backports")],
     &[("debian", "bookworm"), ("debian", "trixie"), ("debian", "sid")],
@@ -107,7 +107,8 @@ fn is_of(release: &str, version: &str) -> bool {
     numbers(release).starts_with(&numbers(version))
 }
 
-/// Whether a release is the plain kernel for an architecture: between its version and the architecture's name there is nothing, or, up to 6.1, the number of its interface.
+/// Whether a release is the plain kernel for an architecture: between its version and the architecture's name there is
+/// nothing, or, up to 6.1, the number of its interface.
 fn is_stock(release: &str, arch: Arch) -> bool {
     let version = release.strip_suffix(debian_name(arch)).and_then(|r| r.strip_suffix('-'));
     let plain = |version: &str| version.split_once('-').is_none_or(|(_, rest)| rest.parse::<u32>().is_ok());
@@ -198,7 +199,8 @@ impl Apt {
         releases.sort_by_key(|r| std::cmp::Reverse(numbers(r)));
         // Names stay in the lists longer than packages do.
         for release in releases.into_iter().take(8) {
-            // Of newer releases the image itself is in a package of its own, on which the one that is named for it depends.
+            // Of newer releases the image itself is in a package of its own, on which the one that is named for it
+            // depends.
             for prefix in ["linux-binary-", PREFIX] {
                 let package = format!("{prefix}{release}");
                 let done = self.run("apt-get", &["--print-uris", "download", &package])?;

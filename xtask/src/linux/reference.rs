@@ -1,7 +1,7 @@
 //! What the same operations cost on Linux: a reference file, measured once and kept with the runner.
 //!
-//! `data/linux-ipi-counts.json` holds interrupts and instructions per operation of stock distribution kernels, measured for
-//! this project under the QEMU release that the runs use, also with `-icount shift=0`.
+//! `data/linux-ipi-counts.json` holds interrupts and instructions per operation of stock distribution kernels, measured
+//! for this project under the QEMU release that the runs use, also with `-icount shift=0`.
 
 use std::collections::HashMap;
 
@@ -91,7 +91,8 @@ impl Reference {
         Some(Rounds { flush: sum(value.get("F")?)?, sync: sum(value.get("S")?)? })
     }
 
-    /// Targets of one operation as they were recorded of the newest kernel of the same series (6.12.9 and 6.12.117 are of one).
+    /// Targets of one operation as they were recorded of the newest kernel of the same series (6.12.9 and 6.12.117 are
+    /// of one).
     pub(crate) fn recorded(&self, kernel: &str, arch: Arch, workload: &str, mode: &str, cpus: u32) -> Option<Rounds> {
         let series = |release: &str| release.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
         let all = self.measured(arch, workload, mode, cpus);

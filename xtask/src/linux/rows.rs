@@ -1,4 +1,5 @@
-//! One row of what Linux did: its JSON object, and its line in the table beside what was recorded and what the source says.
+//! One row of what Linux did: its JSON object, and its line in the table beside what was recorded and what the source
+//! says.
 
 use kernel::suite::Mode;
 use serde::Serialize;
@@ -8,11 +9,11 @@ use crate::linux::reference::{Reference, Rounds};
 use crate::rows::SCHEMA;
 use crate::table::{count, grouped};
 
-/// Rounds per operation that background work of Linux may add or take away before a count is called different. It is less than the
-/// smallest difference that an operation makes, one round in a batch of eight.
+/// Rounds per operation that background work of Linux may add or take away before a count is called different. It is
+/// less than the smallest difference that an operation makes, one round in a batch of eight.
 pub(crate) const BACKGROUND: f64 = 0.1;
-/// The same where the other CPUs are idle: Linux wakes an idle CPU by a function call, and MADV_COLLAPSE queues work on every CPU whose
-/// lists of recently used pages are not empty. Less than one round, which is what a sync makes.
+/// The same where the other CPUs are idle: Linux wakes an idle CPU by a function call, and MADV_COLLAPSE queues work on
+/// every CPU whose lists of recently used pages are not empty. Less than one round, which is what a sync makes.
 const BACKGROUND_IDLE: f64 = 0.5;
 
 /// What is the same for all rows of a run.

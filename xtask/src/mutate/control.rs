@@ -32,7 +32,8 @@ impl Control {
         }
     }
 
-    /// Whether the mutated runs say anything: nothing is wrong without a mutation, and the oracle does find what is wrong.
+    /// Whether the mutated runs say anything: nothing is wrong without a mutation, and the oracle does find what is
+    /// wrong.
     pub(super) fn holds(&self) -> bool {
         self.complaints.is_empty() && (self.negative == 0 || self.fired > 0)
     }

@@ -1,8 +1,9 @@
 //! `cargo xtask mutate`: takes one guard of the kernel away at a time, and requires that some check fails.
 //!
-//! A guard says by whom it is missed ([`ShownBy`]): by the workloads in QEMU, which are run under seeds until one notices; by a scenario, which takes it away in the setting that needs it;
-//! by checks on the host, which tests are. Atomic orderings are guards too: loom's models are run without each ([`orderings`]). What is found is kept until all is, so that a call
-//! that was interrupted is gone on with.
+//! A guard says by whom it is missed ([`ShownBy`]): by the workloads in QEMU, which are run under seeds until one
+//! notices; by a scenario, which takes it away in the setting that needs it; by checks on the host, which tests are.
+//! Atomic orderings are guards too: loom's models are run without each ([`orderings`]). What is found is kept until all
+//! is, so that a call that was interrupted is gone on with.
 
 mod control;
 pub(crate) mod orderings;
@@ -45,7 +46,8 @@ fn strategies(without: &[&str]) -> Vec<&'static str> {
 
 /// Runs the kernel with one guard removed at a time: some check must fail
 ///
-/// A run without a mutation comes first and must be as expected, else the whole command says nothing. A guard that nobody misses is an error.
+/// A run without a mutation comes first and must be as expected, else the whole command says nothing. A guard that
+/// nobody misses is an error.
 #[derive(Args)]
 pub(crate) struct Mutate {
     /// x86_64, aarch64 or all; a guard must be missed on one of them
@@ -108,7 +110,8 @@ fn by_scenario(guard: &str) -> bool {
     Guard::NAMES.iter().zip(Guard::SHOWN_BY).any(|((name, _), by)| *name == guard && *by == ShownBy::Scenario)
 }
 
-/// Where the absence of a guard can show: on the other transports its code is not reached, or the flush waits for all walks.
+/// Where the absence of a guard can show: on the other transports its code is not reached, or the flush waits for all
+/// walks.
 fn transports(guard: &str) -> Vec<&'static str> {
     let wanted: &[&str] = match guard {
         "FlushIpi" | "WalkIrqOff" => &["ipi"],
@@ -282,7 +285,8 @@ fn place(probe: &Probe) -> String {
     format!("{}, {}", probe.arch.name(), probe.suite.transport.unwrap_or_default())
 }
 
-/// What the checks say of a run without a guard, if they say anything. A negative control that did not fire is no notice.
+/// What the checks say of a run without a guard, if they say anything. A negative control that did not fire is no
+/// notice.
 fn noticed(rows: &[Row], fault: Option<&str>) -> Option<String> {
     // What the oracle saw says more than a count.
     let wrong = rows.iter().find(|r| is_wrong(r)).or_else(|| rows.iter().find(|r| r.cell.miscounted != 0));

@@ -1,6 +1,7 @@
 //! Figures: what one consists of, the colours of all of them, and the charts that they share.
 //!
-//! A figure is drawn once, as an SVG file with fixed colours. On the page the same SVG takes its colours from the page, which is light or dark.
+//! A figure is drawn once, as an SVG file with fixed colours. On the page the same SVG takes its colours from the page,
+//! which is light or dark.
 
 use anyhow::anyhow;
 use plotters::backend::SVGBackend;
@@ -58,7 +59,8 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// The drawing as it stands in the page: as wide as there is room, in the page's colours, and named for those who cannot see it.
+    /// The drawing as it stands in the page: as wide as there is room, in the page's colours, and named for those who
+    /// cannot see it.
     pub(crate) fn inline(&self) -> String {
         let mut svg = self.svg.clone();
         for (RGBColor(r, g, b), variable) in VARIABLES {

@@ -124,8 +124,8 @@ pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
     matrices.into_iter().flatten().collect()
 }
 
-/// What is kept of the simulated machine for strategies, transports and walkers that `rows` are of: nothing where rows are of guards that are taken away, which it does not take away,
-/// nor where it was asked itself.
+/// What is kept of the simulated machine for strategies, transports and walkers that `rows` are of: nothing where rows
+/// are of guards that are taken away, which it does not take away, nor where it was asked itself.
 fn beside<'r>(rows: &[&Record], simulated: &'r [Record]) -> Vec<&'r Record> {
     let agree = |row: &&Record, sim: &Record| {
         text(row, "without").is_empty()
@@ -167,7 +167,8 @@ fn matrix(
     (!lines.is_empty()).then(|| Matrix { title, shows: shows.into(), command: String::new(), of, columns, lines })
 }
 
-/// Where a word of a heading stands: in the order in which the kernel names transports and walkers, then by the alphabet.
+/// Where a word of a heading stands: in the order in which the kernel names transports and walkers, then by the
+/// alphabet.
 fn rank(word: &str) -> (usize, String) {
     let names = [
         &[("icount", ""), ("mttcg", ""), ("sim", ""), ("x86_64", ""), ("aarch64", "")][..],

@@ -17,7 +17,8 @@ use crate::records::Record;
 
 /// Makes one HTML file of finished experiments, and an SVG file of each figure
 ///
-/// The page is one file: it needs no network and no other file, is light or dark as the reader's system is, and can be printed.
+/// The page is one file: it needs no network and no other file, is light or dark as the reader's system is, and can be
+/// printed.
 #[derive(Args)]
 pub(crate) struct Report {
     /// An experiment's folder, or a folder with such folders

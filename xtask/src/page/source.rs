@@ -48,7 +48,8 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<(Vec<Source>, Vec<String>)> 
 }
 
 impl Source {
-    /// What `cargo xtask experiment` is to be given to make the rows again: the name of a file in the repository, or the file that the folder keeps.
+    /// What `cargo xtask experiment` is to be given to make the rows again: the name of a file in the repository, or
+    /// the file that the folder keeps.
     pub(crate) fn word(&self) -> String {
         let name = &self.manifest.experiment;
         let known = repository().join("experiments").join(format!("{name}.toml")).is_file();
@@ -97,7 +98,8 @@ pub(crate) fn is_native(row: &Record) -> bool {
     crate::arch::Arch::ALL.iter().any(|a| a.name() == arch && a.native_transport() == text(row, "transport"))
 }
 
-/// Of all groups of rows that `wanted` holds for and that agree in `keys`, the one that says most: the most values of `of`, and then the most rows.
+/// Of all groups of rows that `wanted` holds for and that agree in `keys`, the one that says most: the most values of
+/// `of`, and then the most rows.
 pub(crate) fn richest<'s>(
     sources: &'s [Source],
     keys: &[&str],

@@ -1,4 +1,5 @@
-//! What a guest recorded of a cell ([`kernel::record::profile`]): as the runner keeps it, and what rows and files say of it.
+//! What a guest recorded of a cell ([`kernel::record::profile`]): as the runner keeps it, and what rows and files say
+//! of it.
 
 pub(crate) mod table;
 

@@ -1,4 +1,5 @@
-//! A condition on rows, as a table of a TOML file: which rows, and what must hold for them. Experiments say so what they expect, budgets what may be spent.
+//! A condition on rows, as a table of a TOML file: which rows, and what must hold for them. Experiments say so what
+//! they expect, budgets what may be spent.
 
 use kernel::suite::{Mode, Named};
 use kernel::workload::walker::WalkerClass;
@@ -114,7 +115,8 @@ impl Condition {
 
     /// What of `record` does not hold, each in a few words.
     fn broken(&self, record: &Record, before: Option<&Record>) -> Vec<String> {
-        // A budget is for what was counted: instructions, for one, are counted in one row of many. And the model counts no interrupts.
+        // A budget is for what was counted: instructions, for one, are counted in one row of many. And the model counts
+        // no interrupts.
         let some_do_not_count = self.plain == Plain::AtMost || text(record, "engine") == MODEL;
         let skipped = |key: &str| some_do_not_count && matches!(record.get(key), None | Some(Json::Null));
         let bounds = self.bounds.iter().filter(|(key, _)| !skipped(key));

@@ -1,6 +1,8 @@
-//! Rows that were written to files and are read again: for the verdict of an experiment, for reports and for comparisons.
+//! Rows that were written to files and are read again: for the verdict of an experiment, for reports and for
+//! comparisons.
 //!
-//! A record is a row's JSON object as it is, so that what a later kernel counts is judged and compared without a change here.
+//! A record is a row's JSON object as it is, so that what a later kernel counts is judged and compared without a change
+//! here.
 
 pub(crate) mod budget;
 pub(crate) mod condition;
@@ -19,7 +21,8 @@ use crate::rows::{Row, Setting};
 /// A row's JSON object.
 pub(crate) type Record = Map<String, Value>;
 
-/// What says which cell a row is of; the rest is what came out. The last two tell rows of one cell apart. `experiment` is there where rows of several are read together.
+/// What says which cell a row is of; the rest is what came out. The last two tell rows of one cell apart. `experiment`
+/// is there where rows of several are read together.
 pub(crate) const IDENTITY: [&str; 15] = [
     "experiment",
     "arch",

@@ -1,4 +1,5 @@
-//! The cells of a scenario: every combination of architecture, transport, strategy and guards that something is expected of, and which of them share a guest.
+//! The cells of a scenario: every combination of architecture, transport, strategy and guards that something is
+//! expected of, and which of them share a guest.
 
 use kernel::record::cell::Verdict;
 
@@ -80,7 +81,8 @@ fn same_place(a: &Cell, b: &Cell) -> bool {
     place(a) == place(b)
 }
 
-/// All cells that the scenario expects something of, in a fixed order. Two lines that expect different things of one cell are a mistake.
+/// All cells that the scenario expects something of, in a fixed order. Two lines that expect different things of one
+/// cell are a mistake.
 pub(crate) fn of(scenario: &Scenario) -> Result<Vec<Cell>, Mistake> {
     let mut cells: Vec<Cell> = Vec::new();
     let (rest, named): (Vec<_>, Vec<_>) = scenario.expectations.iter().partition(|e| e.selector.otherwise);
@@ -116,7 +118,8 @@ fn order(cell: &Cell) -> (bool, Option<usize>, Option<usize>, Option<usize>, &'s
     )
 }
 
-/// The cells that a person wants: those of the scenario, narrowed; and where a strategy or transport is named that the scenario says nothing of, that cell without an expectation.
+/// The cells that a person wants: those of the scenario, narrowed; and where a strategy or transport is named that the
+/// scenario says nothing of, that cell without an expectation.
 pub(crate) fn wanted(scenario: &Scenario, wish: &Wish) -> Result<Vec<Cell>, Mistake> {
     let mut cells = of(scenario)?;
     cells.retain(|c| {
@@ -142,7 +145,8 @@ pub(crate) fn wanted(scenario: &Scenario, wish: &Wish) -> Result<Vec<Cell>, Mist
     Ok(cells)
 }
 
-/// Cells that one guest runs: they differ in the strategy only. What must be found unsafe is kept apart, so that it can spoil nothing.
+/// Cells that one guest runs: they differ in the strategy only. What must be found unsafe is kept apart, so that it can
+/// spoil nothing.
 pub(crate) fn by_guest(cells: Vec<Cell>) -> Vec<Vec<Cell>> {
     let mut guests: Vec<Vec<Cell>> = Vec::new();
     for cell in cells {

@@ -38,7 +38,8 @@ const CPUS: usize = 4;
 
 /// Plays scenarios: which CPU goes on, how far, step by step, and whether the verdict is the expected one
 ///
-/// A scenario is a text file; `scenarios/` has one for each known bug of this area. Without a FILE all of them are played.
+/// A scenario is a text file; `scenarios/` has one for each known bug of this area. Without a FILE all of them are
+/// played.
 #[derive(Args)]
 pub(crate) struct Scenario {
     /// Files, or names of files in `scenarios/` without their ending
@@ -225,8 +226,9 @@ impl Scenario {
     }
 }
 
-/// Plays the scenarios that take `guard` away, on `arch`: one cell each that must be found unsafe without it, and the same with all guards. How many cells were played, and, if all came out
-/// as they should, which scenario it was and what the oracle said.
+/// Plays the scenarios that take `guard` away, on `arch`: one cell each that must be found unsafe without it, and the
+/// same with all guards. How many cells were played, and, if all came out as they should, which scenario it was and
+/// what the oracle said.
 pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<(String, String)>)> {
     let mut scripts: Vec<Script> = files()?.iter().map(|p| read(p)).collect::<anyhow::Result<_>>()?;
     scripts.retain(|s| s.shown == Shown::Qemu && s.without.contains(&guard));

@@ -1,4 +1,5 @@
-//! Reading a scenario's text file. Every mistake is answered with its line and column, and a name that does not exist with the nearest one that does.
+//! Reading a scenario's text file. Every mistake is answered with its line and column, and a name that does not exist
+//! with the nearest one that does.
 
 use kernel::guard::Guard;
 use kernel::injection::Fault;

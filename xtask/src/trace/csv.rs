@@ -1,4 +1,5 @@
-//! A recording as CSV: one event a line, in the order of time, with its numbers as they were written and the same in words.
+//! A recording as CSV: one event a line, in the order of time, with its numbers as they were written and the same in
+//! words.
 
 use anyhow::Context;
 use kernel::record::event::EventKind;
@@ -6,7 +7,8 @@ use kernel::record::event::EventKind;
 use super::{Recording, in_order};
 use crate::trace::words::in_words;
 
-/// The whole file. Lost events are lines of the kind `lost`, whose `a` says how many were overwritten and `b` how many were dropped.
+/// The whole file. Lost events are lines of the kind `lost`, whose `a` says how many were overwritten and `b` how many
+/// were dropped.
 pub(crate) fn text(recordings: &[Recording]) -> anyhow::Result<String> {
     let mut file = csv::Writer::from_writer(Vec::new());
     let mut lines = || -> csv::Result<()> {

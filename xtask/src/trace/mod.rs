@@ -1,4 +1,5 @@
-//! Traces: what the CPUs' rings of events still hold when a guest has ended, as a file to look at, to mail, or to compute with.
+//! Traces: what the CPUs' rings of events still hold when a guest has ended, as a file to look at, to mail, or to
+//! compute with.
 
 mod csv;
 mod lives;
@@ -25,7 +26,8 @@ use crate::violation;
 /// The option, for the commands that have it.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct TraceOption {
-    /// Writes what each CPU did last, by the ending of PATH: .json for ui.perfetto.dev, .txt in two columns, .csv; target/trace.json if no PATH is given
+    /// Writes what each CPU did last, by the ending of PATH: .json for ui.perfetto.dev, .txt in two columns, .csv;
+    /// target/trace.json if no PATH is given
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "target/trace.json")]
     trace: Option<PathBuf>,
 }

@@ -1,8 +1,10 @@
-//! A recording as JSON in the trace-event format, which Perfetto's UI opens (<https://ui.perfetto.dev>, and `chrome://tracing`).
+//! A recording as JSON in the trace-event format, which Perfetto's UI opens (<https://ui.perfetto.dev>, and
+//! `chrome://tracing`).
 //!
-//! The format was chosen before Perfetto's own protobuf because it has all that is needed here (tracks, nested spans, arrows, markers), can be read
-//! and checked by any JSON parser, and needs no crate that this runner does not have. Times are in microseconds there: one instruction of the machine stands
-//! for one nanosecond. Each guest is two groups of tracks (`pid`): its CPUs, each with a track of its interrupts-off regions below it, and its tables.
+//! The format was chosen before Perfetto's own protobuf because it has all that is needed here (tracks, nested spans,
+//! arrows, markers), can be read and checked by any JSON parser, and needs no crate that this runner does not have.
+//! Times are in microseconds there: one instruction of the machine stands for one nanosecond. Each guest is two groups
+//! of tracks (`pid`): its CPUs, each with a track of its interrupts-off regions below it, and its tables.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! What the simulated machine tells of the interleavings that it plays (`cargo xtask sim --trace`): a line of JSON for each, as `arch-sim/src/told/format.rs` defines it.
+//! What the simulated machine tells of the interleavings that it plays (`cargo xtask sim --trace`): a line of JSON for
+//! each, as `arch-sim/src/told/format.rs` defines it.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use self::format::{Told, VERSION};
 use super::{Recording, Trace, TraceOption};
 use crate::shared_memory::CpuEvents;
 
-/// The definition that the simulated machine writes by: compiled here too, since a runner that linked it would link a second kernel core.
+/// The definition that the simulated machine writes by: compiled here too, since a runner that linked it would link a
+/// second kernel core.
 #[allow(dead_code, unreachable_pub, reason = "half of it is for the writer, elsewhere")]
 #[path = "../../../arch-sim/src/told/format.rs"]
 mod format;

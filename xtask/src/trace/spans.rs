@@ -1,7 +1,9 @@
-//! From the events of each CPU to what took how long on it, what happened at a moment, and which interrupt led to which handler.
+//! From the events of each CPU to what took how long on it, what happened at a moment, and which interrupt led to which
+//! handler.
 //!
-//! What one CPU does nests: an operation contains its flush, the flush its wait, the wait a handler that interrupted it. A beginning whose end is not in the
-//! ring (or the other way round) is kept, open at that side, and says so; nothing is made up in between.
+//! What one CPU does nests: an operation contains its flush, the flush its wait, the wait a handler that interrupted
+//! it. A beginning whose end is not in the ring (or the other way round) is kept, open at that side, and says so;
+//! nothing is made up in between.
 
 use std::collections::HashMap;
 
@@ -17,7 +19,8 @@ pub(crate) struct Span {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) name: String,
-    /// Which sort: `walk`, `operation`, `flush`, `sync`, `wait`, `handler`, `cell`, `frozen`, `masked`, `interrupt`, `violation`.
+    /// Which sort: `walk`, `operation`, `flush`, `sync`, `wait`, `handler`, `cell`, `frozen`, `masked`, `interrupt`,
+    /// `violation`.
     pub(crate) sort: &'static str,
     /// Its beginning or its end is not in the ring.
     pub(crate) cut: bool,

@@ -1,4 +1,5 @@
-//! A counterexample as one numbered timeline: what the walker did, what the updater did, in the order in which it happened.
+//! A counterexample as one numbered timeline: what the walker did, what the updater did, in the order in which it
+//! happened.
 
 use kernel::record::cell::Violation;
 use kernel::record::event::{Event, EventKind};
@@ -14,7 +15,8 @@ const LAST: usize = 24;
 /// More events of one kind in a row than this are told as a number.
 const REPEATED: usize = 3;
 
-/// The CPU that did it. Where the walker found it out itself that is the last other one that did something to the frame, else the one that operates.
+/// The CPU that did it. Where the walker found it out itself that is the last other one that did something to the
+/// frame, else the one that operates.
 fn updater(violation: &Violation, rings: &[CpuEvents]) -> u16 {
     if violation.updater != Violation::NOBODY {
         return violation.updater;

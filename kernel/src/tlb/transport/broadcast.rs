@@ -1,8 +1,9 @@
-//! Flush by broadcast: one instruction per entry reaches every TLB, and a barrier waits for completion (`TLBI …IS` and `DSB`; `INVLPGB` and
-//! `TLBSYNC`). Whether there is such an instruction is asked of the machine, not of the architecture; where there is none, [`super::nmi`] plays it.
+//! Flush by broadcast: one instruction per entry reaches every TLB, and a barrier waits for completion (`TLBI …IS` and
+//! `DSB`; `INVLPGB` and `TLBSYNC`). Whether there is such an instruction is asked of the machine, not of the
+//! architecture; where there is none, [`super::nmi`] plays it.
 //!
-//! It interrupts nobody, so it proves nothing about walks in software: a CPU in the middle of one goes on, with interrupts masked, while its TLB is
-//! invalidated under it. Its coverage is the initiator alone.
+//! It interrupts nobody, so it proves nothing about walks in software: a CPU in the middle of one goes on, with
+//! interrupts masked, while its TLB is invalidated under it. Its coverage is the initiator alone.
 //!
 //! An mm that has run on one CPU, flushed from that CPU, needs no broadcast: a local invalidation is enough.
 
@@ -37,7 +38,8 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
 /// Reaches every TLB that may have translations of the mm, and waits until they are gone.
 pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Invalidation) {
     let instructions = if mm.mask.load(Ordering::Relaxed).is_subset(&CpuMask::only(cpu.id)) {
-        // The mm has run here and nowhere else; whoever loads it after the fence of `begin_flush` sees the entries changed.
+        // The mm has run here and nowhere else; whoever loads it after the fence of `begin_flush` sees the entries
+        // changed.
         A::invalidate_local(mm.asid(), what)
     } else if A::has_broadcast_invalidation() {
         A::invalidate_broadcast(mm.asid(), what)

@@ -1,10 +1,10 @@
 //! Flush by interrupt: the CPUs of the mm's mask invalidate in their handlers and acknowledge.
 //!
-//! Native on x86_64; on aarch64 what some vendors' software modes do. An acknowledgement comes from an interrupt handler, which cannot run
-//! inside a walk of that CPU: so for the CPUs in its coverage this flush is a sync as well.
+//! Native on x86_64; on aarch64 what some vendors' software modes do. An acknowledgement comes from an interrupt
+//! handler, which cannot run inside a walk of that CPU: so for the CPUs in its coverage this flush is a sync as well.
 //!
-//! A flush of tables reaches every CPU of the mask, lazy ones too: their hardware may walk. A flush of pages skips CPUs that are lazy
-//! or have another mm loaded; they catch up by the generation when they load this one again.
+//! A flush of tables reaches every CPU of the mask, lazy ones too: their hardware may walk. A flush of pages skips CPUs
+//! that are lazy or have another mm loaded; they catch up by the generation when they load this one again.
 
 use crate::arch::Arch;
 use crate::guard;
@@ -81,7 +81,8 @@ fn is_lazy_in<A: Arch>(_cpu: &Cpu<A>, mm: &Mm<A>, id: crate::addr::CpuId) -> boo
 }
 
 fn handle<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
-    // SAFETY: the initiator waits in `call_many` until this handler has returned, and keeps the order on its stack till then.
+    // SAFETY: the initiator waits in `call_many` until this handler has returned, and keeps the order on its stack till
+    // then.
     let order = unsafe { &*(argument as *const Order<'_, A>) };
     switch::invalidate_here(cpu, order.mm, &order.flush);
 }

@@ -1,9 +1,10 @@
-//! Flush as machines with a broadcast instruction really do it: an mm that runs on few CPUs flushes by interrupt, one that runs on many is promoted to broadcast (Linux: INVLPGB and global
-//! ASIDs).
+//! Flush as machines with a broadcast instruction really do it: an mm that runs on few CPUs flushes by interrupt, one
+//! that runs on many is promoted to broadcast (Linux: INVLPGB and global ASIDs).
 //!
-//! Promotion happens while the mm is in use. In the flush that finds the mm on more than [`FEW`] CPUs nothing changes yet; the next one does both, since
-//! some CPUs may not yet take part in the broadcast; from then on it is broadcast alone. What a flush did is in its coverage and nowhere else: no two in a
-//! row need be alike, which is what a boolean fixed at boot, or one that is remembered from an earlier flush, cannot say.
+//! Promotion happens while the mm is in use. In the flush that finds the mm on more than [`FEW`] CPUs nothing changes
+//! yet; the next one does both, since some CPUs may not yet take part in the broadcast; from then on it is broadcast
+//! alone. What a flush did is in its coverage and nowhere else: no two in a row need be alike, which is what a boolean
+//! fixed at boot, or one that is remembered from an earlier flush, cannot say.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 

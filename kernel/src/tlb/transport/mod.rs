@@ -68,8 +68,9 @@ impl TransportId {
         self != TransportId::Broadcast
     }
 
-    /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the mm. As posted: true for native interrupts
-    /// only, false where there is a broadcast instruction and for paravirtual flushes.
+    /// What the boolean of `static-hook` is, fixed at boot: whether every flush of tables interrupts every CPU of the
+    /// mm. As posted: true for native interrupts only, false where there is a broadcast instruction and for paravirtual
+    /// flushes.
     pub fn flush_implies_interrupt(self) -> bool {
         self == TransportId::Ipi
     }
@@ -95,8 +96,8 @@ pub struct Flush {
 
 /// Flushes `what` of `mm` on every CPU that may have it, and waits until that is done.
 ///
-/// Entries were changed before. When this returns, no CPU translates by what they were before, and the CPUs named in the
-/// result have been in kernel code at interrupt level since. Called with interrupts enabled.
+/// Entries were changed before. When this returns, no CPU translates by what they were before, and the CPUs named in
+/// the result have been in kernel code at interrupt level since. Called with interrupts enabled.
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     if cfg!(feature = "checking") {
         let mut others = mm.mask.load(Ordering::Relaxed);

@@ -1,10 +1,11 @@
 //! Plays a broadcast invalidation where there is none: the remote CPUs invalidate from an NMI.
 //!
-//! An NMI reaches code that has interrupts masked, so, like the instruction it stands for, it waits for no walk: a CPU in the middle of one invalidates and goes on walking. What the
-//! handler acknowledges is therefore no statement about walks, and the coverage does not count it.
+//! An NMI reaches code that has interrupts masked, so, like the instruction it stands for, it waits for no walk: a CPU
+//! in the middle of one invalidates and goes on walking. What the handler acknowledges is therefore no statement about
+//! walks, and the coverage does not count it.
 //!
-//! One broadcast is under way at a time. The targets are a set of bits, not a count: NMIs merge, and one that arrives while another is handled is taken afterwards, so a handler may
-//! find nothing to do.
+//! One broadcast is under way at a time. The targets are a set of bits, not a count: NMIs merge, and one that arrives
+//! while another is handled is taken afterwards, so a handler may find nothing to do.
 
 use crate::arch::{Arch, Asid, Doorbell};
 use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -51,7 +52,8 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
     board.what.store(what as *const Invalidation as usize, Ordering::Relaxed);
     board.asid.store(mm.asid().0.into(), Ordering::Relaxed);
     board.instructions.store(0, Ordering::Relaxed);
-    // Release: publishes the order, and the changed entries, to the handlers: one that was rung for something else has no other bell (tests/litmus/board-order).
+    // Release: publishes the order, and the changed entries, to the handlers: one that was rung for something else has
+    // no other bell (tests/litmus/board-order).
     board.pending.store(&targets, Ordering::Release);
     for id in targets.iter() {
         cpu.events.write(EventKind::Interrupt, 0, BY_NMI, id.0.into());

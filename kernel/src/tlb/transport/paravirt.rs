@@ -1,11 +1,14 @@
-//! Flush in a virtual machine: CPUs that the hypervisor has frozen are not interrupted. They are acknowledged for, and flush when they resume (Linux: `kvm_flush_tlb_multi`).
+//! Flush in a virtual machine: CPUs that the hypervisor has frozen are not interrupted. They are acknowledged for, and
+//! flush when they resume (Linux: `kvm_flush_tlb_multi`).
 //!
-//! A CPU can be frozen anywhere, in the middle of a walk too. Its TLB is then dealt with, and its walk is not: it goes on, in tables that may be somebody else's by now, as soon as the CPU
-//! runs again. So the coverage names only CPUs that were really interrupted.
+//! A CPU can be frozen anywhere, in the middle of a walk too. Its TLB is then dealt with, and its walk is not: it goes
+//! on, in tables that may be somebody else's by now, as soon as the CPU runs again. So the coverage names only CPUs
+//! that were really interrupted.
 //!
-//! The kernel plays the hypervisor: at schedule points a CPU freezes itself, by chance, and resumes when an interrupt is raised on it (which is what kicks a CPU in a virtual machine) or
-//! after a while. `Running -> Frozen -> Running`, or, when a flush came meanwhile, `Frozen -> Owes -> Running` with everything invalidated in between. The
-//! flush moves `Frozen` to `Owes` by one compare-and-exchange, the CPU leaves by one exchange: one of them is first.
+//! The kernel plays the hypervisor: at schedule points a CPU freezes itself, by chance, and resumes when an interrupt
+//! is raised on it (which is what kicks a CPU in a virtual machine) or after a while. `Running -> Frozen -> Running`,
+//! or, when a flush came meanwhile, `Frozen -> Owes -> Running` with everything invalidated in between. The flush moves
+//! `Frozen` to `Owes` by one compare-and-exchange, the CPU leaves by one exchange: one of them is first.
 
 use core::sync::atomic::AtomicU64;
 
@@ -54,7 +57,8 @@ impl Vcpu {
 
     /// For a flush: whether the CPU is frozen, and owes it from now on.
     pub fn owe(&self) -> bool {
-        // Release: the entries were changed before; pairs with the exchange in `resume`, after which they are looked at. Acquire: pairs with `freeze`.
+        // Release: the entries were changed before; pairs with the exchange in `resume`, after which they are looked
+        // at. Acquire: pairs with `freeze`.
         match self.state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => true,
             // It owes one already: once more, so that the exchange that ends it sees what this flush has changed.

@@ -10,7 +10,8 @@ use crate::smp::cpu::Cpu;
 use crate::workload::{AWAY, AWAY_PAGES};
 
 impl<A: Arch> Crowd<'_, A> {
-    /// Asks another CPU of the crowd to walk, by NMI: one that is in a walk just now, once in that walk; now and then any.
+    /// Asks another CPU of the crowd to walk, by NMI: one that is in a walk just now, once in that walk; now and then
+    /// any.
     pub(super) fn ask_for_nmi_walk(&self, cpu: &Cpu<A>) {
         let machine = A::machine();
         let count = machine.cpus.len() - 1;
@@ -38,14 +39,16 @@ pub(crate) fn walk_in_nmi<A: Arch>(cpu: &'static Cpu<A>, argument: usize) {
     let part = crowd.part(cpu.id);
     // Either the walk that it interrupts matters, which it hides or not, or its own does.
     let hides = part.nmi_walks.id != crowd.target.id || part.nmi_walks.id == part.walks.id;
-    // One that hides is every other time of pages that no operation touches: its references, which it cannot drop, keep no collapse from what it has interrupted.
+    // One that hides is every other time of pages that no operation touches: its references, which it cannot drop, keep
+    // no collapse from what it has interrupted.
     let (start, count) = if hides && cpu.chance.one_in(2) { (AWAY, 1) } else { crowd.walk_at(cpu) };
     if cpu.nmi.has_room(count) {
         let mut pages = [Pfn(0); AWAY_PAGES];
         let walk = A::machine().policy.strategy().get_user_pages_fast;
         let got = walk(cpu, part.nmi_walks, start, false, &mut pages[..count]);
         pages[..got].iter().for_each(|pfn| cpu.nmi.defer(*pfn));
-        // It is the NMI's last walk, not its end: what it interrupted stands still for a while yet, now and then for longer than an operation takes.
+        // It is the NMI's last walk, not its end: what it interrupted stands still for a while yet, now and then for
+        // longer than an operation takes.
         let chance = cpu.chance.next();
         let rounds = if hides && chance.is_multiple_of(8) { 64 << (chance >> 8 & 3) } else { 0 };
         (0..rounds).for_each(|_| A::relax());

@@ -4,12 +4,14 @@
 //!
 //! - 1 if the range has more entries than the architecture's ceiling, for then everything of the mm goes at once;
 //! - else 1 for the run where there is an instruction for runs of pages, or 1 for each entry where there is not;
-//! - and 1 more for the recursive address of a PTE table that was removed, where walks read through the recursive mapping (for a PMD table there
-//!   are 513, and everything goes at once).
+//! - and 1 more for the recursive address of a PTE table that was removed, where walks read through the recursive
+//!   mapping (for a PMD table there are 513, and everything goes at once).
 //!
-//! Who executes them is a matter of the transport ([`super`]) and of two exceptions. A CPU that is lazy, and told of removed tables, unloads the mm: where translations are not tagged
-//! that drops them and no instruction is needed; where they are tagged, everything of the mm goes twice, for what it missed while it was lazy and for what it is told. And an mm that is
-//! not loaded here is invalidated here only where translations are tagged, since those outlive the switch away from it, or where its flush is a broadcast that finds nobody else in the mask.
+//! Who executes them is a matter of the transport ([`super`]) and of two exceptions. A CPU that is lazy, and told of
+//! removed tables, unloads the mm: where translations are not tagged that drops them and no instruction is needed;
+//! where they are tagged, everything of the mm goes twice, for what it missed while it was lazy and for what it is
+//! told. And an mm that is not loaded here is invalidated here only where translations are tagged, since those outlive
+//! the switch away from it, or where its flush is a broadcast that finds nobody else in the mask.
 
 use super::{Rounds, WorkloadId};
 use crate::addr::{ENTRIES, Level};

@@ -1,6 +1,7 @@
-//! The closed forms of workloads of programs, whose threads are preempted at any moment and go idle when they wait. Which CPUs an mm is on when something is flushed is a matter of the
-//! schedule then, and so are flush interrupts and invalidations. How often a table is about to be used again is not: so there is a form for syncs wherever the strategy's answer is the same,
-//! whoever is in the mask.
+//! The closed forms of workloads of programs, whose threads are preempted at any moment and go idle when they wait.
+//! Which CPUs an mm is on when something is flushed is a matter of the schedule then, and so are flush interrupts and
+//! invalidations. How often a table is about to be used again is not: so there is a form for syncs wherever the
+//! strategy's answer is the same, whoever is in the mask.
 
 use super::{Prediction, WorkloadId};
 use crate::arch::Arch;
@@ -10,7 +11,8 @@ use crate::tlb::transport::TransportId;
 /// How often a strategy is asked, over all operations; `told` is what the programs say. `None` where nobody knows.
 const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64> {
     match workload {
-        // Every collapse that found all pages, whether or not it then gave up; and every shared table that the first of two left. The programs have counted them.
+        // Every collapse that found all pages, whether or not it then gave up; and every shared table that the first of
+        // two left. The programs have counted them.
         WorkloadId::IpcStorm => told,
         // Of those who share the table with the one that stays, one is the last to leave, in whatever order they exit.
         WorkloadId::DbExit => Some(ops),

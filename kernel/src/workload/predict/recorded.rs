@@ -1,6 +1,7 @@
-//! The closed forms of mode `contend`, where walkers are in the way and nobody can foresee how often an operation is tried, nor who is frozen or promoted when. They are forms in what
-//! was noted at each flush and each decision ([`crate::ledger::recorded`]): `F` flushes, `H` of them by a CPU that was in the mm's mask itself, each with `M` other CPUs in the mask, of which
-//! `o` were frozen.
+//! The closed forms of mode `contend`, where walkers are in the way and nobody can foresee how often an operation is
+//! tried, nor who is frozen or promoted when. They are forms in what was noted at each flush and each decision
+//! ([`crate::ledger::recorded`]): `F` flushes, `H` of them by a CPU that was in the mm's mask itself, each with `M`
+//! other CPUs in the mask, of which `o` were frozen.
 //!
 //! | transport | flush interrupts | invalidations, `c` for one flush on one CPU ([`super::invalidations`]) |
 //! |---|---|---|
@@ -9,9 +10,11 @@
 //! | `broadcast` | 0 | `c·F`, or by NMI `c·(F + ΣM)` |
 //! | `mixed` | as `ipi`, before the mm is promoted | each flush as on the transport that it took; the one that did both, as both |
 //!
-//! Where all other CPUs have the one mm loaded, `ΣM` is `F·(N − 1)`; and `F` is that of the other modes, but for operations that are tried again when a walker is in the way.
-//! Syncs are the sums of the strategy's form over all rounds, with what was true at the moment of decision; where even then the targets depend on the schedule they are those of the
-//! decision. And in each round, every CPU in a walk that held the table must be among them, if the strategy promises to be safe.
+//! Where all other CPUs have the one mm loaded, `ΣM` is `F·(N − 1)`; and `F` is that of the other modes, but for
+//! operations that are tried again when a walker is in the way. Syncs are the sums of the strategy's form over all
+//! rounds, with what was true at the moment of decision; where even then the targets depend on the schedule they are
+//! those of the decision. And in each round, every CPU in a walk that held the table must be among them, if the
+//! strategy promises to be safe.
 
 use super::invalidations::{self, Flushes, Hardware};
 use super::{Prediction, Rounds, WorkloadId, rounds};

@@ -1,8 +1,10 @@
 //! Orderings of the kernel's atomics: each half of each, as it is written in the source, is accounted for.
 //!
-//! The test `orderings` lists what is written, and which litmus test a comment names at it and says of it (`tests/src/orderings.rs`): where one needs the half, that is its reason, and where one
-//! happens all the same, the half is a posted one that is not enough. All others are taken away under loom, one at a time, in the tests whose models meet them: first in those that
-//! are about that file, the quickest first, until one is wrong. A half that no test meets, that no test misses, or of which no test has said anything within the time that it is given, is a
+//! The test `orderings` lists what is written, and which litmus test a comment names at it and says of it
+//! (`tests/src/orderings.rs`): where one needs the half, that is its reason, and where one happens all the same, the
+//! half is a posted one that is not enough. All others are taken away under loom, one at a time, in the tests whose
+//! models meet them: first in those that are about that file, the quickest first, until one is wrong. A half that no
+//! test meets, that no test misses, or of which no test has said anything within the time that it is given, is a
 //! finding.
 
 mod listed;
@@ -107,7 +109,8 @@ impl Orderings {
     }
 }
 
-/// Takes each half away that no litmus test speaks for. Each mutant is given `limit`; without `fresh`, goes on where an earlier call was interrupted.
+/// Takes each half away that no litmus test speaks for. Each mutant is given `limit`; without `fresh`, goes on where an
+/// earlier call was interrupted.
 fn weaken(limit: Duration, fresh: bool) -> anyhow::Result<Orderings> {
     let tests = Tests::build()?;
     let (halves, mut complaints) = tests.list()?;

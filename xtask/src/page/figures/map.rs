@@ -14,7 +14,8 @@ use crate::records::{Record, number, text};
 /// Strategies side by side.
 const COLUMNS: usize = 3;
 
-/// The figure, of the workload for which most strategies were run with `profile = true` in a mode with CPUs that have nothing to do with the mm.
+/// The figure, of the workload for which most strategies were run with `profile = true` in a mode with CPUs that have
+/// nothing to do with the mm.
 pub(crate) fn figure(sources: &[Source]) -> anyhow::Result<Option<Figure>> {
     let wanted = |row: &Record| {
         let stands_by = ["isolated", "other"].contains(&text(row, "mode").as_str()) && text(row, "engine") == "icount";
