@@ -1,5 +1,6 @@
 //! `cargo xtask hunt`: searches seeds for a violation, makes what it finds small, and tells it as one timeline.
 
+mod covered;
 pub(crate) mod emitters;
 mod pairs;
 mod shrink;
@@ -9,8 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use kernel::guard::Guard;
 use kernel::record::cell::Verdict;
-use kernel::scenario::Point;
-use kernel::suite::{Mode, Named};
+use kernel::suite::Mode;
 use kernel::workload::walker::WalkerClass;
 
 use crate::arch::{self, Arch};
@@ -28,6 +28,7 @@ use crate::trace::timeline::Timeline;
 use crate::trace::{Recording, TraceOption};
 use crate::violation;
 
+use covered::{Covered, crossed};
 use pairs::Pairs;
 use shrink::{Case, Wrong};
 
@@ -97,55 +98,6 @@ struct Shown {
     pairs: Pairs,
     points: u64,
     recording: Recording,
-}
-
-/// What was looked at without anything found.
-#[derive(Default, PartialEq, Eq, Debug)]
-struct Covered {
-    seeds: u64,
-    cells: usize,
-    ops: u64,
-    walks: u64,
-    pages: u64,
-    /// Cells in which a violation was to be expected.
-    expected: usize,
-    /// Cells that were not run: refused by the strategy, and such that this engine cannot show.
-    not_run: [usize; 2],
-    pairs: Pairs,
-    /// Pause points that were crossed, one bit each.
-    points: u64,
-}
-
-impl Covered {
-    fn add(&mut self, rows: &[Row]) {
-        self.seeds += 1;
-        self.cells += rows.len();
-        self.ops += rows.iter().map(|r| r.cell.ops).sum::<u64>();
-        self.walks += rows.iter().map(|r| r.cell.walks).sum::<u64>();
-        self.pages += rows.iter().map(|r| r.cell.pages).sum::<u64>();
-        self.expected += rows.iter().filter(|r| r.expected == Verdict::Unsafe).count();
-        for (count, verdict) in self.not_run.iter_mut().zip([Verdict::Refused, Verdict::NotApplicable]) {
-            *count += rows.iter().filter(|r| r.verdict == verdict).count();
-        }
-    }
-
-    /// What was not run, and why; nothing if all was.
-    fn not_run(&self) -> String {
-        let [refused, cannot] = self.not_run;
-        let mut out = String::new();
-        if refused > 0 {
-            out += &format!("{refused} of these cells were not run: the strategy refuses such walkers there.\n");
-        }
-        if cannot > 0 {
-            out += &format!(
-                "{cannot} of these cells were not run: QEMU cannot show them (`cargo xtask sim` explores them in a model).\n"
-            );
-        }
-        if refused + cannot == self.cells {
-            out += "So nothing was searched.\n";
-        }
-        out
-    }
 }
 
 impl Hunt {
@@ -339,18 +291,6 @@ impl Hunt {
     }
 }
 
-/// Pause points that were crossed, and those that were not, by name.
-fn crossed(points: u64) -> String {
-    let (seen, unseen): (Vec<_>, Vec<_>) =
-        Point::NAMES.iter().enumerate().partition(|(number, _)| points >> number & 1 != 0);
-    let names = |list: &[(usize, &Named)]| list.iter().map(|(_, (name, _))| *name).collect::<Vec<_>>().join(", ");
-    let mut out = format!("Pause points crossed, {} of {}: {}", seen.len(), Point::NAMES.len(), names(&seen));
-    if !unseen.is_empty() {
-        out += &format!("; not {}", names(&unseen));
-    }
-    out + "."
-}
-
 fn in_words(case: &Case) -> String {
     let of = |n: u64, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (ops, workloads) = (of(case.ops, "operation"), of(case.workloads.len() as u64, "workload"));
@@ -389,39 +329,6 @@ impl Ground {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::tests::cell;
-    use kernel::record::cell::CellRow;
-
-    #[test]
-    fn what_was_covered_is_added_up() {
-        let row = |expected: Verdict| {
-            let record = CellRow { walks: 10, pages: 30, expected: expected as u8, ..cell(0, 6, Mode::Contend) };
-            Row::resolve(Arch::Aarch64, record).unwrap()
-        };
-        let mut covered = Covered::default();
-        assert_eq!(covered.not_run, [0, 0]);
-        covered.add(&[row(Verdict::Safe), row(Verdict::Unsafe)]);
-        assert_eq!(covered.not_run(), "");
-        let skipped = Row { verdict: Verdict::NotApplicable, ..row(Verdict::NotApplicable) };
-        let mut nothing = Covered::default();
-        nothing.add(&[skipped.clone(), skipped]);
-        assert!(nothing.not_run().starts_with("2 of these cells were not run: QEMU cannot show them"));
-        assert!(nothing.not_run().ends_with("So nothing was searched.\n"));
-        covered.add(&[row(Verdict::Safe)]);
-        let numbers = (covered.seeds, covered.cells, covered.ops, covered.walks, covered.pages, covered.expected);
-        assert_eq!(numbers, (2, 3, 192, 30, 90, 1));
-    }
-
-    #[test]
-    fn points_are_named_whether_they_were_crossed_or_not() {
-        let text = crossed(0b101);
-        let all = Point::NAMES.len();
-        assert!(
-            text.starts_with(&format!("Pause points crossed, 2 of {all}: walk_begin, after_pgd_read; not published, ")),
-            "{text}"
-        );
-        assert!(!crossed(u64::MAX).contains("; not"));
-    }
 
     #[test]
     fn a_case_in_words() {
