@@ -354,6 +354,7 @@ impl<'m, A: Arch> Drained<'m, A> {
         }
         table.frame().become_table(owner, level, va.0);
         pause!(cpu, AfterReuse);
+        oracle::whole_until_here(&self);
         Ok(self.place.disarm())
     }
 }

@@ -48,6 +48,15 @@ pub fn is_on() -> bool {
     cfg!(feature = "checking") && !OFF.load(Ordering::Relaxed)
 }
 
+/// Keeps `value` whole until here in a checking build, so that a debugger which stops in the oracle finds it in the
+/// frame of its caller. The compiler would otherwise keep what is still needed of it, in registers.
+#[inline(always)]
+pub(crate) fn whole_until_here<T>(value: &T) {
+    if cfg!(feature = "checking") {
+        core::hint::black_box(value);
+    }
+}
+
 /// Fills the first `bytes` of a frame that is about to be free.
 pub(crate) fn poison<A: Arch>(pfn: Pfn, bytes: u64) {
     if is_on() {
