@@ -4,8 +4,8 @@
 //! one ([`Frame::try_get`]), and [`Frame::freeze`] takes the last ones away against that: both are read-modify-writes
 //! of the same word, so one of them is first and the other sees it. That is the whole protocol between a lockless walk
 //! and whoever wants a page for himself: *get, then recheck the entry* against *clear the entry, then freeze*. If the
-//! get is first, the freeze fails; if the freeze is first, the get reads what the freeze released, so the recheck sees
-//! the cleared entry.
+//! get is first, the freeze fails; if the freeze is first, a get fails until [`Frame::thaw`], and reads what that
+//! released from then on, so the recheck sees the cleared entry.
 
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 

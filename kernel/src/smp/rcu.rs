@@ -5,7 +5,7 @@
 //! CPU shows that by storing the counter's value in `seen`:
 //!
 //! - [`quiescent`], called between jobs, in every wait of the core and from the timer: `seen := counter`. The load is
-//!   Acquire and the increment is AcqRel, so a CPU that shows `n` sees the unlink from then on; the store is Release
+//!   Acquire and the increment is Release, so a CPU that shows `n` sees the unlink from then on; the store is Release
 //!   and the check is Acquire, so what it read before has happened before the free.
 //! - an idle CPU shows infinity. Leaving idle is a Dekker shape (it stores `seen`, then reads tables; the freer clears
 //!   an entry, then reads `seen`), so both sides have a full fence between.
@@ -96,7 +96,7 @@ impl<A: Arch> Drop for ReadGuard<A> {
 pub fn quiescent<A: Arch>(cpu: &Cpu<A>) {
     // An idle CPU is quiescent for longer than this moment: its timer's handler must not end that.
     if cpu.rcu.nesting.load(Ordering::Relaxed) == 0 && cpu.rcu.seen.load(Ordering::Relaxed) != IDLE {
-        // Acquire: pairs with the increment in `start`. Release: pairs with the load in `is_over`.
+        // Acquire: pairs with the increment in `start`. Release: pairs with the load in `holding_up`.
         let started = A::machine().rcu.started.load(Ordering::Acquire);
         cpu.rcu.seen.store(started, Ordering::Release);
     }
@@ -104,7 +104,7 @@ pub fn quiescent<A: Arch>(cpu: &Cpu<A>) {
 
 /// The CPU goes idle: it is quiescent until [`leave_idle`].
 pub fn enter_idle<A: Arch>(cpu: &Cpu<A>) {
-    // Release: pairs with the load in `is_over`.
+    // Release: pairs with the load in `holding_up`.
     cpu.rcu.seen.store(IDLE, Ordering::Release);
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn leave_nmi<A: Arch>(cpu: &Cpu<A>, idle: bool) {
 
 /// Begins a grace period and returns its number.
 fn start<A: Arch>(machine: &Machine<A>) -> u64 {
-    // AcqRel: publishes the unlinks before it to every CPU that shows this number.
+    // Release: publishes the unlinks before it to every CPU that shows this number. Pairs with the load in `quiescent`.
     let number = machine.rcu.started.fetch_add(1, Ordering::Release) + 1;
     // Full: cleared an entry, then read `seen`. Pairs with the fence in `leave_idle`.
     A::fence();

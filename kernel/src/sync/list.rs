@@ -4,10 +4,7 @@
 //! `kernel/build.rs` finds the latter. What it writes is a module for each, and the macro `and_those_found`, which puts
 //! their types at the end of the list below.
 
-use super::{
-    Ask, Decision, Predicted, Publication, Round, Setting, Strategy, View, acked_generation, coverage, fresh_table,
-    gather_flag, mask_targeted, none, rcu, self_map, static_hook, sync_all, targeted, targeted_v4, targeted_xchg,
-};
+use super::*;
 use crate::arch::Arch;
 use crate::mm::two_word;
 use crate::mm::walk::{self, WalkFn};

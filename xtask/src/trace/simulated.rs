@@ -13,7 +13,7 @@ use crate::shared_memory::CpuEvents;
 
 /// The definition that the simulated machine writes by: compiled here too, since a runner that linked it would link a
 /// second kernel core.
-#[allow(dead_code, unreachable_pub, reason = "half of it is for the writer, elsewhere")]
+#[expect(unreachable_pub, reason = "the simulated machine, a library, offers it to others")]
 #[path = "../../../arch-sim/src/told/format.rs"]
 mod format;
 
