@@ -7,6 +7,7 @@ use std::time::Duration;
 use arch_sim::explore::dpor::{Ending, Limits, explore};
 use arch_sim::explore::hub::{Access, Command, Hub, Kind};
 use arch_sim::explore::schedule::Schedule;
+use arch_sim::explore::stops::Stops;
 use arch_sim::explore::{Execution, Footprint, Process, Step, StepNumber, pct};
 
 /// What a CPU of these tests can do.
@@ -21,6 +22,13 @@ enum Op {
     Ring(usize, Kind),
     /// Waits until the word has this value.
     Until(usize, u64),
+    /// Looks whether this CPU is stopped; if it is, it has something to make good.
+    Look(usize),
+}
+
+/// The word that says whether a CPU is stopped: 1 if it is, 2 if it has something to make good.
+fn flag(cpu: usize) -> usize {
+    4 + cpu
 }
 
 use Op::*;
@@ -31,6 +39,7 @@ struct Program {
     /// What each runs in a handler.
     handlers: Vec<Vec<Op>>,
     buffers: bool,
+    /// How often each CPU but the first may be stopped.
     freezes: u32,
 }
 
@@ -39,6 +48,15 @@ struct Program {
 struct Frame {
     ops: Vec<Op>,
     next: usize,
+    /// It is what a stopped CPU does: how far it is.
+    stopped: Option<Stopped>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopped {
+    Says,
+    Waits,
+    TakesBack,
 }
 
 #[derive(Clone)]
@@ -52,12 +70,19 @@ struct Toy {
 }
 
 impl Toy {
-    fn new(program: &Program) -> Toy {
+    fn new(program: &Program, stops: &Stops) -> Toy {
         let cpus = program.cpus.len();
+        let mut hub = Hub::new(cpus, program.buffers, |i| match stops {
+            Stops::Anywhere(freezes) => freezes[i],
+            Stops::Before(_) => 0,
+        });
+        if let Stops::Before(looks) = stops {
+            looks.iter().enumerate().for_each(|(cpu, look)| hub.stop_before(cpu, flag(cpu), *look));
+        }
         let mut toy = Toy {
-            hub: Hub::new(cpus, program.buffers, |i| if i > 0 { program.freezes } else { 0 }),
-            memory: vec![0; 4],
-            frames: program.cpus.iter().map(|ops| vec![Frame { ops: ops.clone(), next: 0 }]).collect(),
+            hub,
+            memory: vec![0; 4 + cpus],
+            frames: program.cpus.iter().map(|ops| vec![Frame { ops: ops.clone(), next: 0, stopped: None }]).collect(),
             handlers: program.handlers.clone(),
             seen: vec![Vec::new(); cpus],
         };
@@ -69,6 +94,10 @@ impl Toy {
         loop {
             let frame = self.frames[cpu].last().expect("a CPU has a program");
             let access = match frame.ops.get(frame.next) {
+                _ if frame.stopped == Some(Stopped::Says) => Access::Store(flag(cpu)),
+                _ if frame.stopped == Some(Stopped::Waits) => Access::Thaw,
+                _ if frame.stopped == Some(Stopped::TakesBack) => Access::Update(flag(cpu)),
+                Some(Look(other)) => Access::Update(flag(*other)),
                 Some(Load(at) | Until(at, _)) => Access::Load(*at),
                 Some(Store(at, _)) => Access::Store(*at),
                 Some(Add(at, _)) => Access::Update(*at),
@@ -89,6 +118,24 @@ impl Toy {
 
     fn run(&mut self, cpu: usize, access: Access) {
         let frame = self.frames[cpu].last_mut().expect("a CPU has a program");
+        if let Some(stopped) = frame.stopped {
+            frame.stopped = match stopped {
+                Stopped::Says => Some(Stopped::Waits),
+                Stopped::Waits => Some(Stopped::TakesBack),
+                Stopped::TakesBack => None,
+            };
+            if stopped == Stopped::Says && !self.hub.store(cpu, flag(cpu), flag(cpu), 1) {
+                self.memory[flag(cpu)] = 1;
+            }
+            if stopped == Stopped::TakesBack {
+                let owes = self.memory[flag(cpu)] == 2;
+                self.memory[flag(cpu)] = 0;
+                // Made good by what a handler does.
+                let ops = if owes { self.handlers[cpu].clone() } else { Vec::new() };
+                self.frames[cpu].last_mut().expect("it is what a stopped CPU does").ops = ops;
+            }
+            return self.announce(cpu);
+        }
         let op = frame.ops[frame.next];
         if access == Access::Wait {
             return self.hub.announce(
@@ -121,6 +168,14 @@ impl Toy {
                 self.seen[cpu].push(self.memory[at]);
                 self.memory[at] += by;
             }
+            Look(other) => {
+                let word = &mut self.memory[flag(other)];
+                let stopped = *word != 0 && other != cpu;
+                self.seen[cpu].push(stopped.into());
+                if stopped {
+                    *word = 2;
+                }
+            }
             Fence | Mask | Unmask | Ring(..) => {}
         }
         self.announce(cpu);
@@ -148,8 +203,11 @@ impl Execution for Toy {
             Command::Run(cpu) => self.run(cpu, pending.expect("it has announced what it does")),
             Command::Write(_, at, value) => self.memory[at] = value,
             Command::Deliver(cpu, kind) => {
-                let ops = if kind == Kind::Freeze { Vec::new() } else { self.handlers[cpu].clone() };
-                self.frames[cpu].push(Frame { ops, next: 0 });
+                let (ops, stopped) = match kind {
+                    Kind::Freeze => (Vec::new(), Some(Stopped::Says)),
+                    _ => (self.handlers[cpu].clone(), None),
+                };
+                self.frames[cpu].push(Frame { ops, next: 0, stopped });
                 self.announce(cpu);
             }
         }
@@ -181,26 +239,50 @@ fn all_orders(toy: &Toy, number: StepNumber, outcomes: &mut BTreeSet<Outcome>, r
 
 const LIMITS: Limits = Limits { executions: 1_000_000, time: Duration::from_secs(600) };
 
-fn reduced(program: &Program) -> (BTreeSet<Outcome>, u64) {
-    let mut outcomes = BTreeSet::new();
+/// The CPUs are stopped anywhere, as often as the program says.
+fn anywhere(program: &Program) -> Stops {
+    Stops::Anywhere((0..program.cpus.len()).map(|cpu| if cpu > 0 { program.freezes } else { 0 }).collect())
+}
+
+fn explored_with(program: &Program, stops: &Stops, outcomes: &mut BTreeSet<Outcome>) -> (u64, u32) {
+    let mut looks = 0;
     let explored = explore(
-        || Toy::new(program),
+        || Toy::new(program, stops),
         LIMITS,
         |toy, ending, _| {
             if ending == Ending::Complete {
+                looks = looks.max(toy.hub.looks());
                 outcomes.insert(toy.outcome());
             }
             true
         },
     );
     assert!(explored.exhausted, "{program:?}");
-    (outcomes, explored.executions)
+    (explored.executions, looks)
+}
+
+fn reduced(program: &Program) -> (BTreeSet<Outcome>, u64) {
+    let mut outcomes = BTreeSet::new();
+    let (executions, _) = explored_with(program, &anywhere(program), &mut outcomes);
+    (outcomes, executions)
+}
+
+/// The same, with CPUs stopped where somebody looks.
+fn reduced_by_looks(program: &Program) -> (BTreeSet<Outcome>, u64) {
+    let (cpus, mut outcomes) = (program.cpus.len(), BTreeSet::new());
+    let (mut executions, looks) = explored_with(program, &Stops::Before(vec![0; cpus]), &mut outcomes);
+    let mut all = vec![vec![0]];
+    (1..cpus).for_each(|_| all = all.iter().flat_map(|some| (0..=looks).map(|l| [&some[..], &[l]].concat())).collect());
+    for stops in all.into_iter().skip(1) {
+        executions += explored_with(program, &Stops::Before(stops), &mut outcomes).0;
+    }
+    (outcomes, executions)
 }
 
 /// Compares the two; how many runs each took, none where there would be too many.
 fn same(program: &Program) -> (u64, u64) {
     let (mut outcomes, mut runs) = (BTreeSet::new(), 0);
-    all_orders(&Toy::new(program), 0, &mut outcomes, &mut runs);
+    all_orders(&Toy::new(program, &anywhere(program)), 0, &mut outcomes, &mut runs);
     if runs > MOST_ORDERS {
         return (0, 0);
     }
@@ -294,6 +376,18 @@ impl Random {
         }
     }
 
+    /// A program whose first CPU, which is not stopped, looks whether others are.
+    fn looking(&mut self) -> Program {
+        let mut program = self.program();
+        program.freezes = 1;
+        for _ in 0..1 + self.below(2) {
+            let other = 1 + self.below(program.cpus.len() as u64 - 1) as usize;
+            let at = self.below(program.cpus[0].len() as u64 + 1) as usize;
+            program.cpus[0].insert(at, Look(other));
+        }
+        program
+    }
+
     fn program(&mut self) -> Program {
         let cpus = 2 + self.below(2);
         let most = if cpus == 2 { 4 } else { 2 };
@@ -326,6 +420,33 @@ fn random_programs_have_the_same_outcomes() {
     assert!(saved.0 * 4 < saved.1, "{saved:?}");
 }
 
+/// CPUs that are stopped where somebody looks, and nowhere else, come to what they come to when they are stopped
+/// anywhere; in fewer runs.
+#[test]
+fn stops_that_nobody_sees_change_nothing() {
+    let (mut saved, mut compared, mut seen) = ((0, 0), 0, 0);
+    for seed in 0..150 {
+        let program = Random(seed).looking();
+        let (anywhere, many) = reduced(&program);
+        let (found, few) = reduced_by_looks(&program);
+        let stuck = |outcomes: &BTreeSet<Outcome>| outcomes.iter().any(|(.., over)| !over);
+        assert_eq!(stuck(&found), stuck(&anywhere), "{seed}: {program:?}");
+        if stuck(&found) {
+            continue;
+        }
+        let lost: Vec<&Outcome> = anywhere.difference(&found).collect();
+        let added: Vec<&Outcome> = found.difference(&anywhere).collect();
+        assert!(lost.is_empty() && added.is_empty(), "{seed}: {program:?}: lost {lost:?}, added {added:?}");
+        saved = (saved.0 + few, saved.1 + many);
+        compared += 1;
+        let mut never = BTreeSet::new();
+        explored_with(&program, &Stops::Before(vec![0; program.cpus.len()]), &mut never);
+        seen += u32::from(never != anywhere);
+    }
+    assert!(compared > 80 && seen > 50, "{compared} programs were compared, {seen} of them notice stops");
+    assert!(saved.0 * 2 < saved.1, "{saved:?}");
+}
+
 /// Runs by seeds come to nothing else, and their schedules replay from text.
 #[test]
 fn a_run_by_a_seed_replays() {
@@ -333,12 +454,12 @@ fn a_run_by_a_seed_replays() {
     for seed in 0..100 {
         let program = Random(seed).program();
         let (outcomes, _) = reduced(&program);
-        let mut toy = Toy::new(&program);
+        let mut toy = Toy::new(&program, &anywhere(&program));
         let schedule = Schedule(pct::run(&mut toy, seed, 12, 3));
         assert!(outcomes.contains(&toy.outcome()), "{program:?}");
         let written: Schedule = schedule.to_string().parse().expect("what was written reads");
         assert_eq!(written, schedule);
-        let mut again = Toy::new(&program);
+        let mut again = Toy::new(&program, &anywhere(&program));
         written.0.iter().enumerate().for_each(|(number, process)| {
             again.step(*process, number as StepNumber);
         });
