@@ -22,7 +22,7 @@
 //! None ends with a look that waits for ever: a CPU can be stopped at any place. (Whoever looks is not stopped himself:
 //! two that looked at each other could wait for each other, which would be found and told as a run that gets stuck.)
 //!
-//! `tests/explore.rs` compares with stops that come anywhere: random programs come to the same outcomes.
+//! `tests/explore` compares with stops that come anywhere: random programs come to the same outcomes.
 
 use super::hub::Access;
 use super::{Footprint, Object, StepNumber};
