@@ -11,6 +11,8 @@ pub(crate) struct Counted {
     pub(crate) counts: Snapshot,
     /// What the CPU that operates noted at its flushes and decisions.
     pub(crate) notes: Notes,
+    /// What all CPUs did, while invalidations were counted.
+    pub(crate) by_all: Notes,
     /// Instructions, from the begin of each operation to its end.
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.
@@ -26,6 +28,15 @@ pub(crate) struct Counted {
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
         let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked, notes: Notes::default() }
+        Counted {
+            counts,
+            instructions,
+            bystander,
+            gap: latency,
+            ops,
+            asked,
+            notes: Notes::default(),
+            by_all: Notes::default(),
+        }
     }
 }

@@ -41,18 +41,19 @@ fn form<A: Arch>(
     cell: Cell,
     strategy: &sync::Entry<A>,
     setting: Setting,
-    notes: &Notes,
+    (notes, by_all): (&Notes, &Notes),
     asked: Option<u64>,
 ) -> Prediction {
     let (workload, ops, cpus) = (cell.workload, suite.ops, A::machine().online_mask().count().into());
     let form = || predict::predict(workload, strategy, setting, cell.mode, cpus, ops);
+    let batches_fail = suite.inject.of(Fault::Batch) != 0;
     match cell.mode {
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ if suite.inject.of(Fault::Batch) != 0 => Prediction::NONE,
+        _ if batches_fail && (cell.mode != Mode::Contend || !cfg!(feature = "checking")) => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
         _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
         _ if suite.by_program(workload) || !cfg!(feature = "checking") => form(),
-        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, notes),
+        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, (notes, by_all), batches_fail),
         _ => form().or_noted(notes),
     }
 }
@@ -66,10 +67,10 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked } = counted;
+    let Counted { counts: counted, notes, by_all, instructions, bystander, gap, ops, asked } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = form(suite, cell, strategy, setting, notes, *asked);
+    let form = form(suite, cell, strategy, setting, (notes, by_all), *asked);
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that
     // promises nothing may be found out, and need not be.
