@@ -7,7 +7,7 @@
 //! frames unmaps them everywhere.
 //!
 //! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a
-//! mapping is undone, which flushes and waits for other CPUs: see [`super::removal`].
+//! mapping is undone, which flushes and waits for other CPUs: see `removal.rs`.
 //!
 //! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names
 //! the capability, not the object: it ends with it.
