@@ -10,7 +10,7 @@
 //! - **Who receives and who answers are taken as everywhere** ([`crate::ipc::wait`]): out of the endpoint's queue under
 //!   its lock, or out of the reply.
 //! - **The capability** is mostly the one that the thread has called by last, which it keeps
-//!   ([`crate::object::thread::Near`]); else it is looked up in the table. Whether it is alive and allows the call is
+//!   (`Near` in `object/thread.rs`); else it is looked up in the table. Whether it is alive and allows the call is
 //!   looked at with the endpoint's lock, which is held till the call is done; and who deletes or revokes it takes that
 //!   lock when it is dead (guard `KillMeets`). So a revocation comes before or after.
 //! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls,
