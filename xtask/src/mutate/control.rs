@@ -55,7 +55,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::row;
+    use super::super::finding::tests::row;
     use super::*;
 
     #[test]
