@@ -106,14 +106,22 @@ fn is_missed(arch: &str, guard: &str, workload: &str) {
     is_missed_under("sync-all", arch, guard, workload, 64);
 }
 
-/// The same under another strategy, with so many operations.
+/// The same under another strategy, with so many operations. One seed shows it or does not; of sixteen, some has to.
 #[track_caller]
 fn is_missed_under(strategy: &str, arch: &str, guard: &str, workload: &str, ops: u32) {
     let suite = format!("--workload {workload} --strategy {strategy} --mode contend --ops {ops}");
-    let output = xtask(&format!("run --arch {arch} --without {guard} {suite}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
-    assert!(text.contains(&format!("{arch} {workload}, {strategy}, contend: unsafe, expected safe")), "{text}");
+    let found = format!("{arch} {workload}, {strategy}, contend: unsafe, expected safe");
+    let mut last = String::new();
+    let seen = (1..=16).any(|seed| {
+        let output = xtask(&format!("run --arch {arch} --without {guard} {suite} --seed {seed}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let unexpected = output.status.code() == Some(1);
+        last = text + &stderr(&output);
+        // Without its guard a run may still be safe, and as expected; it may not fail in another way.
+        assert!(unexpected || output.status.success(), "{last}");
+        unexpected && last.contains(&found)
+    });
+    assert!(seen, "no seed shows that {guard} is missing: {last}");
 }
 
 /// Where walks read through the recursive mapping the flush is the sync, on every transport; without its part for that

@@ -23,7 +23,9 @@ pub(crate) struct Source {
 
 /// The experiments in `folder`: itself, or those right below it; and the names of those that are not finished.
 pub(crate) fn read(folder: &Path) -> anyhow::Result<(Vec<Source>, Vec<String>)> {
-    let entries = std::fs::read_dir(folder).map_err(|e| bad_input(format!("cannot read {}: {e}", folder.display())))?;
+    let makes = "`cargo xtask experiment NAME` makes one in target/experiments";
+    let entries = std::fs::read_dir(folder)
+        .map_err(|e| bad_input(format!("cannot read the folder {} ({e}); {makes}", folder.display())))?;
     let mut places: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     places.retain(|path| path.is_dir());
     places.push(folder.to_owned());

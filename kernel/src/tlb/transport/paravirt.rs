@@ -67,6 +67,11 @@ impl Vcpu {
         }
     }
 
+    /// The address of the word in which flushes look whether it is frozen.
+    pub fn flag(&self) -> usize {
+        core::ptr::from_ref(&self.state) as usize
+    }
+
     /// Whether the hypervisor does not run it, and it has nothing to make good.
     pub fn owes_nothing_frozen(&self) -> bool {
         self.state.load(Ordering::Relaxed) == FROZEN
