@@ -17,6 +17,7 @@ pub mod page;
 pub mod protect;
 pub mod rcu_walk;
 pub mod reclaim;
+mod reference;
 pub mod retract;
 pub mod self_map;
 pub mod self_walk;
