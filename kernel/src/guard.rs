@@ -82,6 +82,8 @@ guards! {
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
     PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
     DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
+    TruncateUnmaps: "pages that a file gives up are taken from every mm that maps them", Host;
+    ForkProtects: "what a fork shares cannot be written until it is copied", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);
