@@ -109,6 +109,26 @@ fn frozen_cpus() {
     }
 }
 
+/// A hypervisor that stops the walker only where somebody looks causes nothing less, and nothing more: the same states in
+/// the end, the same wrong ones among them, in a small part of the runs.
+#[test]
+fn stops_that_nobody_sees_can_be_left_out() {
+    for strategy in ["none", "targeted"] {
+        let on = TransportId::Paravirt;
+        let cell = Cell::new(Profile::X86, strategy, on, Operation::UnshareLast, WalkerClass::Gup, 1);
+        let scope = cell.expect("both know it").scope;
+        let few = all(&scope);
+        let many = prove(&scope, Search::Anywhere, LIMITS, &mut |_| {});
+        assert!(many.explored.exhausted, "{}: {:?}", scope.in_words(), many.explored);
+        assert_eq!(few.outcomes, many.outcomes, "{}", scope.in_words());
+        assert_eq!(few.wrong > 0, many.wrong > 0, "{}", scope.in_words());
+        assert_eq!(few.wrong > 0, strategy == "none");
+        assert!(few.outcomes.len() > 1, "{}", scope.in_words());
+        assert!(few.explored.executions * 3 < many.explored.executions, "{:?} {:?}", few.explored, many.explored);
+        println!("{}: {:?}, {:?}, {} ends", scope.in_words(), few.explored, many.explored, few.outcomes.len());
+    }
+}
+
 /// The counterexample of the negative control: told in the kernel's events, written down, read and replayed.
 #[test]
 fn what_is_found_replays() {

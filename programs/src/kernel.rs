@@ -83,6 +83,11 @@ pub fn make_huge(slot: u64, pages: u64) -> Done {
     does(Number::MakeHuge, [slot, pages, 0, 0, 0, 0, 0])
 }
 
+/// Drops what is in pages of frames, for all who have mapped them.
+pub fn truncate(slot: u64, offset: u64, bytes: u64) -> Done {
+    does(Number::Truncate, [slot, offset, bytes, 0, 0, 0, 0])
+}
+
 /// A shared table of so many 2 MiB pages in `slot`.
 pub fn make_shared(slot: u64, pages: u64) -> Done {
     does(Number::MakeShared, [slot, pages, 0, 0, 0, 0, 0])
@@ -105,6 +110,12 @@ pub struct Limits {
 pub fn make_process(slot: u64, limits: Limits, highest_priority: u8) -> Done {
     let Limits { slots, frames, bytes, spaces } = limits;
     does(Number::MakeProcess, [slot, slots, frames, bytes, spaces, highest_priority.into(), 0])
+}
+
+/// A process in `slot` with a copy of the anonymous memory of `process`, and nothing else that this has mapped.
+pub fn fork(process: u64, slot: u64, limits: Limits, highest_priority: u8) -> Done {
+    let Limits { slots, frames, bytes, spaces } = limits;
+    does(Number::Fork, [process, slot, slots, frames, bytes, spaces, highest_priority.into()])
 }
 
 /// Where a thread begins, and on which CPU.

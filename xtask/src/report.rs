@@ -7,6 +7,7 @@ use crate::arch::Arch;
 use crate::bystander;
 use crate::compare;
 use crate::engines;
+use crate::exits;
 use crate::linux::{self, Reference};
 use crate::matrix;
 use crate::profile;
@@ -39,6 +40,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
                 matrix::of(&of_arch(arch))
             );
             out += &bystander::of(&of_arch(arch));
+            out += &exits::of(&of_arch(arch));
             out += &profile::table::of(&of_arch(arch));
         }
         out += &engines::of(rows, setting.engine);
@@ -68,6 +70,7 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
         );
         out += &instructions(&rows, &linux);
         out += &bystander::of(&rows);
+        out += &exits::of(&rows);
         out += &profile::table::of(&rows);
     }
     if let [left, right] = archs {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::arch::Arch;
 use crate::engines;
 use crate::profile::{Profile, Summary as InNumbers};
+use crate::records::condition::{KERNEL, PROGRAMS};
 
 /// Version of the JSON objects.
 pub(crate) const SCHEMA: u32 = 1;
@@ -125,6 +126,7 @@ impl Row {
             engine: setting.engine,
             oracle: kernel::oracle::VERSION,
             walker: self.walker,
+            by: if self.is_of_programs() { PROGRAMS } else { KERNEL },
             vectors_per_op: self.per_op(cell.vectors),
             pages: cell.pages,
             violations_by_state: cell.violations_ghost,
@@ -211,6 +213,7 @@ struct JsonRow<'a> {
     engine: &'a str,
     oracle: u32,
     walker: &'a str,
+    by: &'a str,
     vectors_per_op: Option<f64>,
     pages: u64,
     violations_by_state: u64,

@@ -70,6 +70,8 @@ pub enum Access {
     Wait,
     /// Go on at any time.
     Pause,
+    /// Go on, if the hypervisor lets it: it was stopped.
+    Thaw,
     /// Nothing any more.
     Over,
 }

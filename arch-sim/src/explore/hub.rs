@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 pub use super::access::{Access, Command, KINDS, Kind};
+use super::stops::Stop;
 use super::{Footprint, Object, Process, Step, StepNumber};
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ struct Handler {
 #[derive(Clone, Debug)]
 struct CpuState<W> {
     pending: Option<Access>,
+    /// The step that has brought it there.
+    came: Option<StepNumber>,
     buffer: VecDeque<Store<W>>,
     last_drain: Option<StepNumber>,
     masked: bool,
@@ -59,6 +62,8 @@ struct CpuState<W> {
     reads: Vec<(Object, StepNumber)>,
     /// A handler has run since.
     woken: bool,
+    /// Where the hypervisor stops it, if not anywhere.
+    stop: Option<Stop>,
 }
 
 /// All CPUs. `W` is how the machine names a word in memory.
@@ -68,6 +73,7 @@ pub struct Hub<W> {
     buffers: bool,
     written: FxHashMap<Object, (StepNumber, usize)>,
     number: StepNumber,
+    begun: bool,
     last_by: usize,
     /// A program has waited for something that it has not read through this: what it waits for is not known.
     pub blind_waits: u64,
@@ -83,6 +89,7 @@ impl<W: Copy> Hub<W> {
     pub fn new(cpus: usize, buffers: bool, freezes: impl Fn(usize) -> u32) -> Hub<W> {
         let cpu = |i| CpuState {
             pending: None,
+            came: None,
             buffer: VecDeque::new(),
             last_drain: None,
             masked: false,
@@ -97,12 +104,14 @@ impl<W: Copy> Hub<W> {
             interrupted: None,
             reads: Vec::new(),
             woken: false,
+            stop: None,
         };
         Hub {
             cpus: (0..cpus).map(cpu).collect(),
             buffers,
             written: FxHashMap::default(),
             number: 0,
+            begun: false,
             last_by: 0,
             blind_waits: 0,
         }
@@ -113,6 +122,21 @@ impl<W: Copy> Hub<W> {
         self.cpus[cpu].nmis = count;
     }
 
+    /// The hypervisor stops `cpu` before look number `look` of others at `flag`, from 1 on; for 0 never.
+    pub fn stop_before(&mut self, cpu: usize, flag: Object, look: u32) {
+        self.cpus[cpu].freezes = look.min(1);
+        self.cpus[cpu].stop = Some(Stop::new(cpu, flag, look));
+    }
+
+    /// How often others have looked at the flag of one CPU, at most; see [`Hub::stop_before`].
+    pub fn looks(&self) -> u32 {
+        self.stops().map(Stop::looks).max().unwrap_or(0)
+    }
+
+    fn stops(&self) -> impl Iterator<Item = &Stop> {
+        self.cpus.iter().filter_map(|cpu| cpu.stop.as_ref())
+    }
+
     /// How many processes there are.
     pub fn processes(&self) -> usize {
         self.cpus.len() * KINDS
@@ -121,6 +145,14 @@ impl<W: Copy> Hub<W> {
     /// The program of `cpu` stops before this.
     pub fn announce(&mut self, cpu: usize, access: Access) {
         self.cpus[cpu].pending = Some(access);
+        self.cpus[cpu].came = self.begun.then_some(self.number);
+        self.tell_stops(cpu);
+    }
+
+    /// What `cpu` is about to do may be what the hypervisor waits for.
+    fn tell_stops(&mut self, cpu: usize) {
+        let CpuState { pending: Some(access), came, .. } = self.cpus[cpu] else { return };
+        self.cpus.iter_mut().filter_map(|cpu| cpu.stop.as_mut()).for_each(|stop| stop.announced(cpu, access, came));
     }
 
     /// What the program of `cpu` is about to do.
@@ -187,11 +219,17 @@ impl<W: Copy> Hub<W> {
             Kind::Buffer => !cpu.buffer.is_empty(),
             Kind::Interrupt => cpu.rung[kind as usize].is_some() && Self::deliverable(cpu, kind),
             Kind::Nmi => (cpu.rung[kind as usize].is_some() || cpu.nmis > 0) && Self::deliverable(cpu, kind),
-            Kind::Freeze => cpu.freezes > 0 && Self::deliverable(cpu, kind),
+            Kind::Freeze => {
+                cpu.freezes > 0 && Self::deliverable(cpu, kind) && cpu.stop.as_ref().is_none_or(Stop::is_due)
+            }
+            Kind::Program if cpu.pending.is_some_and(|access| self.stops().any(|stop| stop.holds(index, access))) => {
+                false
+            }
             Kind::Program => match cpu.pending {
                 None | Some(Access::Over) => false,
                 Some(Access::Update(_) | Access::Fence) => cpu.buffer.is_empty(),
                 Some(Access::Wait) => self.may_go_on(index),
+                Some(Access::Thaw) => cpu.stop.as_ref().is_none_or(Stop::may_end),
                 Some(_) => true,
             },
         }
@@ -245,8 +283,11 @@ impl<W: Copy> Hub<W> {
     pub fn step(&mut self, process: Process, number: StepNumber) -> (Step, Command<W>) {
         let (index, kind) = Kind::of(process);
         let footprint = self.next(process).expect("a process that can take a step was chosen");
-        self.number = number;
+        (self.number, self.begun) = (number, true);
         self.last_by = index;
+        if let Some(stop) = &mut self.cpus[index].stop {
+            stop.wrote(index, &footprint, number);
+        }
         if let Some((object, true)) = footprint.touches {
             self.written.insert(object, (number, index));
         }
@@ -272,6 +313,10 @@ impl<W: Copy> Hub<W> {
     }
 
     fn program(&mut self, index: usize, number: StepNumber, step: &mut Step) {
+        let access = self.cpus[index].pending.take().expect("it has announced what it does");
+        let stops = self.cpus.iter_mut().filter_map(|cpu| cpu.stop.as_mut());
+        step.enabled_by[1] = stops.filter_map(|stop| stop.taken(index, access, number)).last();
+        (0..self.cpus.len()).for_each(|cpu| self.tell_stops(cpu));
         let cpu = &mut self.cpus[index];
         step.follows = cpu.interrupted.take().map(|handler| handler.number);
         if std::mem::take(&mut cpu.just_returned) {
@@ -280,7 +325,6 @@ impl<W: Copy> Hub<W> {
         let mut open = [false; KINDS];
         Kind::ALL.into_iter().for_each(|kind| open[kind as usize] = Self::deliverable(cpu, kind));
         cpu.last = Some((number, open));
-        let access = cpu.pending.take().expect("it has announced what it does");
         match access {
             Access::Load(object) => cpu.reads.push((object, number)),
             Access::Update(object) => {
@@ -304,6 +348,7 @@ impl<W: Copy> Hub<W> {
                 let rung = &mut self.cpus[target].rung[kind as usize];
                 *rung = rung.or(Some(number));
             }
+            Access::Thaw => step.enabled_by[0] = cpu.stop.as_ref().and_then(Stop::ended_by),
             Access::Store(_) | Access::Mark(..) | Access::Pause | Access::Over => {}
         }
     }
@@ -328,6 +373,7 @@ impl<W: Copy> Hub<W> {
         };
         if kind == Kind::Freeze {
             cpu.freezes -= 1;
+            step.enabled_by = cpu.stop.as_mut().map(Stop::stops).unwrap_or_default();
         }
         if kind == Kind::Interrupt {
             cpu.masked = true;

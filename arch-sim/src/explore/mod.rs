@@ -14,6 +14,8 @@
 //! enables what. A CPU that waits for others to change what it has read takes its next step only when one has: a round
 //! of a wait that reads what it has read before changes nothing.
 //!
+//! [`stops`] says where the hypervisor stops a CPU: nowhere that nobody notices.
+//!
 //! [`schedule`] is how an interleaving is written down.
 
 mod access;
@@ -21,6 +23,7 @@ pub mod dpor;
 pub mod hub;
 pub mod pct;
 pub mod schedule;
+pub mod stops;
 
 /// Number of a process, below [`MOST_PROCESSES`].
 pub type Process = usize;

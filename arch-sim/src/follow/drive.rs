@@ -7,6 +7,7 @@ use kernel::record::event::EventKind;
 
 use super::{NotFollowed, in_words};
 use crate::explore::hub::{Access, Kind};
+use crate::explore::stops::Stops;
 use crate::explore::{Execution, Process, StepNumber};
 use crate::machine::Directed;
 use crate::machine::scope::Scope;
@@ -50,7 +51,7 @@ pub(super) fn play<const TAGGED: bool>(
     scenario: &Scenario,
     counterexample: &Counterexample,
 ) -> Result<(Vec<Process>, Vec<String>), NotFollowed> {
-    let execution = Directed::<TAGGED>::new(scope, 0, true);
+    let execution = Directed::<TAGGED>::new(scope, 0, &Stops::Anywhere(scope.freezes()), true);
     let cpus = scope.cpus();
     let flushes = [1, 2, 3].map(|mm| (execution.mm(mm).flush_generation(), 0));
     let (seen, counts, wanted) = (vec![0; cpus], vec![[0; 64]; cpus], vec![[0; 64]; cpus]);
@@ -183,7 +184,7 @@ impl<const TAGGED: bool> Driver<'_, TAGGED> {
             Step::HandleFlush(i) | Step::HandleSync(i) => self.run_handler(i.into(), Interrupt),
             Step::Freeze(i) => {
                 self.interrupt(i.into(), Freeze)?;
-                self.run(i.into(), |driver| driver.execution.pending(i.into()) == Some(Access::Pause))
+                self.run(i.into(), |driver| driver.execution.pending(i.into()) == Some(Access::Thaw))
             }
             Step::Resume(i) => self.run(i.into(), |driver| !driver.execution.inside(i.into(), Freeze)),
             // A store is seen at once here, and a broadcast arrives when it is waited for.

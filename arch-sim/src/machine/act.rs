@@ -127,7 +127,9 @@ fn walk<const TAGGED: bool>(
     let mut pages = [Pfn(0)];
     let strategy = Sim::<TAGGED>::machine().policy.strategy();
     let walk = if two_word { strategy.get_user_pages_two_word } else { strategy.get_user_pages_fast };
-    (walk(cpu, plot.mm(mm), plot.va, false, &mut pages) == 1).then_some(pages[0])
+    let got = (walk(cpu, plot.mm(mm), plot.va, false, &mut pages) == 1).then_some(pages[0]);
+    world().core().walked.borrow_mut().push(got);
+    got
 }
 
 /// In an NMI: the walk that the staging has for it, if any is left. The reference that it gets is not the last one to a

@@ -15,8 +15,8 @@ use kernel::machine::Machine;
 use kernel::mm::frame::{Frame, FrameState, FrameTable};
 use kernel::mm::frame_alloc::FrameAllocator;
 use kernel::mm::self_map::entry_address;
-use kernel::record::cell::{Violation, ViolationKind};
-use kernel::record::event::{EVENT_BYTES, Event};
+use kernel::record::cell::Violation;
+use kernel::record::event::EVENT_BYTES;
 use kernel::record::ring::RingHeader;
 use kernel::record::shared::{CpuStatus, Shared};
 use kernel::smp::cpu::Cpu;
@@ -34,6 +34,7 @@ use super::scope::{Role, Scope};
 use super::staging::Stage;
 use super::world::{RAM, TRANSLATIONS, World, enter, leave};
 use crate::explore::hub::{Command, Hub, Kind};
+use crate::explore::stops::Stops;
 use crate::explore::{Execution, Footprint, Process, Step, StepNumber};
 
 /// Frames of RAM: what eight GiB of a file need that are shared, each with one page of 2 MiB.
@@ -53,16 +54,16 @@ pub struct Directed<const TAGGED: bool> {
     /// The table that changes hands, where the scope has a staging.
     pub(super) table: Option<Pfn>,
     scene: *mut Box<dyn Scene<Sim<TAGGED>>>,
-    machine: &'static Machine<Sim<TAGGED>>,
+    pub(super) machine: &'static Machine<Sim<TAGGED>>,
     pub(super) cpus: &'static [&'static Cpu<Sim<TAGGED>>],
-    frames: &'static [Frame<Sim<TAGGED>>],
+    pub(super) frames: &'static [Frame<Sim<TAGGED>>],
     statuses: &'static [CpuStatus],
     shared: &'static Shared,
     pub(super) rings: Vec<&'static RingHeader>,
     pub(super) slots: Vec<&'static [[std::sync::atomic::AtomicU64; EVENT_BYTES / 8]]>,
-    broken: bool,
+    pub(super) broken: bool,
     /// What was taken from the kernel's oracle.
-    first_violation: Cell<Option<Violation>>,
+    pub(super) first_violation: Cell<Option<Violation>>,
 }
 
 thread_local! {
@@ -72,16 +73,14 @@ thread_local! {
 
 impl<const TAGGED: bool> Directed<TAGGED> {
     /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go
-    /// several, as [`Directed::ambiguous`] counts them; `told`: events are kept.
-    pub fn new(scope: &Scope, ways: u64, told: bool) -> Directed<TAGGED> {
+    /// several, as [`Directed::ambiguous`] counts them; `stops`: where the hypervisor stops CPUs; `told`: events are kept.
+    pub fn new(scope: &Scope, ways: u64, stops: &Stops, told: bool) -> Directed<TAGGED> {
         let count = scope.cpus();
-        let freezes = match scope.transport {
-            kernel::tlb::transport::TransportId::Paravirt => 1,
-            _ => 0,
-        };
         let staging = scope.staging.as_ref();
-        let freezes = |i: usize| staging.map_or(if i == 0 { 0 } else { freezes }, |staging| staging.freezes[i]);
-        let mut hub = Hub::new(count, scope.buffers, freezes);
+        let mut hub = Hub::new(count, scope.buffers, |i| match stops {
+            Stops::Anywhere(freezes) => freezes[i],
+            Stops::Before(_) => 0,
+        });
         for (cpu, nmis) in staging.iter().flat_map(|staging| staging.nmis.iter().enumerate()) {
             hub.expect_nmis(cpu, nmis.len() as u32);
         }
@@ -92,6 +91,9 @@ impl<const TAGGED: bool> Directed<TAGGED> {
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
         let (mut rings, mut slots) = (Vec::new(), Vec::new());
+        let frames: &'static [Frame<Sim<TAGGED>>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
+        let first = PhysAddr(RAM).pfn();
+        let table = FrameTable::new(first, frames);
         let cpus: Vec<&'static Cpu<Sim<TAGGED>>> = (0..count)
             .map(|i| {
                 let id = CpuId(i as u16);
@@ -105,12 +107,14 @@ impl<const TAGGED: bool> Directed<TAGGED> {
                 } else {
                     EventRing::off(id)
                 };
-                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], events)))
+                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), table, &statuses[i], events)))
             })
             .collect();
         let cpus: &'static [&'static Cpu<Sim<TAGGED>>] = Vec::leak(cpus);
-        let frames: &'static [Frame<Sim<TAGGED>>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
-        let first = PhysAddr(RAM).pfn();
+        if let (Stops::Before(looks), Some(direction)) = (stops, &world.direction) {
+            let mut hub = direction.hub.borrow_mut();
+            looks.iter().enumerate().for_each(|(i, look)| hub.stop_before(i, cpus[i].vcpu.flag(), *look));
+        }
         let allocator = FrameAllocator::new();
         allocator.add(first, Pfn(first.0 + FRAMES as u32));
         let shared: &'static Shared = Box::leak(Box::new(Shared::new()));
@@ -125,8 +129,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             exit: |code: ExitCode| panic!("the machine is left with {code:?}"),
             shared,
         };
-        let machine =
-            Sim::<TAGGED>::install_machine(Machine::new(cpus, FrameTable::new(first, frames), allocator, firmware));
+        let machine = Sim::<TAGGED>::install_machine(Machine::new(cpus, table, allocator, firmware));
         frames.iter().for_each(|frame| frame.set_state(FrameState::Free));
         (1..count).for_each(|_| machine.came_online());
         kernel::guard::remove(scope.guards);
@@ -209,40 +212,6 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         }
     }
 
-    /// What is wrong with the execution, which is over: what the kernel's oracle found, what the machine found.
-    pub fn findings(&self) -> Vec<String> {
-        let mut findings = self.world.findings.borrow().clone();
-        if let Some(first) = self.violation()
-            && let Some(kind) = ViolationKind::from_number(first.kind)
-        {
-            findings
-                .insert(0, format!("{}: the walk of cpu{} of frame {:#x}", kind.in_words(), first.walker, first.pfn));
-        }
-        if !self.broken && !self.direction().hub.borrow().all_over() {
-            findings.push("every CPU waits for another".into());
-        }
-        findings
-    }
-
-    /// What the kernel's oracle found first.
-    pub(super) fn violation(&self) -> Option<Violation> {
-        let first = self.first_violation.get().unwrap_or_else(|| self.machine.first_violation.take());
-        self.first_violation.set(Some(first));
-        (first.kind != 0).then_some(first)
-    }
-
-    /// Whether some program waited for a lock: what it depends on then is not known, and the exploration is not
-    /// complete.
-    pub fn waited_blindly(&self) -> bool {
-        self.direction().hub.borrow().blind_waits > 0
-    }
-
-    /// How many translations of one CPU could go more than one way, and how many at most.
-    pub fn ambiguous(&self) -> (u32, usize) {
-        let most = self.world.cores.iter().map(|core| core.ambiguous.get()).max();
-        (most.unwrap_or(0), self.world.most_ways.get())
-    }
-
     /// Adds to what the next step of `process` touches what its translation does, if it makes one: it reads entries,
     /// and hardware may note in the last that it has written by it.
     fn add_translation(&self, process: Process, footprint: &mut Footprint) {
@@ -256,13 +225,6 @@ impl<const TAGGED: bool> Directed<TAGGED> {
         if write && !world.hardware.preset {
             footprint.touches = mmu.leaf_slot(va, read).map(|pa| (world.host(pa) as usize, true));
         }
-    }
-
-    /// The kernel's events in the order of their steps, if they were kept.
-    pub fn events(&self) -> Vec<Event> {
-        let mut events: Vec<Event> = (0..self.cpus.len()).flat_map(|cpu| self.events_since(cpu, 0)).collect();
-        events.sort_by_key(|event| event.time);
-        events
     }
 }
 

@@ -195,7 +195,7 @@ fn handle<const TAGGED: bool>(kind: Kind) {
         Kind::Freeze => {
             let cpu = Sim::<TAGGED>::this_cpu();
             paravirt::freeze(cpu);
-            direction().stop_before::<TAGGED>(Access::Pause);
+            direction().stop_before::<TAGGED>(Access::Thaw);
             core.resuming.set(true);
             paravirt::resume(cpu);
             core.resuming.set(false);

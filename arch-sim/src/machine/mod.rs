@@ -21,6 +21,7 @@ mod deed;
 mod directed;
 mod direction;
 mod driving;
+mod ending;
 mod hardware;
 mod mmu;
 mod programs;

@@ -1,7 +1,7 @@
 //! A scope of the core, explored: every class of interleavings, or some by seeds, and the shortest one that is wrong.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use kernel::record::cell::Violation;
@@ -11,7 +11,9 @@ use super::run::ONE;
 use super::scope::{Profile, Scope};
 use super::world::CHOSEN;
 use crate::explore::dpor::{self, Ending, Explored};
+use crate::explore::hub::Kind;
 use crate::explore::schedule::Schedule;
+use crate::explore::stops::Stops;
 use crate::explore::{Execution, StepNumber, pct};
 
 pub use crate::explore::dpor::Limits;
@@ -21,6 +23,8 @@ pub use crate::explore::dpor::Limits;
 pub enum Search {
     /// All classes of them.
     Exhaustive,
+    /// The same, with the hypervisor stopping CPUs where nobody notices too: to compare.
+    Anywhere,
     /// As many as the limits allow, by seeds from this one on.
     Seeded(u64),
 }
@@ -45,6 +49,8 @@ pub struct Proof {
     pub wrong: u64,
     /// Of these, the one in which CPUs take turns least often, and of those the one with the fewest steps.
     pub shortest: Option<Wrong>,
+    /// The different ways in which runs ended: see [`Directed::outcome`].
+    pub outcomes: BTreeSet<u64>,
     /// How long it took.
     pub time: Duration,
 }
@@ -61,23 +67,47 @@ pub fn prove(scope: &Scope, search: Search, limits: Limits, progress: &mut dyn F
     proof
 }
 
-/// How many translations of a CPU could go more than one way, and how many at most; what was tried of them.
-#[derive(Default)]
-struct Ambiguous {
-    translations: u32,
+/// What is chosen before a run begins.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Choice {
+    /// Which way translations go: see [`Directed::ambiguous`].
     ways: u64,
-    tried: HashSet<u64>,
+    stops: Stops,
 }
 
-impl Ambiguous {
-    fn learn(&mut self, (translations, ways): (u32, usize)) {
-        self.translations = self.translations.max(translations.min(CHOSEN));
-        self.ways = self.ways.max(ways as u64);
+/// What there is to choose, as far as is known by now, and what was tried of it.
+struct Choices {
+    walkers: usize,
+    /// How many translations of a CPU could go more than one way, and how many at most.
+    translations: u32,
+    ways: u64,
+    /// Where the hypervisor stops CPUs, if that is not chosen by looks.
+    anywhere: Option<Stops>,
+    /// By CPU, whether it can be stopped.
+    freezes: Vec<u32>,
+    /// How often somebody looks whether one CPU is stopped.
+    looks: u32,
+    tried: HashSet<Choice>,
+}
+
+impl Choices {
+    fn new(scope: &Scope, anywhere: bool) -> Choices {
+        let freezes = scope.freezes();
+        let anywhere = anywhere || freezes.iter().any(|count| *count > 1) || freezes.iter().all(|count| *count == 0);
+        let anywhere = anywhere.then(|| Stops::Anywhere(freezes.clone()));
+        let walkers = scope.cpus() - 1;
+        Choices { walkers, translations: 0, ways: 1, anywhere, freezes, looks: 0, tried: HashSet::new() }
     }
 
-    /// All that has to be tried, as far as is known by now: each translation of each of `walkers` CPUs, each way.
-    fn all(&self, walkers: usize) -> impl Iterator<Item = u64> + use<> {
-        let (translations, base) = (self.translations, self.ways.max(1));
+    fn learn(&mut self, (translations, ways): (u32, usize), looks: u32) {
+        self.translations = self.translations.max(translations.min(CHOSEN));
+        self.ways = self.ways.max(ways as u64);
+        self.looks = self.looks.max(looks);
+    }
+
+    /// All ways: each translation of each CPU that walks, each way.
+    fn all_ways(&self) -> impl Iterator<Item = u64> + use<> {
+        let (walkers, translations, base) = (self.walkers, self.translations, self.ways.max(1));
         let count = base.pow(translations * walkers as u32);
         (0..count).map(move |mut number| {
             let mut ways = 0;
@@ -90,10 +120,25 @@ impl Ambiguous {
         })
     }
 
+    /// All places where CPUs that can be stopped are: each look, or none.
+    fn all_stops(&self) -> Vec<Stops> {
+        if let Some(anywhere) = &self.anywhere {
+            return vec![anywhere.clone()];
+        }
+        let mut all = vec![Vec::new()];
+        for freezes in &self.freezes {
+            let most = if *freezes > 0 { self.looks } else { 0 };
+            all = all.iter().flat_map(|some| (0..=most).map(|look| [&some[..], &[look]].concat())).collect();
+        }
+        all.into_iter().map(Stops::Before).collect()
+    }
+
     /// Something that was not tried yet.
-    fn next(&mut self, walkers: usize) -> Option<u64> {
-        let found = self.all(walkers).find(|ways| !self.tried.contains(ways))?;
-        self.tried.insert(found);
+    fn next(&mut self) -> Option<Choice> {
+        let stops = self.all_stops();
+        let all = stops.iter().flat_map(|stops| self.all_ways().map(|ways| Choice { ways, stops: stops.clone() }));
+        let found = { all }.find(|choice| !self.tried.contains(choice))?;
+        self.tried.insert(found.clone());
         Some(found)
     }
 
@@ -110,14 +155,21 @@ fn search_in<const TAGGED: bool>(
     progress: &mut dyn FnMut(u64),
 ) -> Proof {
     let began = Instant::now();
-    let mut proof = Proof { explored: Explored::default(), wrong: 0, shortest: None, time: Duration::ZERO };
+    let mut proof = Proof {
+        explored: Explored::default(),
+        wrong: 0,
+        shortest: None,
+        outcomes: BTreeSet::new(),
+        time: Duration::ZERO,
+    };
     let (mut runs, mut blind) = (0, false);
-    let ambiguous = RefCell::new(Ambiguous::default());
+    let choices = RefCell::new(Choices::new(scope, search == Search::Anywhere));
     let mut look = |execution: &Directed<TAGGED>, ways: u64, schedule: &[usize]| {
         runs += 1;
         progress(runs);
-        ambiguous.borrow_mut().learn(execution.ambiguous());
+        choices.borrow_mut().learn(execution.ambiguous(), execution.looks());
         blind |= execution.waited_blindly();
+        proof.outcomes.insert(execution.outcome());
         let findings = execution.findings();
         if findings.is_empty() {
             return;
@@ -131,15 +183,15 @@ fn search_in<const TAGGED: bool>(
     };
     let mut explored = Explored::default();
     match search {
-        Search::Exhaustive => {
+        Search::Exhaustive | Search::Anywhere => {
             explored.exhausted = true;
-            while let Some(ways) = { ambiguous.borrow_mut().next(scope.roles.len()) } {
+            while let Some(Choice { ways, stops }) = { choices.borrow_mut().next() } {
                 let left = Limits {
                     executions: limits.executions.saturating_sub(explored.executions + explored.asleep),
                     time: limits.time.saturating_sub(began.elapsed()),
                 };
                 let some = dpor::explore(
-                    || Directed::<TAGGED>::new(scope, ways, false),
+                    || Directed::<TAGGED>::new(scope, ways, &stops, false),
                     left,
                     |execution, ending, schedule| {
                         if ending == Ending::Complete {
@@ -162,10 +214,11 @@ fn search_in<const TAGGED: bool>(
         }
         Search::Seeded(first) => {
             let mut steps = 1000;
+            let stops = Stops::Anywhere(scope.freezes());
             for seed in first..first.saturating_add(limits.executions) {
                 // Any number will do, as long as the seed says which.
                 let ways = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let mut execution = Directed::<TAGGED>::new(scope, ways, false);
+                let mut execution = Directed::<TAGGED>::new(scope, ways, &stops, false);
                 let schedule = pct::run(&mut execution, seed, steps, (seed % 4) as usize);
                 steps = schedule.len() as u64;
                 look(&execution, ways, &schedule);
@@ -178,7 +231,7 @@ fn search_in<const TAGGED: bool>(
             }
         }
     }
-    let all = !blind && !ambiguous.borrow().too_many();
+    let all = !blind && !choices.borrow().too_many();
     proof.explored = Explored { exhausted: explored.exhausted && all, ..explored };
     proof.time = began.elapsed();
     proof
@@ -222,7 +275,9 @@ pub struct Replayed {
 }
 
 fn replay_in<const TAGGED: bool>(scope: &Scope, ways: u64, schedule: &Schedule) -> Option<Replayed> {
-    let mut execution = Directed::<TAGGED>::new(scope, ways, true);
+    let freezes = |cpu| schedule.0.iter().filter(|process| **process == Kind::Freeze.process(cpu)).count() as u32;
+    let stops = Stops::Anywhere((0..scope.cpus()).map(freezes).collect());
+    let mut execution = Directed::<TAGGED>::new(scope, ways, &stops, true);
     for (number, process) in schedule.0.iter().enumerate() {
         if *process >= execution.processes() || !execution.enabled(*process) {
             return None;

@@ -138,6 +138,13 @@ impl Scope {
         self.staging.as_ref().map_or(self.roles.len() + 1, Staging::cpus)
     }
 
+    /// By CPU, how often the hypervisor may stop it.
+    pub fn freezes(&self) -> Vec<u32> {
+        let paravirt = self.transport == TransportId::Paravirt;
+        let each = |i: usize| u32::from(i > 0 && paravirt);
+        self.staging.as_ref().map_or_else(|| (0..self.cpus()).map(each).collect(), |staging| staging.freezes.clone())
+    }
+
     /// Where the strategy runs, for what it promises.
     pub fn setting(&self) -> Setting {
         let staged = self.staging.as_ref().and_then(Staging::class);

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use corosensei::Yielder;
-use kernel::addr::{Level, PhysAddr, VirtAddr};
+use kernel::addr::{Level, Pfn, PhysAddr, VirtAddr};
 use kernel::boot::ExitCode;
 use kernel::mm::entry::{Entry, EntryCodec, Perm};
 
@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) probing: Cell<Option<(VirtAddr, bool)>>,
     /// How many of its translations could go more than one way.
     pub(super) ambiguous: Cell<u32>,
+    /// What its walks came to: the page that each got.
+    pub(super) walked: RefCell<Vec<Option<Pfn>>>,
     pub(super) mmu: RefCell<Mmu>,
 }
 

@@ -67,6 +67,8 @@ numbers! {
     Finish = 39, 2: "`meter`, `latency`: it is over; the longest that is told is kept -> instructions that it took.";
     Progress = 40, 2: "`meter`, `syncs`: the run goes on; so many tables were about to be used again because of this program, that it knows of, since it last said so.";
     MakeHuge = 41, 2: "`slot`, `pages`: memory in pages of 2 MiB, zeroed, that is mapped 4 KiB at a time until it is collapsed.";
+    Truncate = 42, 3: "`frames`, `offset`, `bytes`: drops what is in these pages, and takes them from all who have mapped them; they are zeroed pages when they are next touched.";
+    Fork = 43, 7: "`process`, `slot`, `slots`, `frames`, `bytes`, `spaces`, `highest priority`: as `MakeProcess`, with a copy of the anonymous memory of a process, which is shared until either writes. What that has mapped of frames or tables is for others to map.";
 }
 
 impl Number {

@@ -134,7 +134,7 @@ impl<A: Arch> Mm<A> {
     }
 
     /// An empty address space that descends from `parent` and from all that `parent` descends from.
-    pub(super) fn child_of(cpu: &Cpu<A>, parent: &Mm<A>) -> Result<Arc<Mm<A>>, MapError> {
+    pub(crate) fn child_of(cpu: &Cpu<A>, parent: &Mm<A>) -> Result<Arc<Mm<A>>, MapError> {
         let mut ancestors = Vec::with_capacity(parent.ancestors.len() + 1);
         ancestors.extend_from_slice(&parent.ancestors);
         ancestors.push(parent.id);

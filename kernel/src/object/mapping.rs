@@ -25,7 +25,7 @@ use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, page, retract};
+use crate::mm::{collapse, exit, fault, fork, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -132,6 +132,13 @@ fn perm(rights: Rights) -> Perm {
     perm.set(Perm::WRITE, rights.contains(Rights::WRITE));
     perm.set(Perm::EXEC, rights.contains(Rights::EXECUTE));
     perm
+}
+
+fn rights(perm: Perm) -> Rights {
+    let mut rights = Rights::READ;
+    rights.set(Rights::WRITE, perm.contains(Perm::WRITE));
+    rights.set(Rights::EXECUTE, perm.contains(Perm::EXEC));
+    rights
 }
 
 /// Rights of a mapping: readable at least, and not both written and executed.
@@ -344,6 +351,30 @@ impl<A: Arch> Process<A> {
         Ok(())
     }
 
+    /// Makes the anonymous memory of `child`, which has none and which nobody else knows yet, a copy of this one's;
+    /// `payer` pays for all of it, as if nothing were shared.
+    pub(super) fn copy_to(
+        self: &Arc<Process<A>>,
+        cpu: &'static Cpu<A>,
+        payer: &Arc<Account>,
+        child: &Arc<Process<A>>,
+    ) -> Result<(), ObjectError> {
+        // No region comes, goes or changes meanwhile.
+        let mappings = self.mappings.write();
+        if mappings.ended {
+            return Err(ObjectError::Gone);
+        }
+        let mut theirs = child.mappings.write();
+        for mapped in &mappings.list {
+            let region = region_at(&self.mm.map.read(), mapped.range.start).cloned();
+            let Some(region) = region.filter(|region| matches!(region.backing, Backing::Anon)) else { continue };
+            let Range { start, end } = mapped.range;
+            let wanted = child.anonymous(Payer::own(payer), start, end.0 - start.0, rights(region.perm))?;
+            child.add_to(&mut theirs, wanted)?;
+        }
+        Ok(fork::copy(cpu, &self.mm, &child.mm)?)
+    }
+
     /// The process ends: nothing is mapped any more, now or later.
     pub(super) fn unmap_everything(&self, cpu: &'static Cpu<A>) {
         let mut mappings = self.mappings.write();
@@ -389,7 +420,7 @@ fn fill<A: Arch>(
 }
 
 /// Waits for a grace period if too many tables of this CPU wait for one.
-fn bound_retired<A: Arch>(cpu: &'static Cpu<A>) {
+pub(super) fn bound_retired<A: Arch>(cpu: &'static Cpu<A>) {
     if cpu.rcu.pending() > MOST_RETIRED {
         rcu::barrier(cpu);
     }

@@ -17,6 +17,7 @@ pub mod meter;
 pub mod module;
 pub mod notification;
 pub mod process;
+mod removal;
 pub mod table;
 pub mod thread;
 

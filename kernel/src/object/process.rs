@@ -19,7 +19,7 @@ use super::thread::Thread;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
 use crate::arch::Arch;
-use crate::mm::address_space::Mm;
+use crate::mm::address_space::{MapError, Mm};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::{Mutex, RwLock};
 
@@ -75,12 +75,24 @@ impl<A: Arch> Process<A> {
         limit: Price,
         highest: u8,
     ) -> Result<Arc<Process<A>>, ObjectError> {
+        Process::with(payer, slots, limit, highest, Price::NOTHING, || Mm::for_programs(cpu))
+    }
+
+    /// The same, with the address space that `mm` makes, which costs `more`.
+    fn with(
+        payer: &Arc<Account>,
+        slots: u32,
+        limit: Price,
+        highest: u8,
+        more: Price,
+        mm: impl FnOnce() -> Result<Arc<Mm<A>>, MapError>,
+    ) -> Result<Arc<Process<A>>, ObjectError> {
         if slots > MOST_SLOTS {
             return Err(ObjectError::BadArgument(1));
         }
-        let paid = payer.charge(price::<A>(slots))?;
+        let paid = payer.charge(price::<A>(slots).and(more))?;
         let account = payer.open(limit)?;
-        let mm = Mm::for_programs(cpu)?;
+        let mm = mm()?;
         Ok(Arc::new(Process {
             id: A::machine().objects.id(),
             mm,
@@ -107,11 +119,50 @@ impl<A: Arch> Process<A> {
         limit: Price,
         highest: u8,
     ) -> Result<Arc<Process<A>>, ObjectError> {
+        self.check_child(slot, highest)?;
+        let child = Process::new(cpu, &self.account, slots, limit, highest)?;
+        self.adopt(cpu, slot, child)
+    }
+
+    /// Makes a process with a copy of this one's anonymous memory. `maker`, out of whose account it is made and into
+    /// whose `slot` its original capability goes, is its parent; it ends when that does.
+    pub fn fork(
+        self: &Arc<Process<A>>,
+        cpu: &'static Cpu<A>,
+        maker: &Arc<Process<A>>,
+        slot: u32,
+        slots: u32,
+        limit: Price,
+        highest: u8,
+    ) -> Result<Arc<Process<A>>, ObjectError> {
+        maker.check_child(slot, highest)?;
+        // It knows the numbers of all that it descends from.
+        let numbers = Price::array::<u32>(self.mm.ancestors.len() as u64 + 1);
+        let mm = || Mm::child_of(cpu, &self.mm);
+        let child = Process::with(&maker.account, slots, limit, highest, numbers, mm)?;
+        if let Err(error) = self.copy_to(cpu, &maker.account, &child) {
+            // What it has so far goes with it, in `finish`.
+            child.end(cpu, error.status() as u64);
+            return Err(error);
+        }
+        maker.adopt(cpu, slot, child)
+    }
+
+    /// An error if this process may not make one in `slot` whose threads may have priority `highest`.
+    fn check_child(&self, slot: u32, highest: u8) -> Result<(), ObjectError> {
         if highest > self.highest {
             return Err(ObjectError::Forbidden(Rights::MANAGE));
         }
-        self.table.check_free(slot)?;
-        let child = Process::new(cpu, &self.account, slots, limit, highest)?;
+        self.table.check_free(slot)
+    }
+
+    /// `child` ends when this one does, at the latest; its original capability goes into `slot`.
+    fn adopt(
+        self: &Arc<Process<A>>,
+        cpu: &'static Cpu<A>,
+        slot: u32,
+        child: Arc<Process<A>>,
+    ) -> Result<Arc<Process<A>>, ObjectError> {
         {
             let mut children = self.children.lock();
             children.retain(|other| other.strong_count() != 0);

@@ -239,6 +239,9 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::MakeProcess { slot, slots, limit, highest } => {
             process.make_child(cpu, slot, slots, limit, highest)?;
         }
+        Request::Fork { process: of, slot, slots, limit, highest } => {
+            caller.managed(of)?.fork(cpu, process, slot, slots, limit, highest)?;
+        }
         Request::MakeThread { process: of, slot, entry, stack, argument, priority, cpu: on } => {
             let start = Start { entry, stack, argument, priority, cpu: CpuId(on) };
             Thread::make(cpu, process, slot, &caller.managed(of)?, start)?;
@@ -247,6 +250,10 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             let theirs = caller.managed(of)?;
             theirs.map(account, &caller.node(memory)?, View { at, offset, bytes, rights })?;
         }
+        Request::Truncate { memory, offset, bytes } => match caller.with(memory, Rights::WRITE)?.object() {
+            Object::Memory(memory) => memory.truncate(cpu, offset, bytes)?,
+            other => return Err(ObjectError::WrongKind(other.kind())),
+        },
         Request::MapAnonymous { process, at, bytes, rights } => {
             let (node, theirs) = caller.managed_by(process)?;
             theirs.map_anonymous(Payer::by(account, &node, &theirs), at, bytes, rights)?;

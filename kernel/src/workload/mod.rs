@@ -61,12 +61,12 @@ pub const STAGED: &[Named] = &[
 /// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of
 /// [`STAGED`]. Each runs once, whatever the modes.
 pub const PROGRAMS: &[Named] = &[
-    ("user_faults", "two threads on every CPU write, drop, protect and unmap memory of one address space"),
+    ("user_faults", "two threads on every CPU touch, drop, collapse, protect and unmap memory of one address space"),
     ("null_call", "a system call that does nothing"),
     ("call_reply", "a short message and its answer, between two threads on one CPU"),
     ("call_reply_far", "a short message and its answer, between two CPUs"),
-    ("fork_exec", "processes are made, get their memory from a pager, run and end, on every CPU"),
-    ("db_exit", "a dozen processes use one shared table and exit at once"),
+    ("fork_exec", "processes get memory from a pager, fork, write, execute other programs and end, on every CPU"),
+    ("db_exit", "two dozen processes use four shared tables and exit at once"),
     ("ipc_storm", "pairs of processes send long messages while servers collapse, unshare and drop their memory"),
     ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
     ("syscall_fuzz", "random system calls with random arguments, at least 1024 for each operation, on every CPU"),
@@ -170,7 +170,7 @@ impl WorkloadId {
 
     /// Whether programs can do its operations.
     pub const fn has_user_form(self) -> bool {
-        !matches!(self, WorkloadId::RetractTruncate | WorkloadId::Fork | WorkloadId::MunmapMany)
+        !matches!(self, WorkloadId::Fork | WorkloadId::MunmapMany)
     }
 
     /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.

@@ -67,6 +67,11 @@ impl Vcpu {
         }
     }
 
+    /// The address of the word in which flushes look whether it is frozen.
+    pub fn flag(&self) -> usize {
+        core::ptr::from_ref(&self.state) as usize
+    }
+
     /// Whether the hypervisor does not run it, and it has nothing to make good.
     pub fn owes_nothing_frozen(&self) -> bool {
         self.state.load(Ordering::Relaxed) == FROZEN
@@ -82,6 +87,7 @@ impl Vcpu {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = ipi::targets(cpu, mm, &what);
+    cpu.ledger.recorded.told(targets.count());
     let interrupted: CpuMask = targets.iter().filter(|id| !leave_to_resume(mm, *id)).collect();
     cpu.ledger.recorded.owed(targets.count() - interrupted.count());
     pause!(cpu, AfterTargets);
