@@ -201,10 +201,6 @@ fn the_more_urgent_run_in_between() {
         while run() {}
         assert_eq!(left(&child), 0);
         assert_eq!(answered.get(), (remover == Remover::Thread).then_some(Status::Done as u64));
-        if remover == Remover::Ends {
-            // Nobody revokes it any more.
-            assert_eq!(kernel.status(0, &speaker, Number::Delete, &[MEMORY]), Status::Done);
-        }
         drop((child, other, notification, speaker, slow));
         kernel.finish(FRAMES);
     }
