@@ -187,8 +187,8 @@ impl<A: Arch> State<A> {
 
     /// Whether the endpoint where it waits or waited last is this one.
     #[inline(always)]
-    pub(crate) fn is_at(&self, endpoint: &Arc<Endpoint<A>>) -> bool {
-        self.at_address == Arc::as_ptr(endpoint) as usize
+    pub(crate) fn is_at(&self, endpoint: &Endpoint<A>) -> bool {
+        self.at_address == core::ptr::from_ref(endpoint) as usize
     }
 
     /// Begins to wait for a confirmation; says the how manieth that is.

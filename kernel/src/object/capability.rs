@@ -7,12 +7,7 @@
 //! frames unmaps them everywhere.
 //!
 //! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a
-//! mapping is undone, which flushes and waits for other CPUs. Revocation therefore goes in two steps: first, under the
-//! tree lock, all descendants are dead: nothing can be derived from them and nothing can be mapped with them any more,
-//! so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is
-//! taken out. In this order: whoever else revokes meanwhile finds each descendant until nothing of it is mapped any
-//! more. A capability is not deleted while another thread revokes it, since what descends from it would be its
-//! parent's.
+//! mapping is undone, which flushes and waits for other CPUs: see `removal.rs`.
 //!
 //! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names
 //! the capability, not the object: it ends with it.
@@ -32,10 +27,12 @@ use crate::guard;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::{Mutex, MutexGuard};
 
+pub use super::removal::{delete, revoke};
+
 /// Where a capability stands in the tree, and in which slot. Changed under the tree lock.
-struct Place<A: Arch> {
+pub(super) struct Place<A: Arch> {
     parent: Option<Arc<Node<A>>>,
-    child: Weak<Node<A>>,
+    pub(super) child: Weak<Node<A>>,
     next: Weak<Node<A>>,
     previous: Weak<Node<A>>,
     holder: Weak<Table<A>>,
@@ -46,11 +43,16 @@ struct Place<A: Arch> {
 pub(super) type Use<A> = (Weak<Process<A>>, u64);
 
 /// In [`Node::brief`] while it was not deleted or revoked.
-const ALIVE: u32 = 1 << 31;
+const ALIVE: u32 = 1 << 1;
+/// Where the kind is there, and all of its bits.
+const KIND_SHIFT: u32 = 2;
+const KIND_BITS: u32 = 0x1f << KIND_SHIFT;
 
-/// What [`Node::brief`] is, or has: a capability to something of this kind, with these rights.
+/// What [`Node::brief`] is, or has: a capability to something of this kind, with those of these rights that calls look
+/// at. They are beside the rest, one at each end, so that what is looked at is one run of bits.
 const fn brief(kind: Kind, rights: Rights) -> u32 {
-    ALIVE | (kind as u32) << 16 | rights.bits()
+    let (read, write) = (rights.bits() & Rights::READ.bits(), rights.bits() & Rights::WRITE.bits());
+    read | ALIVE | (kind as u32) << KIND_SHIFT | write << 6
 }
 
 /// A capability.
@@ -58,12 +60,12 @@ pub struct Node<A: Arch> {
     object: Object<A>,
     rights: Rights,
     badge: u32,
-    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the
-    /// tree lock and that of `uses`.
+    /// All in one word, for one look: the kind of the object, whether it may be read and written, and [`ALIVE`]. Set to
+    /// 0 once, under the tree lock and that of `uses`.
     brief: AtomicU32,
     /// How many threads revoke it just now. Changed under the tree lock.
-    revoking: AtomicU32,
-    place: Mutex<A, Place<A>>,
+    pub(super) revoking: AtomicU32,
+    pub(super) place: Mutex<A, Place<A>>,
     uses: Mutex<A, Vec<Use<A>>>,
 }
 
@@ -90,18 +92,25 @@ impl<A: Arch> Node<A> {
         self.brief.load(Ordering::Relaxed) != 0
     }
 
-    /// The endpoint that it names, if it is there and allows `rights`.
+    /// Whether it is there, is an endpoint's, and allows `rights`, of reading and writing. Who asks with the endpoint's
+    /// lock has an answer that holds until he drops it.
     #[inline(always)]
-    pub(crate) fn endpoint(&self, rights: Rights) -> Option<&Arc<Endpoint<A>>> {
+    pub(crate) fn is_endpoint(&self, rights: Rights) -> bool {
         let wanted = brief(Kind::Endpoint, rights);
-        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`.
-        let looked_at = wanted | 0xff << 16;
-        if self.brief.load(Ordering::Relaxed) & looked_at != wanted {
-            return None;
-        }
+        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`; and `kill` comes
+        // before the endpoint's lock, which who asks has taken since, or waits for him there.
+        self.brief.load(Ordering::Relaxed) & (wanted | KIND_BITS) == wanted
+    }
+
+    /// The endpoint that it names.
+    ///
+    /// # Safety
+    /// [`Node::is_endpoint`] was true once.
+    #[inline(always)]
+    pub(crate) unsafe fn endpoint(&self) -> &Arc<Endpoint<A>> {
         match &self.object {
-            Object::Endpoint(endpoint) => Some(endpoint),
-            // SAFETY: `brief` has said which it is.
+            Object::Endpoint(endpoint) => endpoint,
+            // SAFETY: the caller's promise; a capability is to one object for ever.
             _ => unsafe { core::hint::unreachable_unchecked() },
         }
     }
@@ -135,9 +144,17 @@ impl<A: Arch> Node<A> {
         trim(&mut uses);
     }
 
-    fn kill(&self) {
-        let _uses = self.uses.lock();
-        self.brief.store(0, Ordering::Relaxed);
+    pub(super) fn kill(&self) {
+        {
+            let _uses = self.uses.lock();
+            self.brief.store(0, Ordering::Relaxed);
+        }
+        if let Object::Endpoint(endpoint) = &self.object
+            && guard!(KillMeets)
+        {
+            // A short call that has found it alive has the endpoint's lock till it is done: that comes first.
+            drop(endpoint.meeting.lock());
+        }
     }
 
     /// Whether it was made with its object.
@@ -146,7 +163,7 @@ impl<A: Arch> Node<A> {
     }
 
     /// Takes it out of the tree and out of its slot. Under the tree lock.
-    fn take_out(self: &Arc<Node<A>>) {
+    pub(super) fn take_out(self: &Arc<Node<A>>) {
         self.kill();
         let (parent, first, next, previous, holder, slot) = {
             let place = self.place.lock();
@@ -203,7 +220,7 @@ impl<A: Arch> Node<A> {
     }
 
     /// Undoes the mappings that were made with it.
-    fn unmap_all(&self, cpu: &'static Cpu<A>) {
+    pub(super) fn unmap_all(&self, cpu: &'static Cpu<A>) {
         loop {
             // It stays in the list until it is undone: who comes second waits for who is at it.
             let Some((process, token)) = self.uses.lock().last().cloned() else { return };
@@ -219,7 +236,7 @@ impl<A: Arch> Node<A> {
     }
 
     /// The next of those that descend from `root`, each before its children.
-    fn following(self: &Arc<Node<A>>, root: &Arc<Node<A>>) -> Option<Arc<Node<A>>> {
+    pub(super) fn following(self: &Arc<Node<A>>, root: &Arc<Node<A>>) -> Option<Arc<Node<A>>> {
         let mut at = self.clone();
         if let Some(child) = at.place.lock().child.upgrade() {
             return Some(child);
@@ -238,7 +255,7 @@ impl<A: Arch> Node<A> {
     }
 }
 
-fn tree<A: Arch>() -> MutexGuard<'static, A, ()> {
+pub(super) fn tree<A: Arch>() -> MutexGuard<'static, A, ()> {
     A::machine().objects.tree.lock()
 }
 
@@ -318,82 +335,4 @@ pub fn derive<A: Arch>(
     parent.child = Arc::downgrade(&derived);
     drop(parent);
     Ok(derived)
-}
-
-/// Deletes everything that descends from `root`, and undoes the mappings made with them and with `root`.
-///
-/// # Errors
-/// [`ObjectError::Gone`] if it was deleted or revoked itself.
-pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    {
-        let _tree = tree::<A>();
-        if !root.is_alive() {
-            return Err(ObjectError::Gone);
-        }
-        root.revoking.fetch_add(1, Ordering::Relaxed);
-    }
-    delete_below(cpu, root);
-    let _tree = tree::<A>();
-    root.revoking.fetch_sub(1, Ordering::Relaxed);
-    Ok(())
-}
-
-fn delete_below<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
-    {
-        let _tree = tree::<A>();
-        let mut at = root.following(root);
-        while let Some(node) = at {
-            node.kill();
-            at = node.following(root);
-        }
-    }
-    loop {
-        let victim = {
-            let _tree = tree::<A>();
-            let victim = root.place.lock().child.upgrade();
-            // It may have been derived since.
-            victim.inspect(|victim| victim.kill())
-        };
-        let Some(victim) = victim else { break };
-        if guard!(RevokeUnmaps) {
-            victim.unmap_all(cpu);
-        }
-        let _tree = tree::<A>();
-        victim.take_out();
-    }
-    if guard!(RevokeUnmaps) {
-        root.unmap_all(cpu);
-    }
-}
-
-/// Deletes one capability. If it is the original, everything derived from it goes too and the object ends.
-///
-/// # Errors
-/// [`ObjectError::Revoked`] while another thread revokes it.
-pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    let original = {
-        // Nothing is derived from it from here on, nothing mapped, and nobody begins to revoke it.
-        let _tree = tree::<A>();
-        if node.revoking.load(Ordering::Relaxed) != 0 {
-            return Err(ObjectError::Revoked);
-        }
-        if !node.is_alive() {
-            return Ok(());
-        }
-        node.kill();
-        node.is_original()
-    };
-    if original {
-        delete_below(cpu, node);
-    } else {
-        node.unmap_all(cpu);
-    }
-    {
-        let _tree = tree::<A>();
-        node.take_out();
-    }
-    if original {
-        node.object.end(cpu);
-    }
-    Ok(())
 }

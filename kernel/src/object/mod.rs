@@ -19,6 +19,7 @@ pub mod module;
 pub mod notification;
 pub mod payer;
 pub mod process;
+mod removal;
 pub mod table;
 pub mod thread;
 

@@ -52,10 +52,11 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     sched::arm(cpu);
     let since = sched::ticks(cpu);
     cpu.tasks.make_current(thread);
-    let end = run(cpu, since);
+    let mut in_cpu = false;
+    let end = run(cpu, since, &mut in_cpu);
     // Not always the one that it began with: see [`super::fast`].
     let thread = cpu.tasks.take_current();
-    if guard!(VectorsParked) {
+    if in_cpu && guard!(VectorsParked) {
         // SAFETY: the thread has run here and does not any more; wherever it waits, only this CPU takes it from its
         // queue.
         unsafe { (*thread.registers.get().as_ptr()).park() };
@@ -70,8 +71,9 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     true
 }
 
-/// Runs the current thread, whose mm is loaded, and those that it changes places with.
-fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
+/// Runs the current thread, whose mm is loaded, and those that it changes places with. `in_cpu`: the CPU has the current
+/// thread's floating-point registers.
+fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64, in_cpu: &mut bool) -> End {
     let mut thread = cpu.tasks.share_current();
     if let Some(outcome) = settle(cpu, &thread) {
         match outcome {
@@ -91,7 +93,8 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
         // A program holds no table: grace periods do not wait for it, however long it runs.
         rcu::enter_idle(cpu);
         // SAFETY: the registers are those of this CPU's current thread, and there is no reference to them.
-        let event = unsafe { A::enter_user(thread.registers.get()) };
+        let event = unsafe { A::enter_user(thread.registers.get(), *in_cpu) };
+        *in_cpu = true;
         rcu::leave_idle(cpu);
         A::irq_restore(enabled);
         if !core::ptr::eq(cpu.tasks.current(), &*thread) {
