@@ -16,6 +16,7 @@ use core::sync::atomic::Ordering;
 
 use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, NOWHERE, Node, Tie};
+use super::payer::Payer;
 use super::process::Process;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
@@ -26,7 +27,7 @@ use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, fork, page, retract};
+use crate::mm::{collapse, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -35,12 +36,10 @@ use crate::task::program::Segment;
 /// that wait to be freed.
 const MOST_RETIRED: u32 = 256;
 
-/// Mappings that end with their address space, all at once; of more than these one after the other is undone before.
-const AT_EXIT: usize = 256;
-
 /// One mapping.
-struct Mapped<A: Arch> {
-    range: Range<VirtAddr>,
+pub(super) struct Mapped<A: Arch> {
+    /// Where it is.
+    pub(super) range: Range<VirtAddr>,
     /// What it may ever allow.
     most: Rights,
     /// The capability that it was made with, if it ends with one.
@@ -50,7 +49,7 @@ struct Mapped<A: Arch> {
 
 impl<A: Arch> Mapped<A> {
     /// It is undone: the capability that it was made with, if there is one, does not undo it any more.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         if let Some((node, tie)) = &self.node {
             tie.mapped.store(NOWHERE, Ordering::Relaxed);
             if let Some(node) = node.upgrade() {
@@ -73,38 +72,8 @@ pub struct View {
     pub rights: Rights,
 }
 
-/// Who maps memory that is nobody's object, and pays for it.
-pub struct Payer<'a, A: Arch> {
-    /// Whose account.
-    pub account: &'a Arc<Account>,
-    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it,
-    /// with whom it ends anyway.
-    pub by: Option<&'a Arc<Node<A>>>,
-}
-
-impl<A: Arch> Clone for Payer<'_, A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A: Arch> Copy for Payer<'_, A> {}
-
-impl<'a, A: Arch> Payer<'a, A> {
-    /// The process itself, or who made it.
-    pub fn own(account: &'a Arc<Account>) -> Payer<'a, A> {
-        Payer { account, by: None }
-    }
-
-    /// Whoever has `node`, a capability to `process`.
-    pub fn by(account: &'a Arc<Account>, node: &'a Arc<Node<A>>, process: &Process<A>) -> Payer<'a, A> {
-        let own = node.is_original() || Arc::ptr_eq(account, &process.account);
-        Payer { account, by: (!own).then_some(node) }
-    }
-}
-
 /// A mapping that is to be made.
-struct Wanted<'a, A: Arch> {
+pub(super) struct Wanted<'a, A: Arch> {
     payer: &'a Arc<Account>,
     price: Price,
     range: Range<VirtAddr>,
@@ -116,8 +85,9 @@ struct Wanted<'a, A: Arch> {
 
 /// All mappings of a process.
 pub(super) struct Mappings<A: Arch> {
-    list: Vec<Mapped<A>>,
-    ended: bool,
+    pub(super) list: Vec<Mapped<A>>,
+    /// Nothing is mapped any more.
+    pub(super) ended: bool,
 }
 
 impl<A: Arch> Default for Mappings<A> {
@@ -128,7 +98,7 @@ impl<A: Arch> Default for Mappings<A> {
 
 impl<A: Arch> Mappings<A> {
     /// Takes the one at index `at` out of the list; the last one gets its place.
-    fn take(&mut self, at: usize) -> Mapped<A> {
+    pub(super) fn take(&mut self, at: usize) -> Mapped<A> {
         let mapped = self.list.swap_remove(at);
         if let Some((_, tie)) = self.list.get(at).and_then(|moved| moved.node.as_ref()) {
             tie.mapped.store(at as u32, Ordering::Relaxed);
@@ -149,13 +119,6 @@ fn perm(rights: Rights) -> Perm {
     perm.set(Perm::WRITE, rights.contains(Rights::WRITE));
     perm.set(Perm::EXEC, rights.contains(Rights::EXECUTE));
     perm
-}
-
-fn rights(perm: Perm) -> Rights {
-    let mut rights = Rights::READ;
-    rights.set(Rights::WRITE, perm.contains(Perm::WRITE));
-    rights.set(Rights::EXECUTE, perm.contains(Perm::EXEC));
-    rights
 }
 
 /// Rights of a mapping: readable at least, and not both written and executed.
@@ -206,7 +169,8 @@ impl<A: Arch> Process<A> {
         self.add(self.anonymous(payer, at, bytes, rights)?)
     }
 
-    fn anonymous<'a>(
+    /// What [`Process::map_anonymous`] is to make.
+    pub(super) fn anonymous<'a>(
         &self,
         payer: Payer<'a, A>,
         at: VirtAddr,
@@ -272,7 +236,12 @@ impl<A: Arch> Process<A> {
         self.add_to(&mut self.mappings.write(), wanted)
     }
 
-    fn add_to(self: &Arc<Process<A>>, mappings: &mut Mappings<A>, wanted: Wanted<'_, A>) -> Result<(), ObjectError> {
+    /// Makes a mapping, and has it paid for.
+    pub(super) fn add_to(
+        self: &Arc<Process<A>>,
+        mappings: &mut Mappings<A>,
+        wanted: Wanted<'_, A>,
+    ) -> Result<(), ObjectError> {
         let Wanted { payer, price, range, rights, most, node, backing } = wanted;
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
         let ties = Price::growing::<capability::Use<A>>(1).and(Price::of::<Tie>());
@@ -295,40 +264,6 @@ impl<A: Arch> Process<A> {
         };
         mappings.list.push(Mapped { range, most, node, _paid: paid });
         Ok(())
-    }
-
-    /// Undoes the mapping that begins at `at`.
-    pub fn unmap(&self, cpu: &'static Cpu<A>, at: VirtAddr) -> Result<(), ObjectError> {
-        let which = |list: &[Mapped<A>]| list.iter().position(|mapped| mapped.range.start == at);
-        self.remove(cpu, which).unwrap_or(Err(MapError::NotMapped(at).into()))
-    }
-
-    /// The capability of a mapping was revoked or deleted.
-    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, node: &Node<A>, tie: &Tie) {
-        let which =
-            |_: &[Mapped<A>]| Some(tie.mapped.load(Ordering::Relaxed) as usize).filter(|at| *at != NOWHERE as usize);
-        if let Some(Err(error)) = self.remove(cpu, which) {
-            log::error!("a revoked mapping of process {} was not undone: {error}", self.id);
-        }
-        node.forget_use(tie);
-    }
-
-    fn remove(
-        &self,
-        cpu: &'static Cpu<A>,
-        which: impl FnOnce(&[Mapped<A>]) -> Option<usize>,
-    ) -> Option<Result<(), ObjectError>> {
-        let result = {
-            let mut mappings = self.mappings.write();
-            let at = which(&mappings.list)?;
-            let mapped = mappings.take(at);
-            // Whole mappings only, so no huge page has to be split, which could fail.
-            let result = munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from);
-            mapped.forget();
-            result
-        };
-        bound_retired(cpu);
-        Some(result)
     }
 
     /// Changes what the mapping that begins at `at` allows.
@@ -378,54 +313,6 @@ impl<A: Arch> Process<A> {
         }
         bound_retired(cpu);
         Ok(())
-    }
-
-    /// Makes the anonymous memory of `child`, which has none and which nobody else knows yet, a copy of this one's;
-    /// `payer` pays for all of it, as if nothing were shared.
-    pub(super) fn copy_to(
-        self: &Arc<Process<A>>,
-        cpu: &'static Cpu<A>,
-        payer: &Arc<Account>,
-        child: &Arc<Process<A>>,
-    ) -> Result<(), ObjectError> {
-        // No region comes, goes or changes meanwhile.
-        let mappings = self.mappings.write();
-        if mappings.ended {
-            return Err(ObjectError::Gone);
-        }
-        let mut theirs = child.mappings.write();
-        for mapped in &mappings.list {
-            let region = region_at(&self.mm.map.read(), mapped.range.start).cloned();
-            let Some(region) = region.filter(|region| matches!(region.backing, Backing::Anon)) else { continue };
-            let Range { start, end } = mapped.range;
-            let wanted = child.anonymous(Payer::own(payer), start, end.0 - start.0, rights(region.perm))?;
-            child.add_to(&mut theirs, wanted)?;
-        }
-        Ok(fork::copy(cpu, &self.mm, &child.mm)?)
-    }
-
-    /// The process ends: nothing more is mapped. If there are many mappings the last one is undone; false: there are
-    /// no more than [`AT_EXIT`].
-    pub(super) fn unmap_of_many(&self, cpu: &'static Cpu<A>) -> bool {
-        {
-            let mut mappings = self.mappings.write();
-            mappings.ended = true;
-            if mappings.list.len() <= AT_EXIT {
-                return false;
-            }
-        }
-        self.remove(cpu, |list| list.len().checked_sub(1)).is_some()
-    }
-
-    /// Then: nothing is mapped any more.
-    pub(super) fn unmap_everything(&self, cpu: &'static Cpu<A>) {
-        let mut mappings = self.mappings.write();
-        exit::exit(cpu, self.mm.clone());
-        for mapped in core::mem::take(&mut mappings.list) {
-            mapped.forget();
-        }
-        drop(mappings);
-        bound_retired(cpu);
     }
 }
 

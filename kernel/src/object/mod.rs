@@ -10,16 +10,19 @@
 pub mod account;
 pub mod capability;
 pub mod endpoint;
+pub mod fork;
 pub mod frames;
 pub mod interrupt;
 pub mod mapping;
 pub mod meter;
 pub mod module;
 pub mod notification;
+pub mod payer;
 pub mod process;
 pub mod removal;
 pub mod table;
 pub mod thread;
+mod unmapping;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
