@@ -257,12 +257,14 @@ pub struct Clock {
     pub now: u64,
     /// When this CPU last woke from idling.
     pub woke: u64,
+    /// Timer interrupts that other CPUs have had since: if there were any, their instructions may be among these.
+    pub others: u64,
 }
 
 /// The time, in instructions.
 pub fn clock() -> Clock {
     let answer = raw(Number::Clock as u64, [0; 7]);
-    Clock { now: answer[1], woke: answer[2] }
+    Clock { now: answer[1], woke: answer[2], others: answer[3] }
 }
 
 /// What is to be done.

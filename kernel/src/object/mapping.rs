@@ -15,6 +15,7 @@ use core::ops::Range;
 
 use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, Node};
+use super::payer::Payer;
 use super::process::Process;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
@@ -25,7 +26,7 @@ use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, fork, page, retract};
+use crate::mm::{collapse, exit, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -35,8 +36,9 @@ use crate::task::program::Segment;
 const MOST_RETIRED: u32 = 256;
 
 /// One mapping.
-struct Mapped<A: Arch> {
-    range: Range<VirtAddr>,
+pub(super) struct Mapped<A: Arch> {
+    /// Where it is.
+    pub(super) range: Range<VirtAddr>,
     /// What it may ever allow.
     most: Rights,
     /// The capability that it was made with, if it ends with one.
@@ -67,38 +69,8 @@ pub struct View {
     pub rights: Rights,
 }
 
-/// Who maps memory that is nobody's object, and pays for it.
-pub struct Payer<'a, A: Arch> {
-    /// Whose account.
-    pub account: &'a Arc<Account>,
-    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it,
-    /// with whom it ends anyway.
-    pub by: Option<&'a Arc<Node<A>>>,
-}
-
-impl<A: Arch> Clone for Payer<'_, A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A: Arch> Copy for Payer<'_, A> {}
-
-impl<'a, A: Arch> Payer<'a, A> {
-    /// The process itself, or who made it.
-    pub fn own(account: &'a Arc<Account>) -> Payer<'a, A> {
-        Payer { account, by: None }
-    }
-
-    /// Whoever has `node`, a capability to `process`.
-    pub fn by(account: &'a Arc<Account>, node: &'a Arc<Node<A>>, process: &Process<A>) -> Payer<'a, A> {
-        let own = node.is_original() || Arc::ptr_eq(account, &process.account);
-        Payer { account, by: (!own).then_some(node) }
-    }
-}
-
 /// A mapping that is to be made.
-struct Wanted<'a, A: Arch> {
+pub(super) struct Wanted<'a, A: Arch> {
     payer: &'a Arc<Account>,
     price: Price,
     range: Range<VirtAddr>,
@@ -110,9 +82,10 @@ struct Wanted<'a, A: Arch> {
 
 /// All mappings of a process.
 pub(super) struct Mappings<A: Arch> {
-    list: Vec<Mapped<A>>,
+    pub(super) list: Vec<Mapped<A>>,
     next_token: u64,
-    ended: bool,
+    /// Nothing is mapped any more.
+    pub(super) ended: bool,
 }
 
 impl<A: Arch> Default for Mappings<A> {
@@ -132,13 +105,6 @@ fn perm(rights: Rights) -> Perm {
     perm.set(Perm::WRITE, rights.contains(Rights::WRITE));
     perm.set(Perm::EXEC, rights.contains(Rights::EXECUTE));
     perm
-}
-
-fn rights(perm: Perm) -> Rights {
-    let mut rights = Rights::READ;
-    rights.set(Rights::WRITE, perm.contains(Perm::WRITE));
-    rights.set(Rights::EXECUTE, perm.contains(Perm::EXEC));
-    rights
 }
 
 /// Rights of a mapping: readable at least, and not both written and executed.
@@ -189,7 +155,8 @@ impl<A: Arch> Process<A> {
         self.add(self.anonymous(payer, at, bytes, rights)?)
     }
 
-    fn anonymous<'a>(
+    /// What [`Process::map_anonymous`] is to make.
+    pub(super) fn anonymous<'a>(
         &self,
         payer: Payer<'a, A>,
         at: VirtAddr,
@@ -255,7 +222,12 @@ impl<A: Arch> Process<A> {
         self.add_to(&mut self.mappings.write(), wanted)
     }
 
-    fn add_to(self: &Arc<Process<A>>, mappings: &mut Mappings<A>, wanted: Wanted<'_, A>) -> Result<(), ObjectError> {
+    /// Makes a mapping, and has it paid for.
+    pub(super) fn add_to(
+        self: &Arc<Process<A>>,
+        mappings: &mut Mappings<A>,
+        wanted: Wanted<'_, A>,
+    ) -> Result<(), ObjectError> {
         let Wanted { payer, price, range, rights, most, node, backing } = wanted;
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
         let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
@@ -349,30 +321,6 @@ impl<A: Arch> Process<A> {
         }
         bound_retired(cpu);
         Ok(())
-    }
-
-    /// Makes the anonymous memory of `child`, which has none and which nobody else knows yet, a copy of this one's;
-    /// `payer` pays for all of it, as if nothing were shared.
-    pub(super) fn copy_to(
-        self: &Arc<Process<A>>,
-        cpu: &'static Cpu<A>,
-        payer: &Arc<Account>,
-        child: &Arc<Process<A>>,
-    ) -> Result<(), ObjectError> {
-        // No region comes, goes or changes meanwhile.
-        let mappings = self.mappings.write();
-        if mappings.ended {
-            return Err(ObjectError::Gone);
-        }
-        let mut theirs = child.mappings.write();
-        for mapped in &mappings.list {
-            let region = region_at(&self.mm.map.read(), mapped.range.start).cloned();
-            let Some(region) = region.filter(|region| matches!(region.backing, Backing::Anon)) else { continue };
-            let Range { start, end } = mapped.range;
-            let wanted = child.anonymous(Payer::own(payer), start, end.0 - start.0, rights(region.perm))?;
-            child.add_to(&mut theirs, wanted)?;
-        }
-        Ok(fork::copy(cpu, &self.mm, &child.mm)?)
     }
 
     /// The process ends: nothing is mapped any more, now or later.

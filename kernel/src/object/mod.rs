@@ -10,12 +10,14 @@
 pub mod account;
 pub mod capability;
 pub mod endpoint;
+pub mod fork;
 pub mod frames;
 pub mod interrupt;
 pub mod mapping;
 pub mod meter;
 pub mod module;
 pub mod notification;
+pub mod payer;
 pub mod process;
 mod removal;
 pub mod table;

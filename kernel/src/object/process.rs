@@ -79,7 +79,7 @@ impl<A: Arch> Process<A> {
     }
 
     /// The same, with the address space that `mm` makes, which costs `more`.
-    fn with(
+    pub(super) fn with(
         payer: &Arc<Account>,
         slots: u32,
         limit: Price,
@@ -124,32 +124,8 @@ impl<A: Arch> Process<A> {
         self.adopt(cpu, slot, child)
     }
 
-    /// Makes a process with a copy of this one's anonymous memory. `maker`, out of whose account it is made and into
-    /// whose `slot` its original capability goes, is its parent; it ends when that does.
-    pub fn fork(
-        self: &Arc<Process<A>>,
-        cpu: &'static Cpu<A>,
-        maker: &Arc<Process<A>>,
-        slot: u32,
-        slots: u32,
-        limit: Price,
-        highest: u8,
-    ) -> Result<Arc<Process<A>>, ObjectError> {
-        maker.check_child(slot, highest)?;
-        // It knows the numbers of all that it descends from.
-        let numbers = Price::array::<u32>(self.mm.ancestors.len() as u64 + 1);
-        let mm = || Mm::child_of(cpu, &self.mm);
-        let child = Process::with(&maker.account, slots, limit, highest, numbers, mm)?;
-        if let Err(error) = self.copy_to(cpu, &maker.account, &child) {
-            // What it has so far goes with it, in `finish`.
-            child.end(cpu, error.status() as u64);
-            return Err(error);
-        }
-        maker.adopt(cpu, slot, child)
-    }
-
     /// An error if this process may not make one in `slot` whose threads may have priority `highest`.
-    fn check_child(&self, slot: u32, highest: u8) -> Result<(), ObjectError> {
+    pub(super) fn check_child(&self, slot: u32, highest: u8) -> Result<(), ObjectError> {
         if highest > self.highest {
             return Err(ObjectError::Forbidden(Rights::MANAGE));
         }
@@ -157,7 +133,7 @@ impl<A: Arch> Process<A> {
     }
 
     /// `child` ends when this one does, at the latest; its original capability goes into `slot`.
-    fn adopt(
+    pub(super) fn adopt(
         self: &Arc<Process<A>>,
         cpu: &'static Cpu<A>,
         slot: u32,

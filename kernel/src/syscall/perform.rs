@@ -11,10 +11,11 @@ use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
-use crate::object::mapping::{Payer, View};
+use crate::object::mapping::View;
 use crate::object::meter::Meter;
 use crate::object::module::Module;
 use crate::object::notification::Notification;
+use crate::object::payer::Payer;
 use crate::object::process::Process;
 use crate::object::thread::{Start, Thread};
 use crate::object::{self, Object, ObjectError};
@@ -314,7 +315,11 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             };
             return Ok(done(&[ended.into(), if ended { status } else { 0 }]));
         }
-        Request::Clock => return Ok(done(&[A::instructions(), sched::woke(cpu)])),
+        Request::Clock => {
+            let now = A::instructions();
+            let (woke, others) = sched::woke(cpu);
+            return Ok(done(&[now, woke, others]));
+        }
         Request::Plan { meter } => return Ok(done(&caller.meter(meter, Rights::READ)?.plan.words())),
         Request::Begin { meter } => caller.meter(meter, Rights::WRITE)?.begin(cpu),
         Request::Progress { meter, syncs } => caller.meter(meter, Rights::WRITE)?.progress(syncs),

@@ -119,7 +119,7 @@ pub enum WorkloadId {
 
 impl WorkloadId {
     /// All workloads, in the order of their numbers.
-    pub const ALL: [WorkloadId; 14] = [
+    pub const ALL: [WorkloadId; NAMES.len()] = [
         WorkloadId::Munmap2m,
         WorkloadId::Munmap4k,
         WorkloadId::Dontneed2m,
@@ -137,10 +137,10 @@ impl WorkloadId {
     ];
 
     /// The workloads for scenarios, in the order of their numbers.
-    pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
+    pub const STAGED: [WorkloadId; STAGED.len()] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 14] = [
+    pub const PROGRAMS: [WorkloadId; PROGRAMS.len()] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -171,6 +171,11 @@ impl WorkloadId {
     /// Whether programs can do its operations.
     pub const fn has_user_form(self) -> bool {
         !matches!(self, WorkloadId::Fork | WorkloadId::MunmapMany)
+    }
+
+    /// Whether programs send messages out of memory whose tables are used again in it, so that a walk may meet that.
+    pub const fn walks_by_messages(self) -> bool {
+        matches!(self, WorkloadId::IpcStorm) || self.reuses_a_walked_table()
     }
 
     /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.

@@ -142,6 +142,7 @@ pub(crate) fn row<A: Arch>(
         uncovered: whole.as_ref().map_or(notes, |(_, notes)| notes).uncovered,
         program_status: 0,
         user: suite.by_program(cell.workload).into(),
+        promised: (strategy.promises)(setting) as u64,
         seeds: 1,
         steps: Default::default(),
         first: machine.first_violation.take(),

@@ -24,10 +24,11 @@ program!(start);
 
 const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
-/// Where the pages are that belong to all: the first of 2 MiB that are collapsed.
+/// Where the pages are that belong to all: the first of each of two ranges of 2 MiB that are collapsed. Of the one,
+/// pages are dropped one by one, the other as a whole, so that it can be collapsed again.
 const SHARED: u64 = 0x20_0000_0000;
 const SHARED_PAGES: u64 = 32;
-/// Behind them, one page of each thread.
+/// In the first range, behind them, one page of each thread.
 const AMONG: u64 = SHARED + 64 * PAGE;
 /// Where the pager maps pages of frames, each by itself.
 const PAGED: u64 = 0x21_0000_0000;
@@ -112,7 +113,7 @@ fn start(argument: u64) -> u64 {
     let told = Told::by(argument);
     let threads = (2 * told.cpus).min(MOST);
     TOLD.store(argument, Ordering::Relaxed);
-    check!(kernel::map_anonymous(PROCESS, SHARED, HUGE, ALL).is_ok());
+    check!(kernel::map_anonymous(PROCESS, SHARED, 2 * HUGE, ALL).is_ok());
     check!(kernel::make_notification(NOTIFICATION).is_ok());
     check!(kernel::make_frames(FRAMES, PAGED_PAGES).is_ok());
     check!(kernel::make_endpoint(ENDPOINT).is_ok());
@@ -210,9 +211,9 @@ fn work(n: u64) -> u64 {
     let mut among = 0;
     for op in 0..told.ops {
         let done = match KINDS[random.below(KINDS.len() as u64) as usize] {
-            Kind::Touch => touch(SHARED, random.below(SHARED_PAGES), n, op, Kind::Touch),
-            Kind::Drop => drop_contents(random.below(SHARED_PAGES), n, op),
-            Kind::Collapse => collapse(),
+            Kind::Touch => touch(SHARED, page_of_all(&mut random), n, op, Kind::Touch),
+            Kind::Drop => drop_contents(page_of_all(&mut random), n, op),
+            Kind::Collapse => collapse(SHARED + random.below(2) * HUGE),
             Kind::TouchPaged => touch(PAGED, random.below(PAGED_PAGES), n, op, Kind::TouchPaged),
             Kind::Unmap => unmap_paged(random.below(PAGED_PAGES)),
         };
@@ -233,6 +234,11 @@ fn work(n: u64) -> u64 {
     exit::DONE
 }
 
+/// One of the pages that belong to all.
+fn page_of_all(random: &mut Random) -> u64 {
+    random.below(2) * HUGE / PAGE + random.below(SHARED_PAGES)
+}
+
 /// Writes to a page that belongs to all, and reads it. The line of what was not as it must be.
 fn touch(base: u64, page: u64, n: u64, op: u64, kind: Kind) -> Result<(), u32> {
     let at = base + page * PAGE;
@@ -243,24 +249,30 @@ fn touch(base: u64, page: u64, n: u64, op: u64, kind: Kind) -> Result<(), u32> {
     if is_of(page, seen) { Ok(()) } else { Err(line!()) }
 }
 
-/// Writes to a page that belongs to all, and drops it.
+/// Writes to a page that belongs to all, and drops it; in the second range, everything with it.
 fn drop_contents(page: u64, n: u64, op: u64) -> Result<(), u32> {
     let at = SHARED + page * PAGE;
     write(at, mark(page, n, op));
-    if !is_of(page, read(at)) || doing(Kind::Drop, || kernel::discard(PROCESS, at, PAGE)).is_err() {
+    let (from, bytes) = if at < SHARED + HUGE { (at, PAGE) } else { (SHARED + HUGE, HUGE) };
+    if !is_of(page, read(at)) || doing(Kind::Drop, || kernel::discard(PROCESS, from, bytes)).is_err() {
         return Err(line!());
     }
     let seen = read(at);
     if is_of(page, seen) && seen != mark(page, n, op) { Ok(()) } else { Err(line!()) }
 }
 
-/// Makes one page of all 2 MiB. Others may drop pages meanwhile, or collapse them themselves.
-fn collapse() -> Result<(), u32> {
-    if kernel::populate(PROCESS, SHARED, HUGE).is_err() {
+/// Makes one page of the 2 MiB at `range`. Others may drop pages meanwhile, or collapse them themselves.
+fn collapse(range: u64) -> Result<(), u32> {
+    if kernel::populate(PROCESS, range, HUGE).is_err() {
         return Err(line!());
     }
-    match doing(Kind::Collapse, || kernel::collapse(PROCESS, SHARED)) {
-        Ok(()) | Err(Status::Busy | Status::NotPopulated | Status::NotMapped | Status::OutOfMemory) => Ok(()),
+    let result = doing(Kind::Collapse, || kernel::collapse(PROCESS, range));
+    // One that gives up for a page that somebody uses has found all pages, and was about to use the table again.
+    let asked = matches!(result, Ok(()) | Err(Status::Busy));
+    match result {
+        Ok(()) | Err(Status::Busy | Status::NotPopulated | Status::NotMapped | Status::OutOfMemory) => {
+            kernel::progress(METER, asked.into()).map_err(|_| line!())
+        }
         Err(_) => Err(line!()),
     }
 }

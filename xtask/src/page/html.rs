@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// The columns of the table of rows: the key, the heading, and whether rows are chosen by it.
-const COLUMNS: [(&str, &str, bool); 18] = [
+const COLUMNS: [(&str, &str, bool); 19] = [
     ("arch", "arch", true),
     ("cpus", "CPUs", true),
     ("transport", "transport", true),
@@ -22,6 +22,7 @@ const COLUMNS: [(&str, &str, bool); 18] = [
     ("workload", "workload", true),
     ("mode", "mode", true),
     ("walker", "walker", true),
+    ("by", "by", true),
     ("engine", "engine", true),
     ("without", "without", false),
     ("seed", "seed", false),

@@ -2,6 +2,7 @@
 
 use super::source::{Source, distinct};
 use crate::engines;
+use crate::records::condition::KERNEL;
 use crate::records::{Record, identity, number, text};
 
 /// What was found in one place, of all workloads and seeds together.
@@ -85,7 +86,9 @@ pub(crate) struct Field {
 /// All matrices that there are rows for. Verdicts come from mode `contend`: in others nobody walks what is changed.
 pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
     let simulated = engines::records();
-    let judged = |row: &Record| text(row, "mode") == "contend" && number(row, "cpus") > Some(1.0);
+    // What programs meet by chance is no verdict on a strategy.
+    let judged =
+        |row: &Record| text(row, "mode") == "contend" && number(row, "cpus") > Some(1.0) && text(row, "by") == KERNEL;
     let whole = |row: &Record| judged(row) && text(row, "without").is_empty() && text(row, "inject").is_empty();
     let one = |kind, shows, keys: &[&str], line, wanted: &dyn Fn(&Record) -> bool| {
         let mut rows: Vec<&Record> = sources.iter().flat_map(|s| &s.rows).filter(|row| wanted(row)).collect();

@@ -25,13 +25,14 @@ const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64>
     match workload {
         // Every collapse that found all pages, whether or not it then gave up; and every shared table that the first of
         // two left. The programs have counted them.
-        WorkloadId::IpcStorm => told,
+        WorkloadId::IpcStorm | WorkloadId::UserFaults => told,
         // Of those who share a table with the one that stays, one is the last to leave, in whatever order they exit: so it
         // does not matter how many there are.
         WorkloadId::DbExit => Some(ops * EXITS_SHARE),
         // Nothing is used again: tables go with their processes, after a grace period.
         WorkloadId::ForkExec | WorkloadId::NullCall | WorkloadId::CallReply | WorkloadId::CallReplyFar => Some(0),
-        WorkloadId::TakeTurns => Some(0),
+        WorkloadId::TakeTurns | WorkloadId::CallReplyApart => Some(0),
+        WorkloadId::Message4k | WorkloadId::Message64k | WorkloadId::Message1m => Some(0),
         _ => None,
     }
 }
