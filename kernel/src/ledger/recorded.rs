@@ -92,6 +92,13 @@ notes! {
     /// Invalidations of one instruction that a CPU decides on for itself: of all that it has of an mm, where it has
     /// more than a range to make good; of one leaf that now allows more; of a tag that is taken away.
     alone,
+    /// CPUs that flushes were decided to interrupt, or to leave to their resumption: of those in the mask, the ones that
+    /// may use what is flushed.
+    told,
+    /// CPUs that decisions interrupt.
+    decided,
+    /// Decisions that leave the sync out.
+    left_out,
     /// CPUs that decisions interrupt, by the strategy's form for a round; by the decision itself where the form leaves
     /// it to the schedule.
     targets,
@@ -104,6 +111,14 @@ notes! {
 }
 
 impl Recorded {
+    /// A flush goes to `count` other CPUs.
+    #[inline]
+    pub(crate) fn told(&self, count: u32) {
+        if cfg!(feature = "checking") {
+            self.told.add(count.into());
+        }
+    }
+
     /// `count` frozen CPUs owe a flush of `what`; `newly` of them owed nothing before.
     #[inline]
     pub(crate) fn owed<A: Arch>(&self, count: u32, newly: u32, what: &Invalidation) {
@@ -116,7 +131,7 @@ impl Recorded {
 
     /// A flush of `what` is not made on this CPU as it is.
     #[inline]
-    pub(crate) fn left_out<A: Arch>(&self, what: &Invalidation) {
+    pub(crate) fn not_made<A: Arch>(&self, what: &Invalidation) {
         if cfg!(feature = "checking") {
             self.cost_left_out.add(invalidations::of(&Hardware::of::<A>(), what));
         }
@@ -173,6 +188,11 @@ pub(crate) fn decision<A: Arch>(
     // Of walks that no mask knows the forms say nothing.
     let form = (policy.strategy().predicts)(&round).filter(|_| setting.walker.walks_loaded_mm_only());
     let recorded = &cpu.ledger.recorded;
+    match decided {
+        Predicted::Interrupts(count) => recorded.decided.add(count),
+        Predicted::Elided => recorded.left_out.add(1),
+        Predicted::Waits | Predicted::SomeUsers => {}
+    }
     match form.filter(|form| *form != Predicted::SomeUsers).unwrap_or(decided) {
         Predicted::Interrupts(count) => recorded.targets.add(count),
         Predicted::Elided => recorded.elided.add(1),

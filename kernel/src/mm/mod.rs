@@ -25,6 +25,7 @@ mod settle;
 pub mod share;
 pub mod state;
 pub mod table;
+pub mod truncate;
 pub mod two_word;
 pub mod unmap;
 pub mod walk;

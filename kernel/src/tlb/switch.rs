@@ -246,7 +246,7 @@ pub(super) fn flushed_all<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
 pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: &super::transport::Flush) {
     let (loaded, recorded) = (&cpu.loaded, &cpu.ledger.recorded);
     if loaded.mm() != mm.id {
-        recorded.left_out::<A>(&flush.what);
+        recorded.not_made::<A>(&flush.what);
         // Switched away meanwhile, or the mask bit is old. Tagged translations may still be here.
         if A::tagged() {
             recorded.alone();
@@ -257,7 +257,7 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
         return;
     }
     if loaded.is_lazy() && flush.what.tables {
-        recorded.left_out::<A>(&flush.what);
+        recorded.not_made::<A>(&flush.what);
         unload(cpu);
         if A::tagged() {
             recorded.alone();
@@ -269,13 +269,13 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
     }
     let generation = loaded.generation();
     if generation >= flush.generation {
-        recorded.left_out::<A>(&flush.what);
+        recorded.not_made::<A>(&flush.what);
         return;
     }
     // A flush in between was skipped here (lazy): one range is not enough.
     let behind = generation + 1 < flush.generation;
     if behind {
-        recorded.left_out::<A>(&flush.what);
+        recorded.not_made::<A>(&flush.what);
         recorded.alone();
     }
     let what = if behind { &super::invalidation::Invalidation::ALL } else { &flush.what };
