@@ -252,9 +252,9 @@ impl Arch for Aarch64 {
     }
 
     #[inline]
-    unsafe fn enter_user(context: NonNull<user_mode::Context>) -> UserEvent {
+    unsafe fn enter_user(context: NonNull<user_mode::Context>, in_cpu: bool) -> UserEvent {
         // SAFETY: passed on.
-        unsafe { user_mode::Context::enter(context) }
+        unsafe { user_mode::Context::enter(context, in_cpu) }
     }
 
     #[inline(always)]

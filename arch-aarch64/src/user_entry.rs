@@ -31,11 +31,13 @@ unsafe extern "C" {
 /// on from here.
 unsafe extern "C" fn ask(context: NonNull<Context>) {
     // SAFETY: `user_synchronous` has saved its registers; interrupts are masked.
-    let Next { context, words } = unsafe { fast::system_call::<Aarch64>(context) };
+    let Next { context, words, first } = unsafe { fast::system_call::<Aarch64>(context) };
     if !context.is_null() {
         // SAFETY: a context that has been stopped by `SVC` and that the CPU is made ready for, and one whose words are
         // its answer's.
-        unsafe { asm!("b {}", sym user_go_back, in("x0") context, in("x1") words, options(noreturn)) }
+        unsafe {
+            asm!("b {}", sym user_go_back, in("x2") context, in("x0") words, in("x1") first, options(noreturn))
+        }
     }
 }
 
@@ -98,22 +100,20 @@ user_load_vectors:
     msr tpidr_el0, x3
     ret
 
-// x8 and up, then x0 and x1, of the context at x0; to EL0.
-.macro load_rest
-    ldp x8, x9, [x0, #64]
-    ldp x10, x11, [x0, #80]
-    ldp x12, x13, [x0, #96]
-    ldp x14, x15, [x0, #112]
-    ldp x16, x17, [x0, #128]
-    ldp x18, x19, [x0, #144]
-    ldp x20, x21, [x0, #160]
-    ldp x22, x23, [x0, #176]
-    ldp x24, x25, [x0, #192]
-    ldp x26, x27, [x0, #208]
-    ldp x28, x29, [x0, #224]
-    ldr x30, [x0, #240]
-    ldp x0, x1, [x0]
-    eret
+// x8 and up of the context at \from.
+.macro load_rest from
+    ldp x8, x9, [\from, #64]
+    ldp x10, x11, [\from, #80]
+    ldp x12, x13, [\from, #96]
+    ldp x14, x15, [\from, #112]
+    ldp x16, x17, [\from, #128]
+    ldp x18, x19, [\from, #144]
+    ldp x20, x21, [\from, #160]
+    ldp x22, x23, [\from, #176]
+    ldp x24, x25, [\from, #192]
+    ldp x26, x27, [\from, #208]
+    ldp x28, x29, [\from, #224]
+    ldr x30, [\from, #240]
 .endm
 
 .global user_enter
@@ -139,7 +139,9 @@ user_enter:
     ldp x2, x3, [x0, #16]
     ldp x4, x5, [x0, #32]
     ldp x6, x7, [x0, #48]
-    load_rest
+    load_rest x0
+    ldp x0, x1, [x0]
+    eret
 
 // The context's address to x0, which is on the stack with x1 until `save_rest`.
 .macro save_first
@@ -206,22 +208,25 @@ user_synchronous:
     mov x0, #0
     back_to_kernel
 
-// To the context at x0, with the words of the message that is in the one at x1, on the stack as `user_enter` left it.
+// To the context at x2, with x1 as it is, 0 in x0, which says that it is done, and the words of the message that is in
+// the context at x0, on the stack as `user_enter` left it.
 .global user_go_back
 user_go_back:
-    mrs x2, tpidr_el1
-    ldr x2, [x2, #{kernel_stack}]
-    mov sp, x2
-    str x0, [sp]
-    ldp x2, x3, [x0, #{sp}]
-    ldr x4, [x0, #{spsr}]
-    msr sp_el0, x2
-    msr elr_el1, x3
-    msr spsr_el1, x4
-    ldp x2, x3, [x1, #8]
-    ldp x4, x5, [x1, #24]
-    ldp x6, x7, [x1, #40]
-    load_rest
+    mrs x3, tpidr_el1
+    ldr x3, [x3, #{kernel_stack}]
+    mov sp, x3
+    str x2, [sp]
+    ldp x3, x4, [x2, #{sp}]
+    ldr x5, [x2, #{spsr}]
+    msr sp_el0, x3
+    msr elr_el1, x4
+    msr spsr_el1, x5
+    ldp x4, x5, [x0, #24]
+    ldp x6, x7, [x0, #40]
+    load_rest x2
+    ldp x2, x3, [x0, #8]
+    mov x0, #0
+    eret
 
 .global user_interrupt
 user_interrupt:

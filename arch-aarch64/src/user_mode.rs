@@ -39,8 +39,6 @@ pub struct Context {
     pub(crate) fpcr: u64,
     fpsr: u64,
     pub(crate) thread_pointer: u64,
-    /// The CPU that it ran on last has `thread_pointer`, and of a thread that uses them `vectors` and what follows.
-    in_cpu: bool,
     /// It has used floating-point or SIMD registers.
     uses_vectors: bool,
 }
@@ -61,7 +59,6 @@ impl UserContext for Context {
             fpcr: 0,
             fpsr: 0,
             thread_pointer: 0,
-            in_cpu: false,
             uses_vectors: false,
         }
     }
@@ -92,9 +89,7 @@ impl UserContext for Context {
     }
 
     fn park(&mut self) {
-        if self.in_cpu {
-            self.save();
-        }
+        self.save();
     }
 
     fn change_over(from: &mut Context, to: &mut Context) {
@@ -122,14 +117,12 @@ impl Context {
     fn save_pointer(&mut self) {
         // SAFETY: reads a register that is this thread's.
         unsafe { asm!("mrs {}, tpidr_el0", out(reg) self.thread_pointer, options(nomem, nostack, preserves_flags)) };
-        self.in_cpu = false;
     }
 
     #[inline(always)]
-    fn load_pointer(&mut self) {
+    fn load_pointer(&self) {
         // SAFETY: the register has no effect on the kernel.
         unsafe { asm!("msr tpidr_el0, {}", in(reg) self.thread_pointer, options(nomem, nostack, preserves_flags)) };
-        self.in_cpu = true;
     }
 
     fn save(&mut self) {
@@ -141,7 +134,7 @@ impl Context {
         }
     }
 
-    fn load(&mut self) {
+    fn load(&self) {
         self.load_pointer();
         if self.uses_vectors {
             // SAFETY: loads what `start` made or `save` saved; nothing of the kernel is in these registers.
@@ -161,13 +154,13 @@ impl Context {
     /// # Safety
     /// As there.
     #[inline]
-    pub(crate) unsafe fn enter(context: NonNull<Context>) -> UserEvent {
+    pub(crate) unsafe fn enter(context: NonNull<Context>, mut in_cpu: bool) -> UserEvent {
         let mut context = context.as_ptr();
         loop {
             {
                 // SAFETY: the caller's promise, or what stopped last. The reference ends before another may begin.
-                let this = unsafe { &mut *context };
-                if !this.in_cpu {
+                let this = unsafe { &*context };
+                if !in_cpu {
                     this.load();
                 }
                 this.permit_vectors();
@@ -188,6 +181,7 @@ impl Context {
                     this.uses_vectors = true;
                     // As `start` made them: what another thread left goes.
                     this.save_pointer();
+                    in_cpu = false;
                 }
                 _ => return this.event(),
             }

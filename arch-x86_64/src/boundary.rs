@@ -194,9 +194,9 @@ impl Arch for X86 {
     }
 
     #[inline]
-    unsafe fn enter_user(context: NonNull<X86Context>) -> UserEvent {
+    unsafe fn enter_user(context: NonNull<X86Context>, in_cpu: bool) -> UserEvent {
         // SAFETY: passed on.
-        unsafe { X86Context::enter(context) }
+        unsafe { X86Context::enter(context, in_cpu) }
     }
 
     #[inline(always)]

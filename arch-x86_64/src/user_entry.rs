@@ -28,12 +28,26 @@ pub(crate) fn stopped_context() -> *const X86Context {
 /// goes on from here, and leaves what it has on the stack: the next entry begins at the same place.
 unsafe extern "C" fn ask(context: NonNull<X86Context>) {
     // SAFETY: `system_call` has saved its registers; interrupts are masked.
-    let Next { context, words } = unsafe { fast::system_call::<X86>(context) };
+    let Next { context, words, first } = unsafe { fast::system_call::<X86>(context) };
     if !context.is_null() {
         // SAFETY: a context that has been stopped by SYSCALL and that the CPU is made ready for, and one whose words
         // are its answer's.
-        unsafe { asm!("jmp {}", sym go_back, in("rax") context, in("rdx") words, options(noreturn)) }
+        unsafe {
+            asm!("jmp {}", sym go_back, in("rax") context, in("rdx") words, in("rdi") first, options(noreturn))
+        }
     }
+}
+
+/// All registers but RAX and RDI of the frame at RAX, those of a message's words of the frame at RDX.
+macro_rules! to_user {
+    () => {
+        concat!(
+            "mov r15, [rax + {r15}]\nmov r14, [rax + {r14}]\nmov r13, [rax + {r13}]\nmov r12, [rdx + {r12}]\n",
+            "mov r10, [rdx + {r10}]\nmov r9, [rdx + {r9}]\nmov r8, [rdx + {r8}]\nmov rbp, [rax + {rbp}]\n",
+            "mov rsi, [rdx + {rsi}]\nmov rbx, [rax + {rbx}]\nmov rdx, [rdx + {rdx}]\nmov rcx, [rax + {rip}]\n",
+            "mov r11, [rax + {rflags}]\nmov rsp, [rax + {rsp}]",
+        )
+    };
 }
 
 /// Goes to ring 3 with the registers of `frame`, and returns when something has stopped it, or what came after it, with
@@ -83,42 +97,16 @@ pub(crate) unsafe extern "C" fn enter(frame: *mut TrapFrame, by_sysret: bool) {
         "2:",
         "mov rax, rdi",
         "mov rdx, rdi",
-        "jmp {go_back}",
+        "mov rdi, [rax + {rdi}]",
+        to_user!(),
+        "mov rax, [rax + {rax}]",
+        "swapgs",
+        "sysretq",
         kernel_stack = const KERNEL_STACK,
         frame_end = const FRAME_END,
         task_state = const TASK_STATE,
         privileged_stack = const PRIVILEGED_STACK,
         bytes = const FRAME_BYTES,
-        go_back = sym go_back,
-    )
-}
-
-/// Where the record of the frame of [`enter`] is, from the stack pointer that it keeps.
-const RECORD: usize = 48;
-
-/// To ring 3 by SYSRET, with the registers of the frame at RAX, but for those of a message's words, which are of the
-/// frame at RDX.
-#[unsafe(naked)]
-extern "C" fn go_back() {
-    naked_asm!(
-        "mov r15, [rax + {r15}]",
-        "mov r14, [rax + {r14}]",
-        "mov r13, [rax + {r13}]",
-        "mov r12, [rdx + {r12}]",
-        "mov r10, [rdx + {r10}]",
-        "mov r9, [rdx + {r9}]",
-        "mov r8, [rdx + {r8}]",
-        "mov rbp, [rax + {rbp}]",
-        "mov rdi, [rax + {rdi}]",
-        "mov rsi, [rdx + {rsi}]",
-        "mov rbx, [rax + {rbx}]",
-        "mov rdx, [rdx + {rdx}]",
-        "mov rcx, [rax + {rip}]",
-        "mov r11, [rax + {rflags}]",
-        "mov rsp, [rax + {rsp}]",
-        "mov rax, [rax + {rax}]",
-        "swapgs",
-        "sysretq",
         r15 = const offset_of!(TrapFrame, r15),
         r14 = const offset_of!(TrapFrame, r14),
         r13 = const offset_of!(TrapFrame, r13),
@@ -135,6 +123,35 @@ extern "C" fn go_back() {
         rflags = const offset_of!(TrapFrame, rflags),
         rsp = const offset_of!(TrapFrame, rsp),
         rax = const offset_of!(TrapFrame, rax),
+    )
+}
+
+/// Where the record of the frame of [`enter`] is, from the stack pointer that it keeps.
+const RECORD: usize = 48;
+
+/// To ring 3 by SYSRET, with the registers of the frame at RAX, but for those of a message's words, which are of the
+/// frame at RDX. RAX is 0 then, which says that it is done, and RDI what it is now.
+#[unsafe(naked)]
+extern "C" fn go_back() {
+    naked_asm!(
+        to_user!(),
+        "xor eax, eax",
+        "swapgs",
+        "sysretq",
+        r15 = const offset_of!(TrapFrame, r15),
+        r14 = const offset_of!(TrapFrame, r14),
+        r13 = const offset_of!(TrapFrame, r13),
+        r12 = const offset_of!(TrapFrame, r12),
+        r10 = const offset_of!(TrapFrame, r10),
+        r9 = const offset_of!(TrapFrame, r9),
+        r8 = const offset_of!(TrapFrame, r8),
+        rbp = const offset_of!(TrapFrame, rbp),
+        rsi = const offset_of!(TrapFrame, rsi),
+        rdx = const offset_of!(TrapFrame, rdx),
+        rbx = const offset_of!(TrapFrame, rbx),
+        rip = const offset_of!(TrapFrame, rip),
+        rflags = const offset_of!(TrapFrame, rflags),
+        rsp = const offset_of!(TrapFrame, rsp),
     )
 }
 

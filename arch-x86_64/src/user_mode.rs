@@ -51,8 +51,6 @@ const SSE_CONTROL: u32 = 0x1f80;
 pub struct X86Context {
     pub(crate) frame: TrapFrame,
     vector_registers: [u8; 512],
-    /// The CPU that it ran on last has its floating-point and SIMD registers.
-    in_cpu: bool,
 }
 
 // The processor aligns the stack pointer to 16 before it pushes.
@@ -67,7 +65,7 @@ impl UserContext for X86Context {
         (frame.rip, frame.cs) = (entry.0, USER_CODE.into());
         (frame.rsp, frame.ss) = (stack.0, USER_DATA.into());
         (frame.rflags, frame.rdi) = (FIRST_FLAGS, argument);
-        X86Context { frame, vector_registers, in_cpu: false }
+        X86Context { frame, vector_registers }
     }
 
     #[inline]
@@ -99,9 +97,7 @@ impl UserContext for X86Context {
     }
 
     fn park(&mut self) {
-        if self.in_cpu {
-            self.save_vectors();
-        }
+        self.save_vectors();
     }
 
     #[inline(always)]
@@ -127,15 +123,13 @@ impl X86Context {
         // SAFETY: 512 bytes, aligned to 16; CR4.OSFXSR is set. The kernel has no use of these registers, so they are
         // still this thread's.
         unsafe { asm!("fxsave64 [{}]", in(reg) &raw mut self.vector_registers, options(nostack, preserves_flags)) };
-        self.in_cpu = false;
     }
 
     #[inline(always)]
-    fn load_vectors(&mut self) {
+    fn load_vectors(&self) {
         // SAFETY: 512 bytes, aligned to 16, that FXSAVE wrote or `start` made; nothing of the kernel is in these
         // registers.
         unsafe { asm!("fxrstor64 [{}]", in(reg) &raw const self.vector_registers, options(nostack, preserves_flags)) };
-        self.in_cpu = true;
     }
 
     /// [`kernel::arch::Arch::enter_user`].
@@ -143,16 +137,16 @@ impl X86Context {
     /// # Safety
     /// As there.
     #[inline]
-    pub(crate) unsafe fn enter(context: NonNull<X86Context>) -> UserEvent {
+    pub(crate) unsafe fn enter(context: NonNull<X86Context>, in_cpu: bool) -> UserEvent {
         let context = context.as_ptr();
         {
             // SAFETY: the caller's promise. The reference ends before another may begin.
-            let this = unsafe { &mut *context };
+            let this = unsafe { &*context };
+            if !in_cpu {
+                this.load_vectors();
+            }
             if this.frame.rip >= USER_END.0 {
                 return UserEvent::Fault { at: VirtAddr(this.frame.rip), access: Access::Execute };
-            }
-            if !this.in_cpu {
-                this.load_vectors();
             }
         }
         // SAFETY: the frame's segments and privileged flags are those of `start` or what the processor itself saved of

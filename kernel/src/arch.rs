@@ -228,8 +228,9 @@ pub trait Arch: Copy + Send + Sync + Sized + 'static {
     /// which.
     ///
     /// # Safety
-    /// They are the registers of this CPU's current thread, and nobody else refers to them.
-    unsafe fn enter_user(context: NonNull<Self::UserContext>) -> UserEvent;
+    /// They are the registers of this CPU's current thread, and nobody else refers to them. With `in_cpu` it is the one
+    /// that was stopped here last, and was not parked ([`UserContext::park`]).
+    unsafe fn enter_user(context: NonNull<Self::UserContext>, in_cpu: bool) -> UserEvent;
 
     /// Reads the table entry at `at`, an address in [`Arch::SELF_MAP`], through this CPU's own translation. 0, which is
     /// what an absent entry reads, where there is no translation: the exception table continues behind the load, no

@@ -186,6 +186,7 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
     }
     // SAFETY: all of it has just been written, and belongs to the frame table for ever.
     let frames: &'static [Frame<A>] = unsafe { core::slice::from_raw_parts(frames, frames_count) };
+    let table = FrameTable::new(base, frames);
 
     // SAFETY: these consist of atomics, whose all-zero value is valid, and are aligned to 64 bytes.
     let (status_at, status) = unsafe { carver.array::<A, CpuStatus>(count)? };
@@ -224,7 +225,7 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
         }
         let stack_top = slot.add((STACK_PAGES + 1) * PAGE_SIZE);
         status[i].waits_for.store(u32::MAX, Ordering::Relaxed);
-        cpus.push(Box::leak(Box::new(Cpu::new(id, *hw_id, stack_top, &status[i], events))));
+        cpus.push(Box::leak(Box::new(Cpu::new(id, *hw_id, stack_top, table, &status[i], events))));
     }
 
     let allocator = FrameAllocator::new();
@@ -244,7 +245,7 @@ fn prepare<A: Arch>(info: BootInfo<A>) -> Result<&'static Cpu<A>, String> {
     shared.magic.store(MAGIC, Ordering::Release);
 
     let boot = cpus[0];
-    A::install_machine(Machine::new(Vec::leak(cpus), FrameTable::new(base, frames), allocator, info));
+    A::install_machine(Machine::new(Vec::leak(cpus), table, allocator, info));
     // SAFETY: this is the boot CPU, and nobody else was given its area.
     unsafe { A::set_this_cpu(boot) };
     (A::machine().firmware.init_boot_cpu)(boot);

@@ -76,11 +76,14 @@ guards! {
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
     IpcPin: "a long message is copied through pages that are pinned", Host;
+    KillMeets: "deleting an endpoint's capability waits for a short call that goes through it just now", Host;
     ShortLoads: "the short way of messages loads the address space of who goes on", Host;
     VectorsParked: "a thread's floating-point registers are saved before another thread runs on its CPU", Programs;
     IpcPinAgain: "a long message's pages are walked again, when they are pinned and when it was received", Host;
     PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
     DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
+    TruncateUnmaps: "pages that a file gives up are taken from every mm that maps them", Host;
+    ForkProtects: "what a fork shares cannot be written until it is copied", Host;
 }
 
 static REMOVED: AtomicU64 = AtomicU64::new(0);

@@ -162,7 +162,7 @@ pub enum SuiteError {
         value: String,
     },
     /// A workload that no program can do.
-    #[error("{0} is not done in user mode: no system call takes pages from a file")]
+    #[error("{0} is for scenarios, which programs do not play")]
     NoUserForm(&'static str),
     /// A scenario that makes no sense.
     #[error(transparent)]

@@ -54,17 +54,29 @@ impl Image {
 
     /// Makes a process in `slot` and maps the program and a stack into it.
     pub fn process(&self, slot: u64, limits: Limits, highest_priority: u8) -> Result<(), Status> {
-        let [text, rodata, data, end] = borders();
+        let [_, _, data, end] = borders();
         kernel::make_process(slot, limits, highest_priority)?;
-        kernel::map(slot, self.frames, text, 0, rodata - text, Rights::READ | Rights::EXECUTE)?;
-        kernel::map(slot, self.frames, rodata, rodata - text, data - rodata, Rights::READ)?;
+        self.map_code(slot)?;
         if end > data {
             kernel::map_anonymous(slot, data, end - data, Rights::READ | Rights::WRITE)?;
         }
         kernel::map_anonymous(slot, STACK - STACK_BYTES, STACK_BYTES, Rights::READ | Rights::WRITE)
     }
 
-    /// The first thread of a process that [`Image::process`] made, in `thread`.
+    /// Makes a process in `slot` that is a fork of `process`, which [`Image::process`] made: variables and stack are a
+    /// copy, code and constants are the same.
+    pub fn fork(&self, process: u64, slot: u64, limits: Limits, highest_priority: u8) -> Result<(), Status> {
+        kernel::fork(process, slot, limits, highest_priority)?;
+        self.map_code(slot)
+    }
+
+    fn map_code(&self, process: u64) -> Result<(), Status> {
+        let [text, rodata, data, _] = borders();
+        kernel::map(process, self.frames, text, 0, rodata - text, Rights::READ | Rights::EXECUTE)?;
+        kernel::map(process, self.frames, rodata, rodata - text, data - rodata, Rights::READ)
+    }
+
+    /// The first thread of a process that [`Image::process`] or [`Image::fork`] made, in `thread`.
     pub fn start(
         &self,
         process: u64,

@@ -83,6 +83,11 @@ pub fn make_huge(slot: u64, pages: u64) -> Done {
     does(Number::MakeHuge, [slot, pages, 0, 0, 0, 0, 0])
 }
 
+/// Drops what is in pages of frames, for all who have mapped them.
+pub fn truncate(slot: u64, offset: u64, bytes: u64) -> Done {
+    does(Number::Truncate, [slot, offset, bytes, 0, 0, 0, 0])
+}
+
 /// A shared table of so many 2 MiB pages in `slot`.
 pub fn make_shared(slot: u64, pages: u64) -> Done {
     does(Number::MakeShared, [slot, pages, 0, 0, 0, 0, 0])
@@ -105,6 +110,12 @@ pub struct Limits {
 pub fn make_process(slot: u64, limits: Limits, highest_priority: u8) -> Done {
     let Limits { slots, frames, bytes, spaces } = limits;
     does(Number::MakeProcess, [slot, slots, frames, bytes, spaces, highest_priority.into(), 0])
+}
+
+/// A process in `slot` with a copy of the anonymous memory of `process`, and nothing else that this has mapped.
+pub fn fork(process: u64, slot: u64, limits: Limits, highest_priority: u8) -> Done {
+    let Limits { slots, frames, bytes, spaces } = limits;
+    does(Number::Fork, [process, slot, slots, frames, bytes, spaces, highest_priority.into()])
 }
 
 /// Where a thread begins, and on which CPU.
@@ -246,12 +257,14 @@ pub struct Clock {
     pub now: u64,
     /// When this CPU last woke from idling.
     pub woke: u64,
+    /// Timer interrupts that other CPUs have had since: if there were any, their instructions may be among these.
+    pub others: u64,
 }
 
 /// The time, in instructions.
 pub fn clock() -> Clock {
     let answer = raw(Number::Clock as u64, [0; 7]);
-    Clock { now: answer[1], woke: answer[2] }
+    Clock { now: answer[1], woke: answer[2], others: answer[3] }
 }
 
 /// What is to be done.

@@ -24,7 +24,7 @@ pub const SLOTS: u64 = 128;
 pub const STOP: u64 = 1;
 
 /// What servers may use, each.
-const LIMITS: Limits = Limits { slots: SLOTS, frames: 8192, bytes: 512 << 10, spaces: 0 };
+const LIMITS: Limits = Limits { slots: SLOTS, frames: 8192, bytes: 1 << 20, spaces: 0 };
 const STACK: u64 = 0x7000_0000_0000;
 const STACK_BYTES: u64 = 32 << 10;
 

@@ -21,6 +21,8 @@ pub enum What {
     Frames(u64),
     /// An endpoint.
     Endpoint,
+    /// A process that was made by a fork, by its number.
+    Fork(usize),
 }
 
 /// A capability.
@@ -64,6 +66,8 @@ pub struct Model {
     pub slots: u64,
     /// Frames that each process's account has.
     pub limits: Vec<u64>,
+    /// Address spaces that each may have made at a time.
+    pub spaces: u64,
     /// Frames in use at the start.
     pub base: Vec<u64>,
     /// Capabilities.
@@ -87,8 +91,8 @@ fn bad_rights(rights: u32) -> bool {
 
 impl Model {
     /// `processes` processes with nothing but `frames` frames each, and tables of `slots`.
-    pub fn new(processes: usize, slots: u64, frames: u64) -> Model {
-        Model { slots, limits: vec![frames; processes], base: vec![0; processes], ..Model::default() }
+    pub fn new(processes: usize, slots: u64, frames: u64, spaces: u64) -> Model {
+        Model { slots, spaces, limits: vec![frames; processes], base: vec![0; processes], ..Model::default() }
     }
 
     fn number(&mut self) -> usize {
@@ -119,7 +123,13 @@ impl Model {
     /// Frames that a process pays for.
     pub fn used(&self, process: usize) -> u64 {
         let objects = self.objects.values().filter(|(_, payer)| *payer == process);
-        let pages = objects.map(|(what, _)| if let What::Frames(pages) = what { *pages } else { 0 }).sum::<u64>();
+        let frames = |what: &What| match what {
+            What::Frames(pages) => *pages,
+            What::Endpoint => 0,
+            // The table that all others hang from.
+            What::Fork(_) => 1,
+        };
+        let pages = objects.map(|(what, _)| frames(what)).sum::<u64>();
         let maps = self.maps.iter().filter(|map| map.payer == process);
         let anonymous = |map: &Map| if map.cap.is_none() { map.pages } else { 0 };
         self.base[process] + pages + maps.map(|map| Model::tables(map.at, map.pages) + anonymous(map)).sum::<u64>()
@@ -185,7 +195,9 @@ impl Model {
         let cap = self.find(process, slot)?;
         if cap.parent.is_none() {
             self.drop_descendants(cap.id);
-            self.objects.remove(&cap.object);
+            if let Some((What::Fork(process), _)) = self.objects.remove(&cap.object) {
+                self.maps.retain(|map| map.process != process);
+            }
             self.memory.retain(|(object, _), _| *object != cap.object);
         }
         self.drop_maps_of(cap.id);
@@ -236,6 +248,47 @@ impl Model {
         }
         self.maps.push(Map { cap, process, at, pages, show, rights, most, payer: who });
         Ok(())
+    }
+
+    /// Drops what is in pages of frames.
+    pub fn truncate(&mut self, who: usize, slot: u64, first: u64, pages: u64) -> Answer {
+        let found = self.find(who, slot)?;
+        if found.rights & WRITE == 0 {
+            return Err("Forbidden");
+        }
+        let What::Frames(there) = self.objects[&found.object].0 else { return Err("WrongKind") };
+        if pages == 0 || first + pages > there {
+            return Err("BadArgument");
+        }
+        self.memory.retain(|(object, page), _| *object != found.object || *page < first || first + pages <= *page);
+        Ok(())
+    }
+
+    /// Makes a process with a copy of the anonymous memory of `of`, without a limit of its own; its number.
+    pub fn fork(&mut self, who: usize, of: usize, slot: u64) -> Result<usize, &'static str> {
+        self.free(who, slot)?;
+        let spaces = self.objects.values().filter(|(what, payer)| matches!(what, What::Fork(_)) && *payer == who);
+        if spaces.count() as u64 == self.spaces {
+            return Err("Quota");
+        }
+        let mut copies: Vec<Map> =
+            self.maps.iter().filter(|map| map.process == of && map.cap.is_none()).cloned().collect();
+        let frames = copies.iter().map(|map| Model::tables(map.at, map.pages) + map.pages).sum::<u64>();
+        self.pay(who, 1 + frames)?;
+        let child = 1000 + self.number();
+        for map in &mut copies {
+            let original = map.show.0;
+            map.show.0 = self.number();
+            (map.process, map.payer) = (child, who);
+            let inside = |(place, _): &(&(usize, u64), &u64)| place.0 == original;
+            let written: Vec<_> = self.memory.iter().filter(inside).map(|(place, value)| (place.1, *value)).collect();
+            self.memory.extend(written.into_iter().map(|(page, value)| ((map.show.0, page), value)));
+        }
+        self.maps.extend(copies);
+        let (id, object) = (self.number(), self.number());
+        self.objects.insert(object, (What::Fork(child), who));
+        self.caps.push(Cap { id, parent: None, at: (who, slot), object, rights: ALL, badge: 0 });
+        Ok(child)
     }
 
     /// Undoes the mapping that begins at `at`.

@@ -9,7 +9,7 @@ use kernel::abi::Rights;
 use kernel::addr::{PMD_SIZE, VirtAddr};
 use kernel::arch::Arch;
 use kernel::object::account::Price;
-use kernel::object::mapping::Payer;
+use kernel::object::payer::Payer;
 use kernel::object::process::Process;
 use kernel::object::thread::Thread;
 use scripted::{User, load};

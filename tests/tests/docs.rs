@@ -175,6 +175,33 @@ fn examples_are_the_files_that_are_compiled() {
     assert_eq!(shown.len(), 2);
 }
 
+/// The scenario in a document is one that is played, and every scenario that a document names is there.
+#[test]
+fn the_scenarios_that_are_named_are_those_that_are_played() {
+    let shown: Vec<Block> =
+        blocks(&read("docs/write-a-scenario.md")).into_iter().filter(|b| b.language == "scenario").collect();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(shown[0].text, read("scenarios/02-collapse-without-sync.scenario"));
+    for document in documents() {
+        let text = read(&document);
+        let quoted = text.split('`').skip(1).step_by(2);
+        let numbered = |word: &str| word.get(..3).is_some_and(|n| n.ends_with('-') && n[..2].parse::<u8>().is_ok());
+        for name in quoted.flat_map(|quoted| quoted.split(' ')).filter(|word| numbered(word)) {
+            let file = repository().join("scenarios").join(format!("{name}.scenario"));
+            assert!(file.is_file(), "{document} names {name}, which is no scenario");
+        }
+    }
+}
+
+/// The actors of a document are those of the kernel.
+#[test]
+fn the_actors_of_scenarios_are_all_told() {
+    let text = read("docs/write-a-scenario.md");
+    for (letter, what) in kernel::scenario::script::Role::NAMES {
+        assert!(text.contains(&format!("| `{letter}` | {what} |")), "docs/write-a-scenario.md does not tell {letter}");
+    }
+}
+
 /// The program in a document is one that is built and run.
 #[test]
 fn the_program_that_is_shown_is_the_one_that_runs() {
@@ -256,8 +283,9 @@ fn bare(text: &str) -> String {
 /// Runs the commands whose words have `which`, and finds what is shown of their output in it, in that order; `...`
 /// stands for anything.
 fn shown_is_printed(which: &str) {
-    for shown in
-        commands().iter().filter(|c| matches!(c.words[0].as_str(), "run" | "sim") && c.words.iter().any(|w| w == which))
+    for shown in commands()
+        .iter()
+        .filter(|c| matches!(c.words[0].as_str(), "run" | "sim" | "scenario") && c.words.iter().any(|w| w == which))
     {
         let line = shown.words.join(" ");
         let output = xtask(&shown.words);

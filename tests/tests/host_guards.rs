@@ -13,6 +13,7 @@ use kernel::mm::file::File;
 use kernel::mm::frame::FrameState;
 use kernel::mm::page;
 use kernel::mm::retract::retract_page_tables;
+use kernel::mm::truncate::truncate;
 use kernel::mm::unmap::dontneed;
 use kernel::record::cell::ViolationKind;
 use kernel::scenario::Point;
@@ -58,8 +59,7 @@ fn the_head_is_compared_again() {
         let raw = pte.load(Level::Pte, va);
         let (theirs, frames) = (mm.clone(), &world.machine().frames);
         world.at_point(Point::AfterHead, move || {
-            dontneed(updater, &theirs, range.clone()).expect("it is mapped");
-            file.truncate(updater, 0..PMD_SIZE);
+            truncate(updater, &file, 0..PMD_SIZE).expect("no page is cut");
             // Until both are out.
             while [huge, part].iter().any(|pfn| frames.get(*pfn).refs() == 0) {
                 page::alloc(updater, FrameState::File, file.id, offset).expect("they are free");
@@ -96,7 +96,7 @@ fn a_table_that_is_retracted_meanwhile_is_left_alone() {
         world.on(0, || fault::populate(retractor, &mm, range.clone())).expect("memory suffices");
         let theirs = file.clone();
         world.at_point(Point::AfterZapLookup, move || {
-            retract_page_tables(retractor, &theirs, 0).expect("there is one");
+            retract_page_tables(retractor, &theirs, 0..PMD_SIZE);
         });
         world.on(1, || dontneed(dropper, &mm, range.clone())).expect("it is mapped");
         assert!(world.hook_ran());

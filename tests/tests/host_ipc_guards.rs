@@ -1,6 +1,10 @@
 //! What the pins and the second walks of long messages are for: with them the guarantee holds when pages are taken away
 //! at the worst moment; without, it does not. Guards are taken away for the whole process, so this file has one test.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+
 use kernel::abi::message::{Info, pack};
 use kernel::abi::{Number, Status};
 use kernel::addr::{Level, PAGE_SIZE, VirtAddr};
@@ -10,8 +14,11 @@ use kernel::mm::address_space::Mm;
 use kernel::mm::entry::{Entry, EntryCodec};
 use kernel::mm::fault;
 use kernel::mm::unmap::dontneed;
+use kernel::object::capability;
+use kernel::scenario::Point;
 use kernel::tlb::switch;
-use tests::host::{Tagged, Untagged, run_on};
+use tests::host::{Tagged, Untagged, run_on, while_waiting};
+use tests::kernel_of::FREE;
 use tests::talk::{ENDPOINT, IN, Log, OUT, Talk, fill, heard, long, send, stamps};
 
 const PAGES: u64 = 40;
@@ -158,6 +165,45 @@ fn memory_of_the_other() -> (u64, u64) {
     (seen[0], seen[1])
 }
 
+/// What unwinds a revocation that waits.
+struct Waits;
+
+/// A client's capability is revoked by CPU 0 when its short call, on CPU 1, has found it alive: whether the revocation
+/// waits for the call, and how many calls the server has received in the end.
+fn revoked_in_a_short_call() -> (bool, usize) {
+    let talk = Talk::<Untagged>::new();
+    let log = Log::default();
+    let at_server = log.clone();
+    talk.server(1, move |user| {
+        user.ask(Number::Wait, &[ENDPOINT]);
+        at_server.borrow_mut().push(());
+    });
+    talk.run_cpu(1);
+    talk.thread(&talk.client, 1, 5, |user| {
+        send(user, Number::Call, ENDPOINT, Info::empty(), [0; 6]);
+    });
+    let (root, cpu) = (talk.kernel.first.table.get(FREE as u32).expect("it is there"), talk.kernel.world.cpu(0));
+    let waits = Rc::new(Cell::new(false));
+    let seen = waits.clone();
+    talk.kernel.world.at_point(Point::ShortLooked, move || {
+        let over = Rc::new(Cell::new(false));
+        let is_over = over.clone();
+        while_waiting(move || {
+            if !is_over.get() {
+                // What it waits for is below it on this stack.
+                resume_unwind(Box::new(Waits));
+            }
+        });
+        let revoked = catch_unwind(AssertUnwindSafe(|| capability::revoke(cpu, &root)));
+        over.set(true);
+        seen.set(revoked.is_err_and(|what| what.is::<Waits>()));
+    });
+    talk.run_cpu(1);
+    // A revocation that was unwound leaves things half done.
+    std::mem::forget(talk);
+    (waits.get(), log.borrow().len())
+}
+
 #[test]
 fn a_removed_guard_of_messages_is_found() {
     let (done, gone, lost) = (Status::Done, Status::BufferGone, Status::Undelivered);
@@ -167,6 +213,10 @@ fn a_removed_guard_of_messages_is_found() {
     assert_eq!(sender_is_changed_between(), (done, done, all(2)));
     assert_eq!(stranger_is_written_to(), 99);
     assert_eq!(memory_of_the_other(), (7, 8));
+    assert_eq!(revoked_in_a_short_call(), (true, 1));
+
+    guard::remove(1 << Guard::KillMeets as u64);
+    assert_eq!(revoked_in_a_short_call(), (false, 1), "a call by a capability whose revocation was over");
 
     guard::remove(1 << Guard::ShortLoads as u64);
     assert_eq!(memory_of_the_other(), (8, 8), "the server goes on in the client's memory");

@@ -7,6 +7,7 @@ use kernel::abi::{Kind, Number, Rights};
 use kernel::addr::{PAGE_SHIFT, VirtAddr};
 use kernel::arch::Arch;
 use kernel::mm::address_space::MapError;
+use kernel::object::Object;
 use kernel::object::account::Price;
 use kernel::object::process::Process;
 use kernel::object::thread::Thread;
@@ -27,6 +28,10 @@ const BASE: u64 = 0x7fffe;
 const WINDOW: u64 = 12;
 const WORD: u64 = 8;
 const FRAMES: u64 = 90;
+/// Forks that each may have made at a time.
+const SPACES: u64 = 2;
+/// The CPU on which these are looked at.
+const LOOKS: usize = PROCESSES;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -41,6 +46,10 @@ enum Op {
     Unmap(usize, u64),
     Protect(usize, u64, u32),
     Write(u64, u64),
+    Truncate(u64, u64, u64),
+    Fork(usize, u64),
+    /// One of those that were made by forks writes.
+    WriteInFork(usize, u64, u64),
 }
 
 fn slot() -> impl Strategy<Value = u64> {
@@ -66,6 +75,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (who(), at()).prop_map(|(p, a)| Op::Unmap(p, a)),
         2 => (who(), at(), rights()).prop_map(|(p, a, r)| Op::Protect(p, a, r & 7)),
         5 => (at(), 1..u64::MAX).prop_map(|(a, v)| Op::Write(a, v)),
+        3 => (slot(), 0u64..4, 0u64..6).prop_map(|(s, o, n)| Op::Truncate(s, o, n)),
+        2 => (who(), slot()).prop_map(|(p, s)| Op::Fork(p, s)),
+        3 => (0usize..4, at(), 1..u64::MAX).prop_map(|(f, a, v)| Op::WriteInFork(f, a, v)),
     ]
 }
 
@@ -73,6 +85,8 @@ struct Run<A: Arch> {
     kernel: Kernel<A>,
     processes: Vec<Arc<Process<A>>>,
     threads: Vec<Arc<Thread<A>>>,
+    /// Those that were made by forks and are there, with their numbers in the model.
+    forks: Vec<(usize, Arc<Process<A>>)>,
     model: Model,
 }
 
@@ -90,9 +104,9 @@ fn in_words(error: MapError) -> &'static str {
 
 impl<A: Arch> Run<A> {
     fn new(transport: TransportId) -> Run<A> {
-        let kernel = Kernel::<A>::new(PROCESSES, 8192, 16);
+        let kernel = Kernel::<A>::new(PROCESSES + 1, 8192, 16);
         kernel.world.choose("sync-all", transport);
-        let limit = Price { frames: FRAMES, bytes: 1 << 16, spaces: 0 };
+        let limit = Price { frames: FRAMES, bytes: 1 << 17, spaces: SPACES };
         let processes: Vec<_> = (0..PROCESSES).map(|i| kernel.child(FREE + i as u64, SLOTS as u32, limit)).collect();
         let mut threads = Vec::new();
         for (i, process) in processes.iter().enumerate() {
@@ -102,7 +116,7 @@ impl<A: Arch> Run<A> {
             threads.push(kernel.thread(&kernel.first, 8 + i as u64, process, VirtAddr(0x1000), 1, i as u16, 0));
             kernel.world.on(i, || switch::load(kernel.world.cpu(i), &process.mm));
         }
-        Run { kernel, processes, threads, model: Model::new(PROCESSES, SLOTS, FRAMES) }
+        Run { kernel, processes, threads, forks: Vec::new(), model: Model::new(PROCESSES, SLOTS, FRAMES, SPACES) }
     }
 
     fn step(&mut self, who: usize, op: Op) {
@@ -143,8 +157,33 @@ impl<A: Arch> Run<A> {
                 let done = self.kernel.world.write(who, mm, va(at).add(WORD), value);
                 (done.map_err(|error| in_words(error).to_owned()), model.write(who, at, value))
             }
+            Op::Truncate(slot, offset, n) => {
+                (ask(Number::Truncate, &[slot, page(offset), page(n)]), model.truncate(who, slot, offset, n))
+            }
+            Op::Fork(of, slot) => {
+                let core = ask(Number::Fork, &[of as u64, slot, 0, 0, 0, 0, 1]);
+                let expected = model.fork(who, of, slot);
+                if let (Ok(()), Ok(number)) = (&core, expected) {
+                    let node = self.processes[who].table.get(slot as u32).expect("it was made");
+                    let Object::Process(made) = node.object() else { panic!("no process was made") };
+                    self.forks.push((number, made.clone()));
+                }
+                (core, expected.map(|_| ()))
+            }
+            Op::WriteInFork(which, at, value) => match self.forks.get(which) {
+                None => return,
+                Some((number, process)) => {
+                    let (world, cpu) = (&self.kernel.world, self.kernel.world.cpu(LOOKS));
+                    world.on(LOOKS, || switch::load(cpu, &process.mm));
+                    let done = world.write(LOOKS, &process.mm, va(at).add(WORD), value);
+                    world.on(LOOKS, || switch::unload(cpu));
+                    (done.map_err(|error| in_words(error).to_owned()), model.write(*number, at, value))
+                }
+            },
         };
         assert_eq!(core, expected.map_err(str::to_owned), "{op:?} by {who}");
+        let there = |number: usize| self.model.objects.values().any(|(what, _)| *what == What::Fork(number));
+        self.forks.retain(|(number, _)| there(*number));
     }
 
     fn compare(&self) {
@@ -156,6 +195,7 @@ impl<A: Arch> Run<A> {
                     let kind = match self.model.objects[&cap.object].0 {
                         What::Frames(_) => Kind::Frames,
                         What::Endpoint => Kind::Endpoint,
+                        What::Fork(_) => Kind::Process,
                     };
                     (kind as u64, cap.rights.into(), cap.badge.into())
                 });
@@ -168,6 +208,15 @@ impl<A: Arch> Run<A> {
             }
             assert_eq!(self.processes[who].account.used().frames, self.model.used(who), "account of {who}");
         }
+        for (number, process) in &self.forks {
+            let (world, cpu) = (&self.kernel.world, self.kernel.world.cpu(LOOKS));
+            world.on(LOOKS, || switch::load(cpu, &process.mm));
+            for page in BASE..BASE + WINDOW + 6 {
+                let core = world.read(LOOKS, &process.mm, va(page).add(WORD)).map_err(in_words);
+                assert_eq!(core, self.model.read(*number, page), "page {page:#x} of fork {number}");
+            }
+            world.on(LOOKS, || switch::unload(cpu));
+        }
         assert_eq!(self.kernel.world.violations(), 0);
     }
 }
@@ -178,7 +227,7 @@ fn run<A: Arch>(transport: TransportId, steps: &[(usize, Op)]) {
         run.step(*who, *op);
         run.compare();
     }
-    drop((run.threads, run.processes));
+    drop((run.threads, run.processes, run.forks));
     let free = 8192;
     run.kernel.finish(free);
 }

@@ -159,6 +159,41 @@ fn nobody_is_passed_over() {
     talk.finish();
 }
 
+/// A thread whose waits begin to end by time is not kept by an answer that never comes, though its calls took the short
+/// way before.
+#[test]
+fn patience_counts_after_short_calls() {
+    let talk = Talk::<Untagged>::new();
+    let log = Log::<Status>::default();
+    let seen = log.clone();
+    talk.thread(&talk.client, 0, 5, |user| {
+        let mut call = heard(user.ask(Number::Wait, &[pack(ENDPOINT as u32, Info::empty())]));
+        for _ in 0..3 {
+            call = send(user, Number::ReplyWait, ENDPOINT, Info::empty(), call.words);
+        }
+        user.ask(Number::MakeNotification, &[7]);
+        user.ask(Number::Wait, &[7]);
+    });
+    talk.run_cpu(0);
+    talk.client(move |user| {
+        for n in 0..4 {
+            if n == 3 {
+                user.ask(Number::SetPatience, &[1]);
+            }
+            let answer = send(user, Number::Call, ENDPOINT, Info::empty(), [1; 6]);
+            seen.borrow_mut().push(answer.status);
+        }
+    });
+    talk.run_cpu(0);
+    assert_eq!(*log.borrow(), [Status::Done; 3], "the last call waits");
+    for _ in 0..2 {
+        run_on(0, kernel::upcall::timer::<Untagged>);
+        talk.run_cpu(0);
+    }
+    assert_eq!(log.borrow().get(3), Some(&Status::TimedOut));
+    talk.finish();
+}
+
 /// A caller that is ended while it waits on the short way ends, and its server is told that nobody waits.
 #[test]
 fn a_caller_that_ends_is_not_answered() {

@@ -52,19 +52,19 @@ fn a_periodic_thread_sees_what_interrupts_its_cpu(arch: &str) {
         assert!(bystander["bystander_longest_gap"].as_u64().is_some_and(|n| n > 0), "it never ran: {bystander}");
         assert_eq!(row_of("fork_exec")["sync_ipis_per_op"], 0.0);
     }
-    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["sync_ipis_per_op"], 3.0);
-    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["predicted_sync_ipis_per_op"], 3.0);
+    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["sync_ipis_per_op"], 12.0);
+    assert_eq!(row(&rows, "sync-all", "db_exit", "contend")["predicted_sync_ipis_per_op"], 12.0);
 }
 
 /// Programs that do the operations of the suite through system calls cause what the kernel causes that does them
 /// itself, flush for flush and sync for sync; and walkers find nothing wrong.
 #[track_caller]
 fn the_suite_in_user_mode_counts_the_same(arch: &str) {
-    let suite = "--workload munmap_4k,dontneed_2m,mprotect_2m,collapse_anon,unshare_munmap_last,unshare_exit \
+    let suite = "--workload munmap_4k,dontneed_2m,mprotect_2m,collapse_anon,unshare_munmap_last,unshare_exit,retract_truncate \
                  --strategy sync-all,coverage --mode same,other,lazy,contend --ops 8";
     let ours = rows(&format!("{arch}-kernel-suite"), &format!("--arch {arch} {suite}"));
     let theirs = rows(&format!("{arch}-user-suite"), &format!("--arch {arch} --user {suite}"));
-    assert_eq!((ours.len(), theirs.len()), (48, 48));
+    assert_eq!((ours.len(), theirs.len()), (56, 56));
     for (ours, theirs) in ours.iter().zip(&theirs) {
         assert_eq!((&theirs["user"], &theirs["program_status"]), (&true.into(), &0.into()), "{theirs}");
         if ours["mode"] != "contend" {

@@ -20,7 +20,7 @@ pub(crate) fn of(rows: &[Row]) -> String {
     if rows.iter().any(Row::has_periodic_thread) {
         out += "In rt_bystander a periodic thread of the highest priority has it, in a process of its own. Interrupts\n\
                 taken, per operation, and the longest from when the CPU woke for it to its first instruction, in its\n\
-                own instructions (plain image).\n";
+                own instructions (plain image, of the times that no other CPU ran meanwhile).\n";
     }
     for transport in table::distinct(&rows, |r| r.transport) {
         let rows: Vec<Row> = rows.iter().filter(|r| r.transport == transport).cloned().collect();

@@ -193,13 +193,21 @@ impl<'d, 't> Value<'d, 't> {
 
     /// The names of `names` that the list says, each once; `all` stands for every one.
     pub(crate) fn names(&self, kind: &str, names: &[Named]) -> Vec<&'static str> {
+        self.names_more(kind, names, &[])
+    }
+
+    /// The same with `more` names, for which `all` does not stand.
+    pub(crate) fn names_more(&self, kind: &str, names: &[Named], more: &[Named]) -> Vec<&'static str> {
         let mut chosen = Vec::new();
         for item in self.items() {
             let Some(word) = item.text(&format!("the name of a {kind}")) else { continue };
-            let found: Vec<&'static str> =
-                names.iter().map(|(name, _)| *name).filter(|name| word == "all" || *name == word).collect();
+            let all = || names.iter().chain(more).map(|(name, _)| *name);
+            let found: Vec<&'static str> = match word {
+                "all" => names.iter().map(|(name, _)| *name).collect(),
+                word => all().filter(|name| *name == word).collect(),
+            };
             if found.is_empty() {
-                let hint = nearest(word, names.iter().map(|(name, _)| *name));
+                let hint = nearest(word, all());
                 item.mistake(format!("there is no {kind} \"{word}\"; did you mean \"{hint}\"?"));
             }
             for name in found {

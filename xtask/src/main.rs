@@ -17,6 +17,7 @@ mod document;
 mod engines;
 mod error;
 mod examples;
+mod exits;
 mod experiment;
 mod guest;
 mod guests;

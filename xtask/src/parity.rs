@@ -14,7 +14,6 @@ use crate::probe::{self, Bench, Probe};
 use crate::programs;
 use crate::progress::Cells;
 use crate::rows::Row;
-use crate::setup;
 use crate::suite::{Engine, Hook, Suite};
 use crate::table::{count, paragraph};
 
@@ -121,13 +120,9 @@ impl Parity {
         let linux = Reference::load();
         let workloads: Vec<&'static str> =
             kernel::workload::NAMES.iter().map(|(name, _)| *name).filter(|w| linux.prediction(w).is_some()).collect();
-        let workloads: Vec<&'static str> =
-            workloads.into_iter().filter(|w| !self.user || crate::suite::has_user_form(w)).collect();
         let bench = Bench::ready(&archs, Kind::Checking)?;
-        let stale = if self.user { programs::stale(&archs) } else { Vec::new() };
-        if !stale.is_empty() {
-            setup::ensure_ready(&stale, true)?;
-            programs::build(&stale, false)?;
+        if self.user {
+            programs::ready(&archs)?;
         }
         let probes: Vec<Probe> = archs
             .iter()

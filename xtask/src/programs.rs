@@ -12,6 +12,7 @@ use crate::arch::Arch;
 use crate::build::{BUILD_LIMIT, fingerprint_of, guest_dir, lock, repository};
 use crate::child;
 use crate::progress::Step;
+use crate::setup;
 use crate::toolchain::RustFacts;
 
 /// Where their sources are: a file for each, by its name.
@@ -29,6 +30,16 @@ pub(crate) fn stale(archs: &[Arch]) -> Vec<Arch> {
         path(arch).is_file() && noted.is_ok_and(|noted| fingerprint(arch).is_ok_and(|now| now == noted))
     };
     archs.iter().copied().filter(|arch| !fresh(*arch)).collect()
+}
+
+/// Sets up and builds what is missing for `archs`.
+pub(crate) fn ready(archs: &[Arch]) -> anyhow::Result<()> {
+    let stale = stale(archs);
+    if stale.is_empty() {
+        return Ok(());
+    }
+    setup::ensure_ready(&stale, true)?;
+    build(&stale, false)
 }
 
 fn fingerprint(arch: Arch) -> anyhow::Result<String> {

@@ -2,11 +2,13 @@
 //! options only.
 
 use kernel::oracle::VERSION;
+use kernel::workload::WorkloadId;
 
 use crate::arch::Arch;
 use crate::bystander;
 use crate::compare;
 use crate::engines;
+use crate::exits;
 use crate::linux::{self, Reference};
 use crate::matrix;
 use crate::profile;
@@ -39,9 +41,11 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
                 matrix::of(&of_arch(arch))
             );
             out += &bystander::of(&of_arch(arch));
+            out += &exits::of(&of_arch(arch));
             out += &profile::table::of(&of_arch(arch));
         }
         out += &engines::of(rows, setting.engine);
+        out += &met_nothing(rows);
         out += &violations(rows);
         out += &verdict_line(rows);
         return out;
@@ -68,15 +72,41 @@ pub(crate) fn text(rows: &[Row], archs: &[Arch], setting: &Setting) -> String {
         );
         out += &instructions(&rows, &linux);
         out += &bystander::of(&rows);
+        out += &exits::of(&rows);
         out += &profile::table::of(&rows);
     }
     if let [left, right] = archs {
         out += &format!("{bold}Comparison{bold:#}\n\n{}\n", compare::side_by_side(&of_arch(*left), &of_arch(*right)));
     }
     out += &engines::of(rows, setting.engine);
+    out += &met_nothing(rows);
     out += &violations(rows);
     out += &verdict_line(rows);
     out
+}
+
+/// The rows of which "safe" says nothing; nothing if there are none.
+fn met_nothing(rows: &[Row]) -> String {
+    let rows: Vec<Row> = rows.iter().filter(|r| r.met_nothing()).cloned().collect();
+    let (meet, alone): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| {
+        let id = WorkloadId::ALL.into_iter().chain(WorkloadId::PROGRAMS).find(|id| *id as u16 == row.cell.workload);
+        id.is_some_and(WorkloadId::walks_by_messages)
+    });
+    let mut out = String::new();
+    let mut say = |rows: &[Row], why: &str| {
+        for workload in table::distinct(rows, |r| r.workload) {
+            let of_it: Vec<Row> = rows.iter().filter(|r| r.workload == workload).cloned().collect();
+            let transports = table::distinct(&of_it, |r| r.transport).join(", ");
+            let strategies = table::distinct(&of_it, |r| r.strategy).join(", ");
+            out += &paragraph(2, &format!("{workload} ({transports}): {strategies}; {why}."));
+        }
+    };
+    say(&meet, "a walk and a reuse that it holds up meet by chance; --seed and --ops try more");
+    say(&alone, "nobody walks a table there that is used again");
+    if out.is_empty() {
+        return out;
+    }
+    format!("\"safe?\" is no verdict: the strategy promises nothing on that transport, and nothing was met.\n{out}\n")
 }
 
 /// How the instructions compare with Linux's; nothing where they were not measured.
@@ -165,6 +195,30 @@ mod tests {
         )));
         assert!(good.contains("(aim: at most 0.25 of Linux 6.12's): reached in 1 of 1 workloads.\n"), "{good}");
         assert!(good.ends_with("As expected: every verdict and every predicted count, rows: 6.\n"), "{good}");
+    }
+
+    #[test]
+    fn what_programs_did_not_meet_is_no_proof() {
+        use crate::rows::tests::cell;
+        use kernel::record::cell::CellRow;
+        use kernel::suite::Mode;
+        let row = |strategy, workload: WorkloadId, promised: Verdict| {
+            let of_it = cell(strategy, workload as u16, Mode::Contend);
+            Row::resolve(Arch::Aarch64, CellRow { user: 1, promised: promised as u64, ..of_it }).unwrap()
+        };
+        let storm = |strategy, promised| row(strategy, WorkloadId::IpcStorm, promised);
+        let rows = [
+            storm(0, Verdict::Unsafe),
+            storm(1, Verdict::Safe),
+            row(0, WorkloadId::DbExit, Verdict::Unsafe),
+            row(1, WorkloadId::DbExit, Verdict::Safe),
+        ];
+        let text = bare(&text(&rows, &[Arch::Aarch64], &setting()));
+        assert_eq!(text.matches("   safe?\n").count(), 2, "{text}");
+        let note = "\"safe?\" is no verdict: the strategy promises nothing on that transport, and nothing was met.\n\
+                    \u{20} ipc_storm (ipi): none; a walk and a reuse that it holds up meet by chance; --seed and --ops try\n";
+        assert!(text.contains(note), "{text}");
+        assert!(text.contains("  db_exit (ipi): none; nobody walks a table there that is used again.\n"), "{text}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::arch::Arch;
 use crate::engines;
 use crate::profile::{Profile, Summary as InNumbers};
+use crate::records::condition::{KERNEL, PROGRAMS};
 
 /// Version of the JSON objects.
 pub(crate) const SCHEMA: u32 = 1;
@@ -125,6 +126,8 @@ impl Row {
             engine: setting.engine,
             oracle: kernel::oracle::VERSION,
             walker: self.walker,
+            promised: Verdict::from_number(self.cell.promised as u8).map_or("-", Verdict::name),
+            by: if self.is_of_programs() { PROGRAMS } else { KERNEL },
             vectors_per_op: self.per_op(cell.vectors),
             pages: cell.pages,
             violations_by_state: cell.violations_ghost,
@@ -161,6 +164,12 @@ impl Row {
     /// its own.
     pub(crate) fn has_bystander(&self) -> bool {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
+    }
+
+    /// Whether programs, who meet by chance, met no violation of a strategy that promises nothing on the transport: that
+    /// is no proof of anything.
+    pub(crate) fn met_nothing(&self) -> bool {
+        self.is_of_programs() && self.verdict == Verdict::Safe && self.cell.promised == Verdict::Unsafe as u64
     }
 
     /// Whether programs in user mode did it.
@@ -211,6 +220,9 @@ struct JsonRow<'a> {
     engine: &'a str,
     oracle: u32,
     walker: &'a str,
+    /// What the strategy promises on the transport, whatever the workload can show of it.
+    promised: &'a str,
+    by: &'a str,
     vectors_per_op: Option<f64>,
     pages: u64,
     violations_by_state: u64,

@@ -179,20 +179,10 @@ impl Run {
         if !self.inject.iter().all(word) {
             return Err(bad_input("--inject takes names separated by commas, without spaces"));
         }
-        let mut workloads =
+        let workloads =
             names::choose_more("workload", &self.workload, kernel::workload::NAMES, kernel::workload::PROGRAMS)?;
-        if self.user {
-            if self.workload == ["all"] {
-                workloads.retain(|name| crate::suite::has_user_form(name));
-            }
-            if let Some(name) = workloads.iter().find(|name| !crate::suite::has_user_form(name)) {
-                return Err(bad_input(format!(
-                    "--user: no program does {name}, since no system call takes pages from a file; leave it out"
-                )));
-            }
-            if self.walker != WalkerClass::NAMES[0].0 {
-                return Err(bad_input("--user: programs have the kernel walk as gup does; leave --walker out"));
-            }
+        if self.user && self.walker != WalkerClass::NAMES[0].0 {
+            return Err(bad_input("--user: programs have the kernel walk as gup does; leave --walker out"));
         }
         Ok(Suite {
             strategies: names::choose("strategy", &self.strategy, kernel::sync::NAMES)?,

@@ -2,7 +2,6 @@
 
 use kernel::guard::Guard;
 use kernel::suite::Mode;
-use kernel::workload::WorkloadId;
 
 /// The value of the static hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -88,12 +87,6 @@ pub(crate) fn guard_mask(without: &[&str]) -> u64 {
 /// Whether a workload is one of programs.
 pub(crate) fn is_program(workload: &str) -> bool {
     kernel::workload::PROGRAMS.iter().any(|(name, _)| *name == workload)
-}
-
-/// Whether programs can do the operations of a workload.
-pub(crate) fn has_user_form(workload: &str) -> bool {
-    let all = WorkloadId::ALL.into_iter().chain(WorkloadId::STAGED).chain(WorkloadId::PROGRAMS);
-    all.into_iter().find(|id| WorkloadId::name_of(*id as u16) == Some(workload)).is_some_and(WorkloadId::has_user_form)
 }
 
 impl Suite {

@@ -99,11 +99,19 @@ pub(crate) fn verdict_cell(rows: &[&Row]) -> Cell {
     let unexpected = rows.iter().any(|r| r.is_unexpected());
     let style = match (unexpected, judged.verdict) {
         (true, _) => AnsiColor::Red.on_default().bold(),
+        (false, Verdict::Safe) if judged.met_nothing() => Style::new().dimmed(),
         (false, Verdict::Safe) => AnsiColor::Green.on_default(),
         (false, Verdict::Unsafe) => AnsiColor::Yellow.on_default(),
         (false, _) => Style::new().dimmed(),
     };
-    Cell { text: format!("{}{}", judged.verdict.name(), if unexpected { " !" } else { "" }), style }
+    let doubt = if unexpected {
+        " !"
+    } else if judged.met_nothing() {
+        "?"
+    } else {
+        ""
+    };
+    Cell { text: format!("{}{doubt}", judged.verdict.name()), style }
 }
 
 /// Four counts of one row.

@@ -5,45 +5,49 @@ use kernel::record::cell::{Verdict, Violation, ViolationKind};
 use crate::rows::Row;
 use crate::table::count;
 
-/// The first violation of `row`: which walk, which table, both CPUs, and the order of events. Empty without one.
+/// The first violation of `row`: which walk or CPU, which table or page, and the order of events. Empty without one.
 pub(crate) fn in_words(row: &Row) -> String {
+    use ViolationKind::*;
     let Some(kind) = row.violation() else { return String::new() };
     let v = &row.cell.first;
-    let end = match kind {
-        ViolationKind::FreedWhileHeld | ViolationKind::ReadPoison => "freed it",
-        ViolationKind::ReusedWhileHeld => "reused it",
-        _ => "changed it",
-    };
-    let subject = match kind {
-        ViolationKind::WrongPage | ViolationKind::StaleTranslation => format!("page in frame {:#x}", v.pfn),
-        _ => format!("{} table in frame {:#x}", level_name(v.level), v.pfn),
-    };
-    let (kind_in_words, order) = (kind.in_words(), order(kind, v.times));
-    let who = format!("cpu {} in its walk {} to {:#x} (mm {})", v.walker, v.walk, v.address, v.mm);
-    if kind == ViolationKind::StaleRecursion {
-        return format!(
-            "{kind_in_words}: {who} had found the {subject} in its PMD entry, in operation {}; {order}",
-            v.op
-        );
-    }
-    if v.updater == Violation::NOBODY {
+    let [began, unlinked, _, seen] = v.times;
+    let walk = format!("cpu {} in its walk {} to {:#x} (mm {})", v.walker, v.walk, v.address, v.mm);
+    let table = format!("{} table in frame {:#x}", level_name(v.level), v.pfn);
+    let page = format!("page in frame {:#x}", v.pfn);
+    let who = match kind {
+        ReusedWhileHeld | FreedWhileHeld | ReadPoison | TornEntry if v.updater != Violation::NOBODY => {
+            let end = match kind {
+                ReusedWhileHeld => "reused",
+                TornEntry => "changed",
+                _ => "freed",
+            };
+            let who = format!("{walk} held the {table}; cpu {} {end} it in operation {}", v.updater, v.op);
+            return format!("{}: {who}; {}", kind.in_words(), order(v.times, &format!("table {end}")));
+        }
         // The walk found it out itself; who had changed what it read is not noted.
-        return format!("{kind_in_words}: {who} came to the {subject}, in operation {}; {order}", v.op);
-    }
-    format!("{kind_in_words}: {who} held the {subject}; cpu {} {end} in operation {}; {order}", v.updater, v.op)
+        ReusedWhileHeld | FreedWhileHeld | ReadPoison | TornEntry => format!("{walk} came to the {table}"),
+        WrongPage | PageForTable => format!("{walk} came to the {page}"),
+        StaleRecursion => format!("{walk} had found the {table} in its PMD entry"),
+        PinnedAndShared => format!("{walk} pinned the {page}"),
+        // No walk found these.
+        StaleTranslation => format!("cpu {} read {:#x} through its TLB", v.walker, v.address),
+        LostMapping | Miscounted => format!("cpu {} came to the {table}, of {:#x}", v.walker, v.address),
+    };
+    let times = match kind {
+        PinnedAndShared => [began, 0, 0, seen],
+        StaleTranslation => [0, 0, 0, seen],
+        LostMapping | Miscounted => [0, unlinked, 0, seen],
+        _ => v.times,
+    };
+    format!("{}: {who}, in operation {}; {}", kind.in_words(), v.op, order(times, "seen"))
 }
 
 fn level_name(level: u16) -> &'static str {
     ["PTE", "PMD", "PUD", "PGD"].get(level as usize).copied().unwrap_or("page")
 }
 
-/// The events that have a time, by time.
-fn order(kind: ViolationKind, times: [u64; 4]) -> String {
-    let last = match kind {
-        ViolationKind::ReusedWhileHeld => "table reused",
-        ViolationKind::FreedWhileHeld | ViolationKind::ReadPoison => "table freed",
-        _ => "seen",
-    };
+/// The events that have a time, by time; `last` is what the last of them is called.
+fn order(times: [u64; 4], last: &str) -> String {
     let names = ["walk began", "table unlinked", "flush completed", last];
     let mut events: Vec<(u64, &str)> = times.into_iter().zip(names).filter(|(time, _)| *time != 0).collect();
     // Stable: events of the same time keep the order in which they must have been.
@@ -161,6 +165,35 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("cpu 0") && !text.contains("65535"), "{text}");
+    }
+
+    #[test]
+    fn what_no_walk_found_names_none() {
+        let mut row = unsafe_row();
+        row.cell.first.updater = Violation::NOBODY;
+        let mut told = |kind| {
+            row.cell.first.kind = kind as u16;
+            in_words(&row)
+        };
+        let stale = told(ViolationKind::StaleTranslation);
+        assert!(
+            stale.ends_with(
+                ": cpu 2 read 0x4000200000 through its TLB, in operation 5; order: seen at 1100 instructions"
+            ),
+            "{stale}"
+        );
+        let lost = told(ViolationKind::LostMapping);
+        assert!(
+            lost.ends_with(
+                ": cpu 2 came to the PTE table in frame 0x1234, of 0x4000200000, in operation 5; order: table unlinked \
+                 at 1040, seen +60 instructions"
+            ),
+            "{lost}"
+        );
+        assert!(
+            told(ViolationKind::PinnedAndShared).contains("(mm 3) pinned the page in frame 0x1234, in operation 5;")
+        );
+        assert!(told(ViolationKind::ReadPoison).contains("seen +100"), "who reads poison does not free");
     }
 
     #[test]

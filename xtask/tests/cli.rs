@@ -57,6 +57,12 @@ fn impossible_machines_are_refused() {
 }
 
 #[test]
+fn programs_walk_as_the_kernel_walks_for_them() {
+    refused("run --arch x86_64 --user --walker nmi", &["--user", "gup", "--walker"]);
+    refused("hunt --arch x86_64 --strategy none --user --walker nmi", &["--user", "gup", "--walker"]);
+}
+
+#[test]
 fn a_missing_and_an_old_emulator_are_refused() {
     refused("run --arch x86_64 --qemu /no/such/qemu", &["/no/such/qemu"]);
     let old = program("old-qemu", "echo QEMU emulator version 5.2.0");

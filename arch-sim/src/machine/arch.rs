@@ -335,7 +335,7 @@ impl<const TAGGED: bool> Arch for Sim<TAGGED> {
         Ok(())
     }
 
-    unsafe fn enter_user(context: NonNull<Scripted>) -> UserEvent {
+    unsafe fn enter_user(context: NonNull<Scripted>, _in_cpu: bool) -> UserEvent {
         let mut context = context;
         loop {
             let pending = world().core().call.get();

@@ -91,6 +91,9 @@ impl<const TAGGED: bool> Directed<TAGGED> {
 
         let statuses: &'static [CpuStatus] = Vec::leak((0..count).map(|_| CpuStatus::default()).collect());
         let (mut rings, mut slots) = (Vec::new(), Vec::new());
+        let frames: &'static [Frame<Sim<TAGGED>>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
+        let first = PhysAddr(RAM).pfn();
+        let table = FrameTable::new(first, frames);
         let cpus: Vec<&'static Cpu<Sim<TAGGED>>> = (0..count)
             .map(|i| {
                 let id = CpuId(i as u16);
@@ -104,7 +107,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
                 } else {
                     EventRing::off(id)
                 };
-                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], events)))
+                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), table, &statuses[i], events)))
             })
             .collect();
         let cpus: &'static [&'static Cpu<Sim<TAGGED>>] = Vec::leak(cpus);
@@ -112,8 +115,6 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             let mut hub = direction.hub.borrow_mut();
             looks.iter().enumerate().for_each(|(i, look)| hub.stop_before(i, cpus[i].vcpu.flag(), *look));
         }
-        let frames: &'static [Frame<Sim<TAGGED>>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
-        let first = PhysAddr(RAM).pfn();
         let allocator = FrameAllocator::new();
         allocator.add(first, Pfn(first.0 + FRAMES as u32));
         let shared: &'static Shared = Box::leak(Box::new(Shared::new()));
@@ -128,8 +129,7 @@ impl<const TAGGED: bool> Directed<TAGGED> {
             exit: |code: ExitCode| panic!("the machine is left with {code:?}"),
             shared,
         };
-        let machine =
-            Sim::<TAGGED>::install_machine(Machine::new(cpus, FrameTable::new(first, frames), allocator, firmware));
+        let machine = Sim::<TAGGED>::install_machine(Machine::new(cpus, table, allocator, firmware));
         frames.iter().for_each(|frame| frame.set_state(FrameState::Free));
         (1..count).for_each(|_| machine.came_online());
         kernel::guard::remove(scope.guards);

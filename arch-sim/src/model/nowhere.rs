@@ -115,7 +115,7 @@ impl Arch for Nowhere {
         unreachable!("{NOT_HERE}")
     }
 
-    unsafe fn enter_user(_context: NonNull<NoUserMode>) -> UserEvent {
+    unsafe fn enter_user(_context: NonNull<NoUserMode>, _in_cpu: bool) -> UserEvent {
         NoUserMode::REFUSED
     }
     unsafe fn map_kernel_page(_va: VirtAddr, _page: PhysAddr, _new_table: &mut dyn FnMut() -> PhysAddr) {

@@ -48,14 +48,14 @@ bitflags::bitflags! {
     pub struct Rights: u32 {
         /// Frames: map for reading. Endpoint: receive. Notification: wait. Module: load from it. Meter: read the plan.
         const READ = 1;
-        /// Frames: map for writing. Endpoint: call. Notification: signal. Meter: begin and finish operations.
+        /// Frames: map for writing, truncate. Endpoint: call. Notification: signal. Meter: begin and finish operations.
         const WRITE = 2;
         /// Frames: map for execution.
         const EXECUTE = 4;
         /// Any: hand it to another process, by a message or by [`Number::Grant`].
         const GRANT = 8;
-        /// Process: map, unmap, collapse, make threads, give capabilities, choose its pager. Thread: migrate, set its
-        /// priority, end it. Interrupt: bind, acknowledge.
+        /// Process: map, unmap, collapse, fork, make threads, give capabilities, choose its pager. Thread: migrate, set
+        /// its priority, end it. Interrupt: bind, acknowledge.
         const MANAGE = 16;
     }
 }

@@ -103,7 +103,7 @@ pub(crate) struct Unanswered<A: Arch> {
     reply: Arc<Reply<A>>,
     /// 0: nobody. Whom the short way has answered is not forgotten: the number is used, and finds nobody.
     wait: u64,
-    /// Where it runs, if its call took the short way ([`crate::task::fast`]) and is not answered.
+    /// Where it runs, if its call took the short way ([`crate::task::fast`]).
     place: Place,
 }
 
@@ -148,7 +148,7 @@ impl<A: Arch> Unanswered<A> {
         // Who ends it says so, then takes it from its reply: it is in order with the exchange in `begin`, so either he
         // has found it there or it finds here that it ends. If he has, it is in a queue by now, and the call is one
         // that nobody waits for.
-        if thread.is_ending()
+        if thread.is_told_to_end()
             && let Some(thread) = thread.reply.take(wait)
         {
             let _ = Arc::into_raw(thread);
@@ -166,8 +166,7 @@ impl<A: Arch> Unanswered<A> {
     pub(crate) fn take_running(&mut self) -> Option<Arc<Thread<A>>> {
         // Whose call took the short way, where `place` says that it did.
         debug_assert!(self.wait != 0);
-        let thread = self.reply.take(self.wait)?;
-        self.place = Place::NOWHERE;
-        Some(thread)
+        // Where it ran stays: it says something of this wait only, whose number is used now.
+        self.reply.take(self.wait)
     }
 }

@@ -73,6 +73,13 @@ notes! {
     others[3],
     /// Of these, CPUs that were frozen and owe the flush.
     owed,
+    /// CPUs that flushes were decided to interrupt, or to leave to their resumption: of those in the mask, the ones that
+    /// may use what is flushed.
+    told,
+    /// CPUs that decisions interrupt.
+    decided,
+    /// Decisions that leave the sync out.
+    left_out,
     /// CPUs that decisions interrupt, by the strategy's form for a round; by the decision itself where the form leaves
     /// it to the schedule.
     targets,
@@ -83,6 +90,14 @@ notes! {
 }
 
 impl Recorded {
+    /// A flush goes to `count` other CPUs.
+    #[inline]
+    pub(crate) fn told(&self, count: u32) {
+        if cfg!(feature = "checking") {
+            self.told.add(count.into());
+        }
+    }
+
     /// `count` frozen CPUs owe the flush.
     #[inline]
     pub(crate) fn owed(&self, count: u32) {
@@ -126,6 +141,11 @@ pub(crate) fn decision<A: Arch>(
     // Of walks that no mask knows the forms say nothing.
     let form = (policy.strategy().predicts)(&round).filter(|_| setting.walker.walks_loaded_mm_only());
     let recorded = &cpu.ledger.recorded;
+    match decided {
+        Predicted::Interrupts(count) => recorded.decided.add(count),
+        Predicted::Elided => recorded.left_out.add(1),
+        Predicted::Waits | Predicted::SomeUsers => {}
+    }
     match form.filter(|form| *form != Predicted::SomeUsers).unwrap_or(decided) {
         Predicted::Interrupts(count) => recorded.targets.add(count),
         Predicted::Elided => recorded.elided.add(1),

@@ -31,6 +31,8 @@ pub struct Mapping<A: Arch> {
     pub range: Range<VirtAddr>,
     /// The file's byte that is at the start.
     pub offset: u64,
+    /// The last visit ([`File::visit`]) that has been here, or was under way when it was made.
+    visited: u64,
 }
 
 /// What the file's lock protects.
@@ -41,6 +43,8 @@ pub struct Contents<A: Arch> {
     pub mappings: Vec<Mapping<A>>,
     /// PMD tables that show this file, by the byte offset of their first entry.
     pub tables: BTreeMap<u64, SharedTable<A>>,
+    /// How many visits there have been.
+    visits: u64,
 }
 
 /// A file in memory.
@@ -50,6 +54,8 @@ pub struct File<A: Arch> {
     /// Its length in bytes: nothing belongs behind it.
     pub bytes: u64,
     contents: Mutex<A, Contents<A>>,
+    /// Held during a visit: there is one at a time. Comes before map locks, which come before the file's own.
+    visiting: Mutex<A, ()>,
 }
 
 impl<A: Arch> File<A> {
@@ -72,8 +78,8 @@ impl<A: Arch> File<A> {
     }
 
     fn numbered(id: u32, bytes: u64) -> Arc<File<A>> {
-        let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new() };
-        Arc::new(File { id, bytes, contents: Mutex::<A, _>::new(contents) })
+        let contents = Contents { pages: BTreeMap::new(), mappings: Vec::new(), tables: BTreeMap::new(), visits: 0 };
+        Arc::new(File { id, bytes, contents: Mutex::<A, _>::new(contents), visiting: Mutex::<A, _>::new(()) })
     }
 
     /// Takes the file's lock: see the head of this module.
@@ -89,15 +95,48 @@ impl<A: Arch> File<A> {
     }
 
     pub(super) fn add_mapping(&self, mm: &Arc<Mm<A>>, range: &Range<VirtAddr>, offset: u64) {
-        let mapping = Mapping { mm: Arc::downgrade(mm), range: range.clone(), offset };
-        self.lock().mappings.push(mapping);
+        let mut contents = self.lock();
+        let visited = contents.visits;
+        contents.mappings.push(Mapping { mm: Arc::downgrade(mm), range: range.clone(), offset, visited });
+    }
+
+    /// Calls `each` for every mapping that shows a byte of `range`, with its mm, where it is there and the byte at its
+    /// start, and with no lock of the file held. A mapping that is made meanwhile is left out. Takes no memory, however
+    /// many there are.
+    pub(super) fn visit(&self, range: &Range<u64>, mut each: impl FnMut(&Arc<Mm<A>>, Range<VirtAddr>, u64)) {
+        let _visiting = self.visiting.lock();
+        let visit = {
+            let mut contents = self.lock();
+            contents.visits += 1;
+            contents.visits
+        };
+        let due = |mapping: &Mapping<A>| {
+            let end = mapping.offset + (mapping.range.end.0 - mapping.range.start.0);
+            mapping.visited < visit && mapping.offset < range.end && range.start < end
+        };
+        let mut from = 0;
+        loop {
+            let mut contents = self.lock();
+            let list = &mut contents.mappings;
+            let ahead = list.iter().skip(from).position(due).map(|n| from + n);
+            // Others that went meanwhile may have moved one to a place that was passed.
+            let Some(at) = ahead.or_else(|| list.iter().position(due)) else { return };
+            from = at + 1;
+            let mapping = &mut list[at];
+            mapping.visited = visit;
+            let (mm, range, offset) = (mapping.mm.upgrade(), mapping.range.clone(), mapping.offset);
+            drop(contents);
+            if let Some(mm) = mm {
+                each(&mm, range, offset);
+            }
+        }
     }
 
     /// Forgets the part `range` of a mapping of `mm`.
     pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
         let mut contents = self.lock();
         let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
-        if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
+        if let Some(whole) = contents.mappings.iter().rposition(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
             trim(&mut contents.mappings);
             return;
@@ -110,11 +149,11 @@ impl<A: Arch> File<A> {
             }
             if mapping.range.start < range.start {
                 let lower = mapping.range.start..range.start;
-                kept.push(Mapping { mm: mapping.mm.clone(), range: lower, offset: mapping.offset });
+                kept.push(Mapping { mm: mapping.mm.clone(), range: lower, ..mapping });
             }
             if range.end < mapping.range.end {
                 let offset = mapping.offset + (range.end.0 - mapping.range.start.0);
-                kept.push(Mapping { mm: mapping.mm.clone(), range: range.end..mapping.range.end, offset });
+                kept.push(Mapping { range: range.end..mapping.range.end, offset, ..mapping });
             }
         }
         contents.mappings = kept;
@@ -154,11 +193,11 @@ impl<A: Arch> File<A> {
         Ok(pfn)
     }
 
-    /// Drops the pages of `range` (byte offsets) from the file; those that are referred to elsewhere live on there.
-    pub fn truncate(&self, cpu: &Cpu<A>, range: Range<u64>) {
+    /// Drops the pages of `range` (byte offsets), which cuts none of them, from the file; those that are referred to
+    /// elsewhere live on there. [`crate::mm::truncate`] sees to it that no mm does.
+    pub(super) fn drop_pages(&self, cpu: &Cpu<A>, range: Range<u64>) {
         let mut contents = self.lock();
-        let gone: Vec<u64> = contents.pages.range(range).map(|(offset, _)| *offset).collect();
-        for offset in gone {
+        while let Some(offset) = contents.pages.range(range.clone()).next().map(|(offset, _)| *offset) {
             if let Some(pfn) = contents.pages.remove(&offset) {
                 page::put(cpu, pfn, 1);
             }
@@ -167,7 +206,7 @@ impl<A: Arch> File<A> {
 
     /// Drops everything. No mm maps it any more.
     pub fn destroy(&self, cpu: &Cpu<A>) {
-        self.truncate(cpu, 0..u64::MAX);
+        self.drop_pages(cpu, 0..u64::MAX);
         let contents = self.lock();
         debug_assert!(contents.tables.is_empty());
     }

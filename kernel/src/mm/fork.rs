@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering;
 
 use crate::addr::{ENTRIES, Level, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::mm::address_space::{Backing, MapError, Mm, Region};
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::fault;
@@ -25,35 +26,49 @@ use crate::smp::cpu::Cpu;
 /// on demand.
 pub fn fork<A: Arch>(cpu: &'static Cpu<A>, parent: &Arc<Mm<A>>) -> Result<Arc<Mm<A>>, MapError> {
     let child = Mm::child_of(cpu, parent)?;
-    let map = parent.map.write();
-    parent.write_protect_seq.fetch_add(1, Ordering::Relaxed);
-    // Full: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast` (tests/litmus/pin-fork).
-    A::fence();
-    pause!(cpu, ForkBegin);
-    let mut gather = Gather::new(cpu, parent);
-    let mut result = Ok(());
-    for region in map.iter() {
-        result = child.map(region.range.clone(), region.perm, region.backing.clone());
-        if result.is_ok() && matches!(region.backing, Backing::Anon) {
-            result = copy_region(cpu, parent, &child, region, &mut gather);
-        }
-        if result.is_err() {
-            break;
-        }
-    }
-    gather.finish();
-    pause!(cpu, ForkEnd);
-    // Release: the pages are protected and flushed before the sequence is even again. Pairs with the first load of
-    // `pin_user_pages_fast` (tests/litmus/hand-over).
-    parent.write_protect_seq.fetch_add(1, Ordering::Release);
-    drop(map);
-    match result {
+    let all = |region: &Region<A>| child.map(region.range.clone(), region.perm, region.backing.clone());
+    match copy_with(cpu, parent, &child, all) {
         Ok(()) => Ok(child),
         Err(error) => {
             super::exit::exit(cpu, child);
             Err(error)
         }
     }
+}
+
+/// Shares the private pages of `parent` with `child`, which has all of its private regions and no pages in them, until
+/// either writes. An error leaves `child` with some of them.
+pub fn copy<A: Arch>(cpu: &'static Cpu<A>, parent: &Mm<A>, child: &Mm<A>) -> Result<(), MapError> {
+    copy_with(cpu, parent, child, |_| Ok(()))
+}
+
+/// The same; `begin` is called for each region of `parent` before its pages are shared.
+fn copy_with<A: Arch>(
+    cpu: &'static Cpu<A>,
+    parent: &Mm<A>,
+    child: &Mm<A>,
+    begin: impl Fn(&Region<A>) -> Result<(), MapError>,
+) -> Result<(), MapError> {
+    let map = parent.map.write();
+    parent.write_protect_seq.fetch_add(1, Ordering::Relaxed);
+    // Full: odd, then read the pins. Pairs with the fence in `pin_user_pages_fast` (tests/litmus/pin-fork).
+    A::fence();
+    pause!(cpu, ForkBegin);
+    let mut gather = Gather::new(cpu, parent);
+    let result = map.iter().try_for_each(|region| {
+        begin(region)?;
+        match region.backing {
+            Backing::Anon => copy_region(cpu, parent, child, region, &mut gather),
+            _ => Ok(()),
+        }
+    });
+    gather.finish();
+    pause!(cpu, ForkEnd);
+    // Release: the pages are protected and flushed before the sequence is even again. Pairs with the first load of
+    // `pin_user_pages_fast` (tests/litmus/hand-over).
+    parent.write_protect_seq.fetch_add(1, Ordering::Release);
+    drop(map);
+    result
 }
 
 fn copy_region<A: Arch>(
@@ -107,7 +122,7 @@ fn copy_ptes<A: Arch>(
         }
         pause!(cpu, ForkPinsRead);
         A::machine().frames.get(pfn).get();
-        if perm.contains(Perm::WRITE) {
+        if perm.contains(Perm::WRITE) && guard!(ForkProtects) {
             from.change(Level::Pte, va, A::Codec::leaf(Level::Pte, page, perm - Perm::WRITE));
             gather.changed(Level::Pte, va);
         }

@@ -321,6 +321,13 @@ pub struct FrameTable<A: Arch> {
     first: Pfn,
 }
 
+impl<A: Arch> Clone for FrameTable<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A: Arch> Copy for FrameTable<A> {}
+
 impl<A: Arch> FrameTable<A> {
     /// A table for the frames from `first` on.
     pub const fn new(first: Pfn, frames: &'static [Frame<A>]) -> FrameTable<A> {
@@ -341,12 +348,6 @@ impl<A: Arch> FrameTable<A> {
     pub fn lookup(&self, pfn: Pfn) -> Option<&'static Frame<A>> {
         // A frame before the first one wraps to a number beyond the last.
         self.frames.get(pfn.0.wrapping_sub(self.first.0) as usize)
-    }
-
-    /// The same table, to be kept where a loop finds it without asking the machine each time.
-    #[inline(always)]
-    pub(super) const fn copied(&self) -> FrameTable<A> {
-        FrameTable { frames: self.frames, first: self.first }
     }
 
     /// All frames with their numbers.

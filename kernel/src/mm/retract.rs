@@ -3,12 +3,11 @@
 //! but until the grace period is over a walk may still read the retracted table, whose entries are as they were. That
 //! is what the PMD recheck of the walk is for.
 
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::addr::{ENTRIES, Level, PMD_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, region_at};
+use crate::mm::address_space::{Backing, Mm, region_at};
 use crate::mm::collapse::CollapseError;
 use crate::mm::entry::{Entry, EntryCodec};
 use crate::mm::file::File;
@@ -62,29 +61,24 @@ fn maps<A: Arch>(table: Table<A>, index: usize, pfn: Pfn) -> bool {
     matches!(A::Codec::decode(Level::Pte, raw), Entry::Leaf { page, .. } if page == PhysAddr(pfn.addr().0))
 }
 
-/// Takes the PTE tables that map the 2 MiB of `file` at byte `at` out of every mm, and drops the references behind
+/// Takes the PTE tables that map nothing but bytes `range` of `file` out of every mm, and drops the references behind
 /// their entries. Faults bring them back.
-pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, at: u64) -> Result<(), MapError> {
-    debug_assert!(at.is_multiple_of(PMD_SIZE));
-    let mut places: Vec<(Arc<Mm<A>>, VirtAddr)> = Vec::new();
-    for mapping in &file.lock().mappings {
-        let end = mapping.offset + (mapping.range.end.0 - mapping.range.start.0);
-        if let Some(mm) = mapping.mm.upgrade()
-            && mapping.offset <= at
-            && at + PMD_SIZE <= end
-        {
-            places.push((mm, mapping.range.start.add(at - mapping.offset)));
+pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, range: Range<u64>) {
+    file.visit(&range, |mm, at, offset| {
+        let shown = offset + (at.end.0 - at.start.0);
+        let first = at.start.add(range.start.saturating_sub(offset));
+        let end = VirtAddr(at.end.0 - shown.saturating_sub(range.end));
+        let mut va = first.add(PMD_SIZE - 1).align_down(Level::Pmd);
+        while va.add(PMD_SIZE) <= end {
+            retract_one(cpu, mm, file, offset + (va.0 - at.start.0), va);
+            va = va.add(PMD_SIZE);
         }
-    }
-    for (mm, va) in places {
-        retract_one(cpu, &mm, file, at, va);
-    }
+    });
     rcu::poll(cpu);
-    Ok(())
 }
 
-/// Only where the whole table shows this part of this file: a mapping that is not aligned shares its tables with its
-/// neighbours, and one that was found under the file's lock may be gone by now.
+/// Only where the whole table shows this part of this file: a mapping that was found under the file's lock may be gone
+/// by now.
 fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: u64, va: VirtAddr) {
     let map = mm.map.read();
     let shows_it = region_at(&map, va).is_some_and(|r| match &r.backing {
@@ -93,7 +87,7 @@ fn retract_one<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: u6
         }
         _ => false,
     });
-    if !shows_it || !va.is_aligned(Level::Pmd) {
+    if !shows_it {
         return;
     }
     let Some(pmd) = mm.table_at(Level::Pmd, va) else { return };

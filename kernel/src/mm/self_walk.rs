@@ -30,8 +30,8 @@ use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::reference::{drop_again, give_back, reference};
 use crate::mm::self_map::entry_address;
-use crate::mm::walk::{drop_again, give_back, reference};
 use crate::oracle::ghost;
 use crate::oracle::recursive::{self, Found};
 use crate::pause;
@@ -122,7 +122,7 @@ fn ptes<A: Arch, const PIN: bool>(
     pages: &mut [Pfn],
 ) -> usize {
     let count = pages.len().min(ENTRIES - va.index(Level::Pte));
-    let frames = A::machine().frames.copied();
+    let frames = cpu.frames;
     let Some(descriptor) = frames.lookup(table) else { return 0 };
     let asked = A::LEAF_READS_AS_TABLE || cfg!(feature = "checking");
     let generation = if asked { descriptor.generation_now() } else { 0 };

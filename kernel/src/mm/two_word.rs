@@ -30,6 +30,7 @@ use crate::guard;
 use crate::ledger::Cause;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
+use crate::mm::reference;
 use crate::mm::table::Table;
 use crate::mm::walk;
 use crate::oracle::ghost;
@@ -147,7 +148,7 @@ fn one_pmd<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool,
     ghost::point(cpu);
     pause!(cpu, BeforeRecheck);
     if guard!(PmdRecheck) && read(cpu, pmd, Level::Pmd, va).raw != pmd_raw {
-        walk::give_back::<A, false>(&pages[..taken]);
+        reference::give_back::<A, false>(&pages[..taken]);
         return 0;
     }
     taken
@@ -155,19 +156,18 @@ fn one_pmd<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, write: bool,
 
 /// Takes pages out of a PTE table; stops at the first that cannot be had.
 fn ptes<A: Arch>(cpu: &'static Cpu<A>, pte: Table<A>, va: VirtAddr, write: bool, pages: &mut [Pfn]) -> usize {
-    let frames = &A::machine().frames;
     for (done, out) in pages.iter_mut().enumerate() {
         let va = va.add(done as u64 * PAGE_SIZE);
         let raw = read(cpu, pte, Level::Pte, va).raw;
         ghost::read(cpu, raw, pte, va);
         pause!(cpu, AfterPteRead);
         let Entry::Leaf { page, perm } = A::Codec::decode(Level::Pte, raw) else { return done };
-        if write && !perm.contains(Perm::WRITE) || !walk::reference::<A, false>(cpu, frames, page.pfn()) {
+        if write && !perm.contains(Perm::WRITE) || !reference::reference::<A, false>(cpu, &cpu.frames, page.pfn()) {
             return done;
         }
         pause!(cpu, AfterReference);
         if guard!(PteRecheck) && read(cpu, pte, Level::Pte, va).raw != raw {
-            walk::give_back::<A, false>(&[page.pfn()]);
+            reference::give_back::<A, false>(&[page.pfn()]);
             return done;
         }
         *out = page.pfn();

@@ -24,13 +24,14 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{ENTRIES, Level, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::addr::{ENTRIES, Level, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::Mm;
 use crate::mm::entry::{Entry, EntryCodec, Perm};
 use crate::mm::frame::FrameTable;
 use crate::mm::page;
+use crate::mm::reference::{drop_again, give_back, reference};
 use crate::mm::self_walk;
 use crate::mm::table::Table;
 use crate::oracle::ghost;
@@ -98,18 +99,16 @@ fn walk<A: Arch, S: Strategy, const PIN: bool>(
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    if !is_walkable::<A>(start, pages.len()) {
+    // Nearly every walk stays within one PTE table, and then within user mode's addresses if it begins there: they end
+    // where a table's do. None wraps to more than all.
+    const { assert!(A::USER_END.is_aligned(Level::Pmd)) };
+    if pages.len().wrapping_sub(1) >= ENTRIES - start.index(Level::Pte) {
+        return across_tables::<A, S, PIN>(cpu, mm, start, write, pages);
+    }
+    if !start.is_aligned(Level::Pte) || start >= A::USER_END {
         return 0;
     }
-    bracketed::<A, S>(cpu, mm, start, pages, |pages| {
-        let last = VirtAddr(start.0 + ((pages.len() as u64) << PAGE_SHIFT) - 1);
-        // Nearly every walk stays within one PTE table.
-        if start.align_down(Level::Pmd) == last.align_down(Level::Pmd) {
-            under_pmd::<A, S, PIN>(cpu, mm, start, write, pages)
-        } else {
-            table_by_table::<A, S, PIN>(cpu, mm, start, write, pages)
-        }
-    })
+    bracketed::<A, S>(cpu, mm, start, pages, |pages| under_pmd::<A, S, PIN>(cpu, mm, start, write, pages))
 }
 
 /// What every walk of user mode's tables stands in: interrupts masked, what the strategy has said before and after, the
@@ -133,7 +132,7 @@ pub(super) fn bracketed<A: Arch, S: Strategy>(
     ghost::release(cpu);
     S::walk_end(cpu, outer);
     pause!(cpu, WalkEnd);
-    ghost::end(cpu, mm, start, &pages[..done]);
+    ghost::end(cpu, mm, start, pages, done);
     if masked {
         A::irq_restore(enabled);
     }
@@ -142,26 +141,31 @@ pub(super) fn bracketed<A: Arch, S: Strategy>(
 
 /// Walks for what several PMD entries map, from the root for each.
 #[inline(never)]
-fn table_by_table<A: Arch, S: Strategy, const PIN: bool>(
+fn across_tables<A: Arch, S: Strategy, const PIN: bool>(
     cpu: &'static Cpu<A>,
     mm: &Mm<A>,
     start: VirtAddr,
     write: bool,
     pages: &mut [Pfn],
 ) -> usize {
-    let (mut rest, mut done) = (pages, 0);
-    while !rest.is_empty() {
-        let va = start.add((done as u64) << PAGE_SHIFT);
-        let (now, later) = rest.split_at_mut(rest.len().min(ENTRIES - va.index(Level::Pte)));
-        let got = under_pmd::<A, S, PIN>(cpu, mm, va, write, now);
-        done += got;
-        // Less than all that the PMD entry was to give: the walk ends here.
-        if got < now.len() {
-            break;
-        }
-        rest = later;
+    if !is_walkable::<A>(start, pages.len()) {
+        return 0;
     }
-    done
+    bracketed::<A, S>(cpu, mm, start, pages, |pages| {
+        let (mut rest, mut done) = (pages, 0);
+        while !rest.is_empty() {
+            let va = start.add((done as u64) << PAGE_SHIFT);
+            let (now, later) = rest.split_at_mut(rest.len().min(ENTRIES - va.index(Level::Pte)));
+            let got = under_pmd::<A, S, PIN>(cpu, mm, va, write, now);
+            done += got;
+            // Less than all that the PMD entry was to give: the walk ends here.
+            if got < now.len() {
+                break;
+            }
+            rest = later;
+        }
+        done
+    })
 }
 
 /// Walks for what one PMD entry maps.
@@ -197,7 +201,8 @@ fn one_pmd<A: Arch, S: Strategy, const PIN: bool>(
     let Some(pmd) = pud.below(Level::Pud, va) else { return 0 };
     ghost::hold(cpu, Level::Pmd, pmd, va);
     pause!(cpu, AfterPudRead);
-    let pmd_raw = pmd.load(Level::Pmd, va);
+    let pmd_slot = pmd.slot(va.index(Level::Pmd));
+    let pmd_raw = A::load_entry(pmd_slot);
     match A::Codec::decode(Level::Pmd, pmd_raw) {
         Entry::Absent => 0,
         Entry::Leaf { page, perm } => {
@@ -213,7 +218,7 @@ fn one_pmd<A: Arch, S: Strategy, const PIN: bool>(
             if !guard!(PublishFirst) {
                 S::walk_begin(cpu, mm);
             }
-            ptes::<A, PIN>(cpu, pmd, pmd_raw, pte, va, write, pages)
+            ptes::<A, PIN>(cpu, (pmd_slot, pmd_raw), pte, va, write, pages)
         }
     }
 }
@@ -269,8 +274,7 @@ fn huge<A: Arch, const PIN: bool>(
 #[inline(always)]
 fn ptes<A: Arch, const PIN: bool>(
     cpu: &'static Cpu<A>,
-    pmd: Table<A>,
-    pmd_raw: u64,
+    pmd: (&AtomicU64, u64),
     pte: Table<A>,
     va: VirtAddr,
     write: bool,
@@ -278,48 +282,31 @@ fn ptes<A: Arch, const PIN: bool>(
 ) -> usize {
     // SAFETY: the caller asks for no more pages than the table has from `va` on.
     let slots = unsafe { pte.slots(va.index(Level::Pte), pages.len()) };
-    let mut taken = take_one::<A, PIN>(cpu, &slots[0], (pte, va), write, &mut pages[0]) as usize;
-    // The first page, which is often the only one, apart from the others: it needs no loop, and these a loop that is
-    // nothing else.
-    if pages.len() > 1 && taken == 1 {
-        taken += take_more::<A, PIN>(cpu, &slots[1..], (pte, va.add(PAGE_SIZE)), write, &mut pages[1..]);
-    }
-    ghost::point(cpu);
-    if guard!(PmdRecheck) && pmd.load(Level::Pmd, va) != pmd_raw {
-        give_back::<A, PIN>(&pages[..taken]);
-        return 0;
-    }
-    taken
-}
-
-/// Takes the pages of `slots`, which map `va` and on in `pte`; stops at the first that cannot be had.
-#[inline(never)]
-fn take_more<A: Arch, const PIN: bool>(
-    cpu: &'static Cpu<A>,
-    slots: &[AtomicU64],
-    (pte, va): (Table<A>, VirtAddr),
-    write: bool,
-    pages: &mut [Pfn],
-) -> usize {
-    let frames = A::machine().frames.copied();
-    for (done, (slot, out)) in slots.iter().zip(pages).enumerate() {
-        if !take::<A, PIN>(cpu, &frames, slot, (pte, va.add((done as u64) << PAGE_SHIFT)), write, out) {
-            return done;
+    let frames = cpu.frames;
+    for (taken, (slot, out)) in slots.iter().zip(pages.iter_mut()).enumerate() {
+        if !take::<A, PIN>(cpu, &frames, slot, (pte, va.add((taken as u64) << PAGE_SHIFT)), write, out) {
+            return fewer::<A, PIN>(cpu, pmd, &pages[..taken]);
         }
     }
-    slots.len()
+    same_pmd::<A, PIN>(cpu, pmd, pages)
 }
 
-/// Takes the page of one slot.
+/// How many pages the walk has, if it did not get all: `pages`, or none.
+#[cold]
+#[inline(never)]
+fn fewer<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, pmd: (&AtomicU64, u64), pages: &[Pfn]) -> usize {
+    same_pmd::<A, PIN>(cpu, pmd, pages)
+}
+
+/// How many pages the walk has: `pages`, if the PMD entry is what it was; else none, and they are given back.
 #[inline(always)]
-fn take_one<A: Arch, const PIN: bool>(
-    cpu: &'static Cpu<A>,
-    slot: &AtomicU64,
-    at: (Table<A>, VirtAddr),
-    write: bool,
-    out: &mut Pfn,
-) -> bool {
-    take::<A, PIN>(cpu, &A::machine().frames, slot, at, write, out)
+fn same_pmd<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, (slot, raw): (&AtomicU64, u64), pages: &[Pfn]) -> usize {
+    ghost::point(cpu);
+    if guard!(PmdRecheck) && A::load_entry(slot) != raw {
+        give_back::<A, PIN>(pages);
+        return 0;
+    }
+    pages.len()
 }
 
 /// Takes the page of one slot, which maps `va` in `pte`: the reference, then the recheck of the PTE. The PMD entry is
@@ -354,62 +341,4 @@ fn take<A: Arch, const PIN: bool>(
     }
     *out = pfn;
     true
-}
-
-/// Takes a reference, a full barrier, to the page that `pfn` lies in, unless it has none.
-#[inline(always)]
-pub(super) fn reference<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, frames: &FrameTable<A>, pfn: Pfn) -> bool {
-    let Some(frame) = frames.lookup(pfn) else { return false };
-    // A frame inside a 2 MiB page never has references: they are the head's. So one that has is a head, and stays one
-    // while it is referred to.
-    if !frame.try_get_once() {
-        return reference_to_head::<A, PIN>(cpu, pfn);
-    }
-    if PIN {
-        frame.add_pins(1);
-    }
-    true
-}
-
-/// The same where the page is a 2 MiB page that is mapped by PTEs, or another CPU has taken or dropped a reference at
-/// the same moment.
-#[cold]
-#[inline(never)]
-fn reference_to_head<A: Arch, const PIN: bool>(cpu: &'static Cpu<A>, pfn: Pfn) -> bool {
-    let frames = &A::machine().frames;
-    let inside = frames.get(pfn).is_tail();
-    let head = page::head_of(pfn, inside);
-    pause!(cpu, AfterHead);
-    if !frames.get(head).try_get(1) {
-        return false;
-    }
-    if PIN {
-        frames.get(head).add_pins(1);
-    }
-    // A 2 MiB page may have been freed before the reference, and its first frame be somebody else's page by now. From
-    // the reference on it cannot.
-    if guard!(HeadRecheck) && frames.get(pfn).is_tail() != inside {
-        drop_again::<A, PIN>(head, 1);
-        return false;
-    }
-    true
-}
-
-/// Gives references back that a recheck forbade.
-#[cold]
-#[inline(never)]
-pub(super) fn give_back<A: Arch, const PIN: bool>(pages: &[Pfn]) {
-    for pfn in pages {
-        // The reference has kept the page what it was when it was taken.
-        drop_again::<A, PIN>(page::head::<A>(*pfn), 1);
-    }
-}
-
-/// Gives `count` references to one page back. The last one may be ours, if the page was freed meanwhile.
-#[cold]
-pub(super) fn drop_again<A: Arch, const PIN: bool>(head: Pfn, count: u32) {
-    if PIN {
-        A::machine().frames.get(head).drop_pins(count);
-    }
-    page::put_from_walk(A::this_cpu(), head, count);
 }

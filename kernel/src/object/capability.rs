@@ -7,12 +7,7 @@
 //! frames unmaps them everywhere.
 //!
 //! Locks: the machine's tree lock is held to change the tree, and with it the table's and the node's; never while a
-//! mapping is undone, which flushes and waits for other CPUs. Revocation therefore goes in two steps: first, under the
-//! tree lock, all descendants are dead: nothing can be derived from them and nothing can be mapped with them any more,
-//! so their number only falls; then of one after the other everything that was mapped with it is unmapped, and it is
-//! taken out. In this order: whoever else revokes meanwhile finds each descendant until nothing of it is mapped any
-//! more. A capability is not deleted while another thread revokes it, since what descends from it would be its
-//! parent's.
+//! mapping is undone, which flushes and waits for other CPUs: see `removal.rs`.
 //!
 //! Whatever is left behind to be used later (a pager, what is bound to a notification, a capability in a message) names
 //! the capability, not the object: it ends with it.
@@ -32,6 +27,8 @@ use crate::guard;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::{Mutex, MutexGuard};
 
+pub use super::removal::{delete, revoke};
+
 /// Where a capability stands in the tree, and in which slot. Changed under the tree lock.
 struct Place<A: Arch> {
     parent: Option<Arc<Node<A>>>,
@@ -42,15 +39,47 @@ struct Place<A: Arch> {
     slot: u32,
 }
 
-/// A mapping that was made with a capability: in which process, and its number there.
-pub(super) type Use<A> = (Weak<Process<A>>, u64);
+impl<A: Arch> Place<A> {
+    /// In no tree and no slot, which was this one.
+    fn nowhere(slot: u32) -> Place<A> {
+        let none = Weak::new();
+        Place { parent: None, child: none.clone(), next: none.clone(), previous: none, holder: Weak::new(), slot }
+    }
+}
+
+/// A mapping that was made with a capability: in which process, and where both have it.
+pub(super) type Use<A> = (Weak<Process<A>>, Arc<Tie>);
+
+/// Where a mapping is in the list of its process, and where in that of the capability that it was made with: each knows
+/// the other without a search. Relaxed: each word is looked at and changed under its list's lock.
+pub(super) struct Tie {
+    /// Its index among the process's mappings, or [`NOWHERE`].
+    pub(super) mapped: AtomicU32,
+    /// Its index among the capability's uses, or [`NOWHERE`].
+    used: AtomicU32,
+}
+
+/// In no list.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+impl Tie {
+    /// One of nothing yet.
+    pub(super) fn new() -> Arc<Tie> {
+        Arc::new(Tie { mapped: AtomicU32::new(NOWHERE), used: AtomicU32::new(NOWHERE) })
+    }
+}
 
 /// In [`Node::brief`] while it was not deleted or revoked.
-const ALIVE: u32 = 1 << 31;
+const ALIVE: u32 = 1 << 1;
+/// Where the kind is there, and all of its bits.
+const KIND_SHIFT: u32 = 2;
+const KIND_BITS: u32 = 0x1f << KIND_SHIFT;
 
-/// What [`Node::brief`] is, or has: a capability to something of this kind, with these rights.
+/// What [`Node::brief`] is, or has: a capability to something of this kind, with those of these rights that calls look
+/// at. They are beside the rest, one at each end, so that what is looked at is one run of bits.
 const fn brief(kind: Kind, rights: Rights) -> u32 {
-    ALIVE | (kind as u32) << 16 | rights.bits()
+    let (read, write) = (rights.bits() & Rights::READ.bits(), rights.bits() & Rights::WRITE.bits());
+    read | ALIVE | (kind as u32) << KIND_SHIFT | write << 6
 }
 
 /// A capability.
@@ -58,11 +87,11 @@ pub struct Node<A: Arch> {
     object: Object<A>,
     rights: Rights,
     badge: u32,
-    /// All in one word, for one look: the kind of the object, what is allowed, and [`ALIVE`]. Set to 0 once, under the
-    /// tree lock and that of `uses`.
+    /// All in one word, for one look: the kind of the object, whether it may be read and written, and [`ALIVE`]. Set to
+    /// 0 once, under the tree lock and that of `uses`.
     brief: AtomicU32,
     /// How many threads revoke it just now. Changed under the tree lock.
-    revoking: AtomicU32,
+    pub(super) revoking: AtomicU32,
     place: Mutex<A, Place<A>>,
     uses: Mutex<A, Vec<Use<A>>>,
 }
@@ -90,18 +119,25 @@ impl<A: Arch> Node<A> {
         self.brief.load(Ordering::Relaxed) != 0
     }
 
-    /// The endpoint that it names, if it is there and allows `rights`.
+    /// Whether it is there, is an endpoint's, and allows `rights`, of reading and writing. Who asks with the endpoint's
+    /// lock has an answer that holds until he drops it.
     #[inline(always)]
-    pub(crate) fn endpoint(&self, rights: Rights) -> Option<&Arc<Endpoint<A>>> {
+    pub(crate) fn is_endpoint(&self, rights: Rights) -> bool {
         let wanted = brief(Kind::Endpoint, rights);
-        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`.
-        let looked_at = wanted | 0xff << 16;
-        if self.brief.load(Ordering::Relaxed) & looked_at != wanted {
-            return None;
-        }
+        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`; and `kill` comes
+        // before the endpoint's lock, which who asks has taken since, or waits for him there.
+        self.brief.load(Ordering::Relaxed) & (wanted | KIND_BITS) == wanted
+    }
+
+    /// The endpoint that it names.
+    ///
+    /// # Safety
+    /// [`Node::is_endpoint`] was true once.
+    #[inline(always)]
+    pub(crate) unsafe fn endpoint(&self) -> &Arc<Endpoint<A>> {
         match &self.object {
-            Object::Endpoint(endpoint) => Some(endpoint),
-            // SAFETY: `brief` has said which it is.
+            Object::Endpoint(endpoint) => endpoint,
+            // SAFETY: the caller's promise; a capability is to one object for ever.
             _ => unsafe { core::hint::unreachable_unchecked() },
         }
     }
@@ -124,20 +160,36 @@ impl<A: Arch> Node<A> {
             return Err(ObjectError::Gone);
         }
         map()?;
+        what.1.used.store(uses.len() as u32, Ordering::Relaxed);
         uses.push(what);
         Ok(())
     }
 
     /// A mapping ended by itself.
-    pub(super) fn forget_use(&self, process: &Process<A>, token: u64) {
+    pub(super) fn forget_use(&self, tie: &Tie) {
         let mut uses = self.uses.lock();
-        uses.retain(|(of, number)| !(*number == token && core::ptr::eq(of.as_ptr(), process)));
+        let at = tie.used.swap(NOWHERE, Ordering::Relaxed);
+        if at == NOWHERE {
+            return;
+        }
+        uses.swap_remove(at as usize);
+        if let Some((_, moved)) = uses.get(at as usize) {
+            moved.used.store(at, Ordering::Relaxed);
+        }
         trim(&mut uses);
     }
 
-    fn kill(&self) {
-        let _uses = self.uses.lock();
-        self.brief.store(0, Ordering::Relaxed);
+    pub(super) fn kill(&self) {
+        {
+            let _uses = self.uses.lock();
+            self.brief.store(0, Ordering::Relaxed);
+        }
+        if let Object::Endpoint(endpoint) = &self.object
+            && guard!(KillMeets)
+        {
+            // A short call that has found it alive has the endpoint's lock till it is done: that comes first.
+            drop(endpoint.meeting.lock());
+        }
     }
 
     /// Whether it was made with its object.
@@ -145,100 +197,80 @@ impl<A: Arch> Node<A> {
         self.place.lock().parent.is_none()
     }
 
-    /// Takes it out of the tree and out of its slot. Under the tree lock.
-    fn take_out(self: &Arc<Node<A>>) {
-        self.kill();
-        let (parent, first, next, previous, holder, slot) = {
-            let place = self.place.lock();
-            (
-                place.parent.clone(),
-                place.child.upgrade(),
-                place.next.upgrade(),
-                place.previous.upgrade(),
-                place.holder.upgrade(),
-                place.slot,
-            )
-        };
-        // Its children take its place among its siblings.
-        let (mut head, mut last) = (next.clone(), None);
-        if let Some(first) = first {
-            head = Some(first.clone());
-            let mut child = Some(first);
-            while let Some(now) = child {
-                let mut place = now.place.lock();
-                place.parent = parent.clone();
-                child = place.next.upgrade();
-                drop(place);
-                last = Some(now);
-            }
+    /// What it was derived from; none of an original, nor of one that was taken out.
+    pub(super) fn parent(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().parent.clone()
+    }
+
+    /// What was derived from it last.
+    pub(super) fn first_child(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().child.upgrade()
+    }
+
+    /// What was derived before it from the same.
+    pub(super) fn next_sibling(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().next.upgrade()
+    }
+
+    /// Its first child becomes its parent's, right behind itself. False: there is none, or no parent. Under the tree
+    /// lock.
+    pub(super) fn hand_child_up(self: &Arc<Node<A>>) -> bool {
+        let (Some(child), Some(parent)) = (self.first_child(), self.parent()) else { return false };
+        let after = child.next_sibling();
+        let next = self.next_sibling();
+        if let Some(after) = &after {
+            after.place.lock().previous = Weak::new();
         }
-        if let (Some(last), Some(next)) = (&last, &next) {
-            last.place.lock().next = Arc::downgrade(next);
-            next.place.lock().previous = Arc::downgrade(last);
-        } else if let (None, Some(next)) = (&last, &next) {
-            next.place.lock().previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
+        if let Some(next) = &next {
+            next.place.lock().previous = Arc::downgrade(&child);
         }
-        if last.is_some()
-            && let Some(head) = &head
         {
-            head.place.lock().previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
+            let mut place = self.place.lock();
+            place.child = after.as_ref().map(Arc::downgrade).unwrap_or_default();
+            place.next = Arc::downgrade(&child);
         }
-        let head = head.as_ref().map(Arc::downgrade).unwrap_or_default();
-        match (&previous, &parent) {
-            (Some(previous), _) => previous.place.lock().next = head,
-            (None, Some(parent)) => parent.place.lock().child = head,
-            (None, None) => {}
-        }
-        *self.place.lock() = Place {
-            parent: None,
-            child: Weak::new(),
-            next: Weak::new(),
-            previous: Weak::new(),
-            holder: Weak::new(),
-            slot,
+        let mut place = child.place.lock();
+        place.parent = Some(parent);
+        place.previous = Arc::downgrade(self);
+        place.next = next.as_ref().map(Arc::downgrade).unwrap_or_default();
+        true
+    }
+
+    /// Takes it out of the tree and out of its slot; it has no children. Under the tree lock.
+    pub(super) fn take_out(self: &Arc<Node<A>>) {
+        self.kill();
+        let (slot, out) = {
+            let mut place = self.place.lock();
+            let slot = place.slot;
+            (slot, core::mem::replace(&mut *place, Place::nowhere(slot)))
         };
-        if let Some(holder) = holder {
+        debug_assert!(out.child.strong_count() == 0);
+        if let Some(next) = out.next.upgrade() {
+            next.place.lock().previous = out.previous.clone();
+        }
+        if let Some(previous) = out.previous.upgrade() {
+            previous.place.lock().next = out.next;
+        } else if let Some(parent) = &out.parent {
+            parent.place.lock().child = out.next;
+        }
+        if let Some(holder) = out.holder.upgrade() {
             holder.empty(slot, self);
         }
     }
 
-    /// Undoes the mappings that were made with it.
-    fn unmap_all(&self, cpu: &'static Cpu<A>) {
-        loop {
-            // It stays in the list until it is undone: who comes second waits for who is at it.
-            let Some((process, token)) = self.uses.lock().last().cloned() else { return };
-            match process.upgrade() {
-                Some(process) => process.unmap_use(cpu, self, token),
-                None => {
-                    let mut uses = self.uses.lock();
-                    uses.retain(|(of, _)| of.strong_count() != 0);
-                    trim(&mut uses);
-                }
-            }
+    /// Undoes one of the mappings that were made with it. False: there is none.
+    pub(super) fn unmap_one(&self, cpu: &'static Cpu<A>) -> bool {
+        // It stays in the list until it is undone: who comes second waits for who is at it.
+        let Some((process, tie)) = self.uses.lock().last().cloned() else { return false };
+        match process.upgrade() {
+            Some(process) => process.unmap_use(cpu, self, &tie),
+            None => self.forget_use(&tie),
         }
-    }
-
-    /// The next of those that descend from `root`, each before its children.
-    fn following(self: &Arc<Node<A>>, root: &Arc<Node<A>>) -> Option<Arc<Node<A>>> {
-        let mut at = self.clone();
-        if let Some(child) = at.place.lock().child.upgrade() {
-            return Some(child);
-        }
-        while !Arc::ptr_eq(&at, root) {
-            let (next, parent) = {
-                let place = at.place.lock();
-                (place.next.upgrade(), place.parent.clone())
-            };
-            if next.is_some() {
-                return next;
-            }
-            at = parent?;
-        }
-        None
+        true
     }
 }
 
-fn tree<A: Arch>() -> MutexGuard<'static, A, ()> {
+pub(super) fn tree<A: Arch>() -> MutexGuard<'static, A, ()> {
     A::machine().objects.tree.lock()
 }
 
@@ -250,14 +282,7 @@ fn node<A: Arch>(
     badge: u32,
     parent: Option<Arc<Node<A>>>,
 ) -> Arc<Node<A>> {
-    let place = Place {
-        parent,
-        child: Weak::new(),
-        next: Weak::new(),
-        previous: Weak::new(),
-        holder: Arc::downgrade(table),
-        slot,
-    };
+    let place = Place { parent, holder: Arc::downgrade(table), ..Place::nowhere(slot) };
     let brief = AtomicU32::new(brief(object.kind(), rights));
     Arc::new(Node {
         object,
@@ -308,6 +333,9 @@ pub fn derive<A: Arch>(
     if !from.is_alive() {
         return Err(ObjectError::Gone);
     }
+    if from.revoking.load(Ordering::Relaxed) != 0 {
+        return Err(ObjectError::Revoked);
+    }
     let derived = node(table, slot, from.object.clone(), rights, badge, Some(from.clone()));
     table.fill(slot, &derived)?;
     let mut parent = from.place.lock();
@@ -318,82 +346,4 @@ pub fn derive<A: Arch>(
     parent.child = Arc::downgrade(&derived);
     drop(parent);
     Ok(derived)
-}
-
-/// Deletes everything that descends from `root`, and undoes the mappings made with them and with `root`.
-///
-/// # Errors
-/// [`ObjectError::Gone`] if it was deleted or revoked itself.
-pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    {
-        let _tree = tree::<A>();
-        if !root.is_alive() {
-            return Err(ObjectError::Gone);
-        }
-        root.revoking.fetch_add(1, Ordering::Relaxed);
-    }
-    delete_below(cpu, root);
-    let _tree = tree::<A>();
-    root.revoking.fetch_sub(1, Ordering::Relaxed);
-    Ok(())
-}
-
-fn delete_below<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
-    {
-        let _tree = tree::<A>();
-        let mut at = root.following(root);
-        while let Some(node) = at {
-            node.kill();
-            at = node.following(root);
-        }
-    }
-    loop {
-        let victim = {
-            let _tree = tree::<A>();
-            let victim = root.place.lock().child.upgrade();
-            // It may have been derived since.
-            victim.inspect(|victim| victim.kill())
-        };
-        let Some(victim) = victim else { break };
-        if guard!(RevokeUnmaps) {
-            victim.unmap_all(cpu);
-        }
-        let _tree = tree::<A>();
-        victim.take_out();
-    }
-    if guard!(RevokeUnmaps) {
-        root.unmap_all(cpu);
-    }
-}
-
-/// Deletes one capability. If it is the original, everything derived from it goes too and the object ends.
-///
-/// # Errors
-/// [`ObjectError::Revoked`] while another thread revokes it.
-pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    let original = {
-        // Nothing is derived from it from here on, nothing mapped, and nobody begins to revoke it.
-        let _tree = tree::<A>();
-        if node.revoking.load(Ordering::Relaxed) != 0 {
-            return Err(ObjectError::Revoked);
-        }
-        if !node.is_alive() {
-            return Ok(());
-        }
-        node.kill();
-        node.is_original()
-    };
-    if original {
-        delete_below(cpu, node);
-    } else {
-        node.unmap_all(cpu);
-    }
-    {
-        let _tree = tree::<A>();
-        node.take_out();
-    }
-    if original {
-        node.object.end(cpu);
-    }
-    Ok(())
 }

@@ -5,12 +5,17 @@ use alloc::sync::Arc;
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
-use crate::addr::{ENTRIES, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn};
+use super::mapping::bound_retired;
+use crate::abi::Kind;
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::mm::address_space::Backing;
 use crate::mm::file::File;
 use crate::mm::page::HUGE_ORDER;
+use crate::mm::retract::retract_page_tables;
 use crate::mm::share::{MOST_FORMER, SharedTable};
+use crate::mm::truncate::truncate;
 use crate::smp::cpu::Cpu;
 
 /// The most pages of 4 KiB that one object has: 16 GiB.
@@ -100,6 +105,26 @@ impl<A: Arch> Memory<A> {
                 A::publish_code(A::direct_map(page.addr()), PAGE_SIZE as usize);
             }
         }
+    }
+
+    /// Drops the `bytes` bytes from `offset` on, for all who have mapped them. Pages that are pinned live on until they
+    /// are not; page tables that showed nothing else go.
+    pub fn truncate(&self, cpu: &'static Cpu<A>, offset: u64, bytes: u64) -> Result<(), ObjectError> {
+        if self.shared {
+            // Leaves in tables that several address spaces link.
+            return Err(ObjectError::WrongKind(Kind::SharedTable));
+        }
+        let end = offset.checked_add(bytes).filter(|end| bytes != 0 && *end <= self.bytes);
+        let end = end.ok_or(ObjectError::BadArgument(3))?;
+        if !VirtAddr(offset).is_aligned(Level::Pte) || !VirtAddr(end).is_aligned(Level::Pte) {
+            return Err(ObjectError::BadArgument(2));
+        }
+        if guard!(TruncateUnmaps) {
+            retract_page_tables(cpu, &self.file, offset..end);
+        }
+        truncate(cpu, &self.file, offset..end)?;
+        bound_retired(cpu);
+        Ok(())
     }
 
     /// No capability is left, so no mapping either: the pages go, but for those that are pinned.

@@ -12,9 +12,11 @@
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::account::{Account, Paid, Price, trim};
-use super::capability::{self, Node};
+use super::capability::{self, NOWHERE, Node, Tie};
+use super::payer::Payer;
 use super::process::Process;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
@@ -25,7 +27,7 @@ use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, page, retract};
+use crate::mm::{collapse, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -35,21 +37,24 @@ use crate::task::program::Segment;
 const MOST_RETIRED: u32 = 256;
 
 /// One mapping.
-struct Mapped<A: Arch> {
-    range: Range<VirtAddr>,
+pub(super) struct Mapped<A: Arch> {
+    /// Where it is.
+    pub(super) range: Range<VirtAddr>,
     /// What it may ever allow.
     most: Rights,
     /// The capability that it was made with, if it ends with one.
-    node: Option<Weak<Node<A>>>,
-    token: u64,
+    node: Option<(Weak<Node<A>>, Arc<Tie>)>,
     _paid: Paid,
 }
 
 impl<A: Arch> Mapped<A> {
-    /// It is undone in `process`: the capability that it was made with, if there is one, does not undo it any more.
-    fn forget(&self, process: &Process<A>) {
-        if let Some(node) = self.node.as_ref().and_then(Weak::upgrade) {
-            node.forget_use(process, self.token);
+    /// It is undone: the capability that it was made with, if there is one, does not undo it any more.
+    pub(super) fn forget(&self) {
+        if let Some((node, tie)) = &self.node {
+            tie.mapped.store(NOWHERE, Ordering::Relaxed);
+            if let Some(node) = node.upgrade() {
+                node.forget_use(tie);
+            }
         }
     }
 }
@@ -67,38 +72,8 @@ pub struct View {
     pub rights: Rights,
 }
 
-/// Who maps memory that is nobody's object, and pays for it.
-pub struct Payer<'a, A: Arch> {
-    /// Whose account.
-    pub account: &'a Arc<Account>,
-    /// The capability to the process by which a stranger manages it; none of the process itself, nor of who made it,
-    /// with whom it ends anyway.
-    pub by: Option<&'a Arc<Node<A>>>,
-}
-
-impl<A: Arch> Clone for Payer<'_, A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<A: Arch> Copy for Payer<'_, A> {}
-
-impl<'a, A: Arch> Payer<'a, A> {
-    /// The process itself, or who made it.
-    pub fn own(account: &'a Arc<Account>) -> Payer<'a, A> {
-        Payer { account, by: None }
-    }
-
-    /// Whoever has `node`, a capability to `process`.
-    pub fn by(account: &'a Arc<Account>, node: &'a Arc<Node<A>>, process: &Process<A>) -> Payer<'a, A> {
-        let own = node.is_original() || Arc::ptr_eq(account, &process.account);
-        Payer { account, by: (!own).then_some(node) }
-    }
-}
-
 /// A mapping that is to be made.
-struct Wanted<'a, A: Arch> {
+pub(super) struct Wanted<'a, A: Arch> {
     payer: &'a Arc<Account>,
     price: Price,
     range: Range<VirtAddr>,
@@ -110,14 +85,26 @@ struct Wanted<'a, A: Arch> {
 
 /// All mappings of a process.
 pub(super) struct Mappings<A: Arch> {
-    list: Vec<Mapped<A>>,
-    next_token: u64,
-    ended: bool,
+    pub(super) list: Vec<Mapped<A>>,
+    /// Nothing is mapped any more.
+    pub(super) ended: bool,
 }
 
 impl<A: Arch> Default for Mappings<A> {
     fn default() -> Self {
-        Mappings { list: Vec::new(), next_token: 1, ended: false }
+        Mappings { list: Vec::new(), ended: false }
+    }
+}
+
+impl<A: Arch> Mappings<A> {
+    /// Takes the one at index `at` out of the list; the last one gets its place.
+    pub(super) fn take(&mut self, at: usize) -> Mapped<A> {
+        let mapped = self.list.swap_remove(at);
+        if let Some((_, tie)) = self.list.get(at).and_then(|moved| moved.node.as_ref()) {
+            tie.mapped.store(at as u32, Ordering::Relaxed);
+        }
+        trim(&mut self.list);
+        mapped
     }
 }
 
@@ -182,7 +169,8 @@ impl<A: Arch> Process<A> {
         self.add(self.anonymous(payer, at, bytes, rights)?)
     }
 
-    fn anonymous<'a>(
+    /// What [`Process::map_anonymous`] is to make.
+    pub(super) fn anonymous<'a>(
         &self,
         payer: Payer<'a, A>,
         at: VirtAddr,
@@ -214,7 +202,7 @@ impl<A: Arch> Process<A> {
             && let Some(mapped) = mappings.list.pop()
         {
             let undone = munmap(cpu, &self.mm, range);
-            mapped.forget(self);
+            mapped.forget();
             undone?;
         }
         filled
@@ -248,51 +236,34 @@ impl<A: Arch> Process<A> {
         self.add_to(&mut self.mappings.write(), wanted)
     }
 
-    fn add_to(self: &Arc<Process<A>>, mappings: &mut Mappings<A>, wanted: Wanted<'_, A>) -> Result<(), ObjectError> {
+    /// Makes a mapping, and has it paid for.
+    pub(super) fn add_to(
+        self: &Arc<Process<A>>,
+        mappings: &mut Mappings<A>,
+        wanted: Wanted<'_, A>,
+    ) -> Result<(), ObjectError> {
         let Wanted { payer, price, range, rights, most, node, backing } = wanted;
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
-        let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
+        let ties = Price::growing::<capability::Use<A>>(1).and(Price::of::<Tie>());
+        let paid = payer.charge(price.and(heap).and(ties))?;
         if mappings.ended {
             return Err(ObjectError::Gone);
         }
-        let token = mappings.next_token;
         let map = || Ok(self.mm.map(range.clone(), perm(rights), backing)?);
-        match node {
-            Some(node) => node.use_for((Arc::downgrade(self), token), map)?,
-            None => map()?,
-        }
-        mappings.next_token += 1;
-        let node = node.map(Arc::downgrade);
-        mappings.list.push(Mapped { range, most, node, token, _paid: paid });
-        Ok(())
-    }
-
-    /// Undoes the mapping that begins at `at`.
-    pub fn unmap(&self, cpu: &'static Cpu<A>, at: VirtAddr) -> Result<(), ObjectError> {
-        self.remove(cpu, |mapped| mapped.range.start == at).unwrap_or(Err(MapError::NotMapped(at).into()))
-    }
-
-    /// The capability of a mapping was revoked or deleted.
-    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, node: &Node<A>, token: u64) {
-        if let Some(Err(error)) = self.remove(cpu, |mapped| mapped.token == token) {
-            log::error!("a revoked mapping of process {} was not undone: {error}", self.id);
-        }
-        node.forget_use(self, token);
-    }
-
-    fn remove(&self, cpu: &'static Cpu<A>, which: impl Fn(&Mapped<A>) -> bool) -> Option<Result<(), ObjectError>> {
-        let result = {
-            let mut mappings = self.mappings.write();
-            let at = mappings.list.iter().position(which)?;
-            let mapped = mappings.list.swap_remove(at);
-            trim(&mut mappings.list);
-            // Whole mappings only, so no huge page has to be split, which could fail.
-            let result = munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from);
-            mapped.forget(self);
-            result
+        let node = match node {
+            Some(node) => {
+                let tie = Tie::new();
+                node.use_for((Arc::downgrade(self), tie.clone()), map)?;
+                tie.mapped.store(mappings.list.len() as u32, Ordering::Relaxed);
+                Some((Arc::downgrade(node), tie))
+            }
+            None => {
+                map()?;
+                None
+            }
         };
-        bound_retired(cpu);
-        Some(result)
+        mappings.list.push(Mapped { range, most, node, _paid: paid });
+        Ok(())
     }
 
     /// Changes what the mapping that begins at `at` allows.
@@ -343,20 +314,6 @@ impl<A: Arch> Process<A> {
         bound_retired(cpu);
         Ok(())
     }
-
-    /// The process ends: nothing is mapped any more, now or later.
-    pub(super) fn unmap_everything(&self, cpu: &'static Cpu<A>) {
-        let mut mappings = self.mappings.write();
-        if core::mem::replace(&mut mappings.ended, true) {
-            return;
-        }
-        exit::exit(cpu, self.mm.clone());
-        for mapped in core::mem::take(&mut mappings.list) {
-            mapped.forget(self);
-        }
-        drop(mappings);
-        bound_retired(cpu);
-    }
 }
 
 /// Writes `bytes` to anonymous pages of `mm`, which nobody takes away meanwhile, from `start` on.
@@ -389,7 +346,7 @@ fn fill<A: Arch>(
 }
 
 /// Waits for a grace period if too many tables of this CPU wait for one.
-fn bound_retired<A: Arch>(cpu: &'static Cpu<A>) {
+pub(super) fn bound_retired<A: Arch>(cpu: &'static Cpu<A>) {
     if cpu.rcu.pending() > MOST_RETIRED {
         rcu::barrier(cpu);
     }

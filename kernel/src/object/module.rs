@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 
 use super::ObjectError;
 use super::account::{Account, Paid, Price};
-use super::mapping::Payer;
+use super::payer::Payer;
 use super::process::Process;
 use crate::abi::{NAME_BYTES, name_bytes};
 use crate::addr::VirtAddr;

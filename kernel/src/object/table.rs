@@ -7,7 +7,7 @@ use super::ObjectError;
 use super::account::Price;
 use super::capability::Node;
 use crate::arch::Arch;
-use crate::smp::lock::{Mutex, MutexGuard};
+use crate::smp::lock::Mutex;
 
 /// The capability table of a process.
 pub struct Table<A: Arch> {
@@ -18,17 +18,6 @@ struct Slots<A: Arch> {
     slots: Vec<Option<Arc<Node<A>>>>,
     /// Nothing comes in any more.
     closed: bool,
-}
-
-/// The slots of a table, locked.
-pub(crate) struct Reading<'t, A: Arch>(MutexGuard<'t, A, Slots<A>>);
-
-impl<A: Arch> Reading<'_, A> {
-    /// What is in `slot`, dead or alive.
-    #[inline(always)]
-    pub(crate) fn get(&self, slot: u32) -> Option<&Node<A>> {
-        Some(self.0.slots.get(slot as usize)?.as_ref()?)
-    }
 }
 
 impl<A: Arch> Table<A> {
@@ -52,10 +41,9 @@ impl<A: Arch> Table<A> {
         node.filter(|node| node.is_alive()).cloned().ok_or(ObjectError::NoCapability(slot))
     }
 
-    /// Its slots as they are now, if nobody changes them, to be looked at for a moment: nothing is revoked meanwhile.
-    #[inline]
-    pub(crate) fn try_read(&self) -> Option<Reading<'_, A>> {
-        self.slots.try_lock().map(Reading)
+    /// What is in `slot`, dead or alive, if that can be seen without a wait.
+    pub(crate) fn try_get(&self, slot: u32) -> Option<Arc<Node<A>>> {
+        self.slots.try_lock()?.slots.get(slot as usize)?.clone()
     }
 
     /// An error unless `slot` is there and empty.

@@ -120,6 +120,54 @@ impl<A: Arch> Registers<A> {
     }
 }
 
+/// The capability to an endpoint that a thread has called by or waited with last, and its slot: the next call is mostly
+/// by the same, and then needs no look into the table. It may be deleted by now: whoever takes it from here looks
+/// whether it is alive. A thread whose waits end by time has none. Like the registers it belongs to whoever has the
+/// thread.
+pub(crate) struct Near<A: Arch>(UnsafeCell<(u64, Option<Arc<Node<A>>>)>);
+
+// SAFETY: reached through `at` and `set` alone, whose callers have the thread; see `Registers`.
+unsafe impl<A: Arch> Sync for Near<A> {}
+
+/// The slot of no capability: more than any table has.
+const NO_SLOT: u64 = u64::MAX;
+
+impl<A: Arch> Near<A> {
+    fn nothing() -> Near<A> {
+        Near(UnsafeCell::new((NO_SLOT, None)))
+    }
+
+    /// The capability, if it was in slot number `slot`. It is an endpoint's.
+    ///
+    /// # Safety
+    /// The caller has the thread, and lets it not go before this.
+    #[inline(always)]
+    pub(crate) unsafe fn at(&self, slot: u64) -> Option<&Node<A>> {
+        // SAFETY: the caller's promise.
+        let (known, node) = unsafe { &*self.0.get() };
+        // What no slot is has no node either.
+        if *known == slot { node.as_deref() } else { None }
+    }
+
+    /// From now on there is none.
+    ///
+    /// # Safety
+    /// As in [`Near::set`].
+    unsafe fn forget(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { *self.0.get() = (NO_SLOT, None) };
+    }
+
+    /// From now on it is `node`, an endpoint's, of slot `slot`.
+    ///
+    /// # Safety
+    /// As in [`Near::at`], and there is no reference to the one before.
+    pub(crate) unsafe fn set(&self, slot: u32, node: Arc<Node<A>>) {
+        // SAFETY: the caller's promise.
+        unsafe { *self.0.get() = (slot.into(), Some(node)) };
+    }
+}
+
 /// A thread.
 pub struct Thread<A: Arch> {
     /// For reports.
@@ -128,6 +176,8 @@ pub struct Thread<A: Arch> {
     pub process: Arc<Process<A>>,
     /// Its registers.
     pub(crate) registers: Registers<A>,
+    /// The capability that it has called by last.
+    pub(crate) near: Near<A>,
     /// Where it waits for answers.
     pub(crate) reply: Arc<Reply<A>>,
     /// What it waits for.
@@ -151,10 +201,11 @@ pub struct Thread<A: Arch> {
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's list, one queue, one list of timed waits. A capability that is gone keeps its memory
-    // while the thread is bound to it, and while a message of the thread's that others wait for has it with it; so does
-    // an endpoint that it received from, and the reply of the last one that called it.
-    let nodes = Price::of::<Node<A>>().and(Price::of::<Node<A>>());
-    let kept = nodes.and(Price::of::<Endpoint<A>>()).and(Price::of::<Reply<A>>());
+    // while the thread is bound to it, while a message of the thread's that others wait for has it with it, while a
+    // removal of its has come to it, and while it is the one that it called by last, with its endpoint; so does an endpoint that it received from, and the reply of
+    // the last one that called it.
+    let (node, endpoint) = (Price::of::<Node<A>>(), Price::of::<Endpoint<A>>());
+    let kept = node.and(node).and(node).and(node).and(endpoint).and(endpoint).and(Price::of::<Reply<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
     own.and(Price::growing::<Arc<Thread<A>>>(4)).and(kept)
 }
@@ -190,6 +241,7 @@ impl<A: Arch> Thread<A> {
             id: A::machine().objects.id(),
             process: process.clone(),
             registers: Registers(UnsafeCell::new(A::UserContext::start(start.entry, start.stack, start.argument))),
+            near: Near::nothing(),
             state: Mutex::<A, _>::new(State::new(reply.clone())),
             reply,
             place: AtomicU64::new(Place::new(start.cpu, start.priority).bits()),
@@ -278,6 +330,10 @@ impl<A: Arch> Thread<A> {
 
     /// It waits for so many ticks from here on; 0 for ever. It is the one that runs.
     pub(crate) fn set_patience(&self, ticks: u64) {
+        if ticks != 0 {
+            // SAFETY: it runs here, and is in the kernel.
+            unsafe { self.near.forget() };
+        }
         self.patience.store(ticks, Ordering::Relaxed);
         self.deadline.store(u64::MAX, Ordering::Relaxed);
     }
@@ -294,6 +350,13 @@ impl<A: Arch> Thread<A> {
     pub fn is_ending(&self) -> bool {
         // Acquire: pairs with `end` (tests/litmus/hand-over).
         self.ending.load(Ordering::Acquire)
+    }
+
+    /// The same, for who is ordered with whoever ends it by other means: the lock of its state, or its reply; and reads
+    /// nothing more of that.
+    #[inline(always)]
+    pub(crate) fn is_told_to_end(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// What it ended with.
@@ -323,6 +386,8 @@ impl<A: Arch> Thread<A> {
 
     /// It runs nowhere any more, and nothing has it: for the CPU that it ran on last.
     pub(crate) fn leave(self: &Arc<Thread<A>>, cpu: &'static Cpu<A>) {
+        // SAFETY: this CPU has it, and it is in the kernel.
+        unsafe { self.near.forget() };
         wait::abandon(cpu, self);
         let bound = self.bound.lock().take();
         signal_bound(cpu, bound);

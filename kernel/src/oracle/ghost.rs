@@ -185,14 +185,14 @@ pub fn release<A: Arch>(cpu: &Cpu<A>) {
     }
 }
 
-/// The walk returns `pages` from `start` on.
+/// The walk returns the first `done` of `pages`, from `start` on.
 #[inline(always)]
-pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn]) {
-    cpu.ledger.pages.add(pages.len() as u64);
+pub(crate) fn end<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, start: VirtAddr, pages: &[Pfn], done: usize) {
+    cpu.ledger.pages.add(done as u64);
     if oracle::is_on() {
-        value::judge_walk(cpu, mm, start, pages);
+        value::judge_walk(cpu, mm, start, &pages[..done]);
     }
-    cpu.events.write(EventKind::WalkEnd, mm.id, start.0, pages.len() as u64);
+    cpu.events.write(EventKind::WalkEnd, mm.id, start.0, done as u64);
 }
 
 /// The walk of `other`, if there is one, of an mm that `concerns` and that can still touch `table`.

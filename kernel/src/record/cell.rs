@@ -90,6 +90,8 @@ pub struct CellRow {
     pub seeds: u64,
     /// 1 where programs in user mode do the operations.
     pub user: u64,
+    /// What the strategy promises on the transport, a [`Verdict`], whatever the workload can show of it.
+    pub promised: u64,
     /// What became of each step of the scenario ([`crate::record::step::StepRecord`]); zero in other modes.
     pub steps: [u64; MAX_STEPS],
     /// The first violation, if any.

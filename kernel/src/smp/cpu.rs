@@ -6,6 +6,7 @@ use crate::addr::{CpuId, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Ledger;
 use crate::ledger::events::EventRing;
+use crate::mm::frame::FrameTable;
 use crate::mm::frame_alloc::Magazine;
 use crate::oracle::ghost::Ghost;
 use crate::record::shared::CpuStatus;
@@ -29,6 +30,8 @@ pub struct Cpu<A: Arch> {
     pub hw_id: u64,
     /// End of its kernel stack, which has an unmapped page below its lowest byte.
     pub stack_top: VirtAddr,
+    /// All frames: the machine's table once more, where a walk has it at hand.
+    pub frames: FrameTable<A>,
     /// What a strategy publishes of this CPU's walks.
     pub walk_slot: WalkSlot,
     /// Which mm its MMU translates by.
@@ -68,11 +71,19 @@ pub struct Cpu<A: Arch> {
 
 impl<A: Arch> Cpu<A> {
     /// The area of CPU `id`, offline.
-    pub fn new(id: CpuId, hw_id: u64, stack_top: VirtAddr, status: &'static CpuStatus, events: EventRing) -> Cpu<A> {
+    pub fn new(
+        id: CpuId,
+        hw_id: u64,
+        stack_top: VirtAddr,
+        frames: FrameTable<A>,
+        status: &'static CpuStatus,
+        events: EventRing,
+    ) -> Cpu<A> {
         Cpu {
             id,
             hw_id,
             stack_top,
+            frames,
             walk_slot: WalkSlot::default(),
             loaded: Loaded::default(),
             rcu: RcuCpu::default(),

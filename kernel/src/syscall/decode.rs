@@ -54,6 +54,8 @@ pub enum Request {
     Finish { meter: Slot, latency: u64 },
     Progress { meter: Slot, syncs: u64 },
     MakeHuge { slot: Slot, pages: u64 },
+    Truncate { memory: Slot, offset: u64, bytes: u64 },
+    Fork { process: Slot, slot: Slot, slots: u32, limit: Price, highest: u8 },
 }
 
 /// Words that are read one after the other, each as what it must be.
@@ -185,6 +187,14 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
         Number::Plan => Request::Plan { meter: w.slot(1)? },
         Number::Begin => Request::Begin { meter: w.slot(1)? },
         Number::MakeHuge => Request::MakeHuge { slot: w.slot(1)?, pages: w.word(2) },
+        Number::Truncate => Request::Truncate { memory: w.slot(1)?, offset: w.word(2), bytes: w.word(3) },
+        Number::Fork => Request::Fork {
+            process: w.slot(1)?,
+            slot: w.slot(2)?,
+            slots: w.small(3)?,
+            limit: Price { frames: w.word(4), bytes: w.word(5), spaces: w.word(6) },
+            highest: w.priority(w.word(7))?,
+        },
         Number::Progress => Request::Progress { meter: w.slot(1)?, syncs: w.word(2) },
         Number::Finish => Request::Finish { meter: w.slot(1)?, latency: w.word(2) },
     })

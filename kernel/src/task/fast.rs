@@ -8,8 +8,11 @@
 //! - **It reads no table**, so grace periods see the CPU in user mode all the while, and it never waits: where a lock
 //!   is held it takes the long way. Nor does it allocate; at most it frees the reply of a thread that has ended.
 //! - **Who receives and who answers are taken as everywhere** ([`crate::ipc::wait`]): out of the endpoint's queue under
-//!   its lock, or out of the reply. The capability is looked up while its table is locked, and that is held to the end,
-//!   so a revocation comes before or after.
+//!   its lock, or out of the reply.
+//! - **The capability** is mostly the one that the thread has called by last, which it keeps
+//!   (`Near` in `object/thread.rs`); else it is looked up in the table. Whether it is alive and allows the call is
+//!   looked at with the endpoint's lock, which is held till the call is done; and who deletes or revokes it takes that
+//!   lock when it is dead (guard `KillMeets`). So a revocation comes before or after.
 //! - **The thread that is left** has no place in a queue: its reference goes with it, into its reply when it calls,
 //!   into the endpoint's queue when it waits. Whoever ends it meanwhile either finds it there, or it sees that it ends,
 //!   since both look under the lock of its state.
@@ -32,34 +35,41 @@ use crate::abi::{Number, Rights, Status, WORDS};
 use crate::arch::Arch;
 use crate::guard;
 use crate::ipc::exchange;
+use crate::object::capability::Node;
 use crate::object::endpoint::Endpoint;
-use crate::object::table::Reading;
 use crate::object::thread::{Place, Thread};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::tlb::switch;
 
-/// What to go on with: a thread's registers, and those whose message words ([`UserContext::call`], from the third on)
-/// are its answer's too. Nothing if the first is null: nothing was done.
+/// What to go on with: a thread's registers, and its answer, which is not in them: done, then `first`, then those
+/// words of another's registers that are a message's ([`UserContext::call`], from the third on). Nothing if `context` is
+/// null: nothing was done.
 #[repr(C)]
 pub struct Next<C> {
     /// The registers.
     pub context: *mut C,
     /// Where the words are. For who moves them with the rest to the CPU's registers; [`Next::with_words`] for others.
     pub words: *const C,
+    /// The answer's second word.
+    pub first: u64,
 }
 
 impl<C: UserContext> Next<C> {
-    const NOTHING: Next<C> = Next { context: core::ptr::null_mut(), words: core::ptr::null() };
+    const NOTHING: Next<C> = Next { context: core::ptr::null_mut(), words: core::ptr::null(), first: 0 };
 
-    /// The registers, complete.
+    /// The registers, with the answer in them.
     ///
     /// # Safety
     /// It is what [`system_call`] has just returned.
     pub unsafe fn with_words(self) -> Option<NonNull<C>> {
         let context = NonNull::new(self.context)?;
-        if !core::ptr::eq(self.context, self.words) {
-            // SAFETY: two threads of this CPU, whose registers nobody else refers to.
-            unsafe { (*self.context).take_words(&*self.words) };
+        // SAFETY: threads of this CPU, whose registers nobody else refers to.
+        unsafe {
+            (*self.context).take_first(self.first);
+            if !core::ptr::eq(self.context, self.words) {
+                (*self.context).take_words(&*self.words);
+            }
         }
         Some(context)
     }
@@ -82,15 +92,16 @@ pub unsafe fn system_call<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::
         reply_wait::<A, false>(registers)
     } else if number == Number::Null as u64 {
         registers.answer([0; WORDS]);
-        return Next { context: context.as_ptr(), words: context.as_ptr() };
+        return Next { context: context.as_ptr(), words: context.as_ptr(), first: 0 };
     } else {
         return Next::NOTHING;
     };
-    match done {
-        Ok(next) => Next { context: next.as_ptr(), words: context.as_ptr() },
+    let (next, first) = match done {
+        Ok((next, first)) => (next.as_ptr(), first),
         Err(Else::Usual) => less_plain::<A>(context),
-        Err(Else::Long) => Next::NOTHING,
-    }
+        Err(Else::Long) => return Next::NOTHING,
+    };
+    Next { context: next, words: context.as_ptr(), first }
 }
 
 /// What else can be done.
@@ -102,40 +113,43 @@ enum Else {
 }
 
 /// Where the plainest case, which is compiled without any call and so into a few registers, has to do with another
-/// priority, another caller than the last, or vector registers.
+/// priority, another caller or another capability than the last, or vector registers. As in [`Next`].
 #[cold]
 #[inline(never)]
-fn less_plain<A: Arch>(context: NonNull<A::UserContext>) -> Next<A::UserContext> {
+fn less_plain<A: Arch>(context: NonNull<A::UserContext>) -> (*mut A::UserContext, u64) {
     // SAFETY: that of `system_call`, which has dropped its reference.
     let registers = unsafe { &mut *context.as_ptr() };
     let is_call = registers.word(0) == Number::Call as u64;
     match if is_call { call::<A, true>(registers) } else { reply_wait::<A, true>(registers) } {
-        Ok(next) => Next { context: next.as_ptr(), words: context.as_ptr() },
-        Err(_) => Next::NOTHING,
+        Ok((next, first)) => (next.as_ptr(), first),
+        Err(_) => (core::ptr::null_mut(), 0),
     }
 }
 
-/// The slot of a message without anything beside its words.
-#[inline(always)]
-fn plain_slot<A: Arch>(registers: &A::UserContext) -> Result<u32, Else> {
-    let first = registers.word(1);
-    if first >> 32 == 0 { Ok(first as u32) } else { Err(Else::Long) }
-}
+/// The registers to go on with, and the second word of its answer.
+type Done<C> = Result<(NonNull<C>, u64), Else>;
 
 #[inline(always)]
-fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonNull<A::UserContext>, Else> {
+fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Done<A::UserContext> {
     let cpu = A::this_cpu();
-    let slot = plain_slot::<A>(registers)?;
     // SAFETY: it runs here.
     let thread = unsafe { &*cpu.tasks.current() };
-    let slots = thread.process.table.try_read().ok_or(Else::Long)?;
-    let (endpoint, badge) = endpoint_in(&slots, slot, Rights::WRITE)?;
+    let node = near::<A, ANY>(thread, registers.word(1), Rights::WRITE)?;
+    // SAFETY: who is near is an endpoint's.
+    let endpoint: &Endpoint<A> = unsafe { node.endpoint() };
     let mut meeting = endpoint.meeting.try_lock().ok_or(Else::Long)?;
-    let receiver = meeting.receivers.first().ok_or(Else::Long)?;
+    if !node.is_endpoint(Rights::WRITE) {
+        return Err(Else::Usual);
+    }
+    let badge = node.badge();
+    pause!(cpu, ShortLooked);
+    let first = Arc::as_ptr(meeting.receivers.first().ok_or(Else::Long)?);
+    // SAFETY: it is in the queue, which is locked.
+    let receiver = unsafe { &*first };
     let (place, theirs) = (cpu.tasks.place(), receiver.place());
     let mut state = receiver.state.try_lock().ok_or(Else::Long)?;
     let strange = !Arc::ptr_eq(&thread.process, &receiver.process);
-    if !state.receives_short() || thread.gives_up() {
+    if !state.receives_short() {
         return Err(Else::Long);
     }
     if !ANY {
@@ -166,26 +180,29 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonN
     }
     state.received_short();
     drop(state);
-    let receiver = if ANY { meeting.receivers.pop() } else { meeting.receivers.pop_alone() };
-    // SAFETY: the queue has been locked since its first was looked at.
-    let receiver = unsafe { receiver.unwrap_unchecked() };
+    core::mem::forget(if ANY { meeting.receivers.pop() } else { meeting.receivers.pop_alone() });
+    // SAFETY: the reference that was in the queue, which has been locked since its first was looked at.
+    let receiver = unsafe { Arc::from_raw(first) };
     drop(meeting);
-    drop(slots);
-    Ok(go_on::<A, ANY>(cpu, registers, receiver, badge))
+    Ok((go_on::<A, ANY>(cpu, registers, receiver), badge.into()))
 }
 
 #[inline(always)]
-fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Result<NonNull<A::UserContext>, Else> {
+fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Done<A::UserContext> {
     let cpu = A::this_cpu();
-    let slot = plain_slot::<A>(registers)?;
     // SAFETY: it runs here.
     let thread = unsafe { &*cpu.tasks.current() };
-    let slots = thread.process.table.try_read().ok_or(Else::Long)?;
-    let (endpoint, _) = endpoint_in(&slots, slot, Rights::READ)?;
+    let node = near::<A, ANY>(thread, registers.word(1), Rights::READ)?;
+    // SAFETY: who is near is an endpoint's.
+    let shared = unsafe { node.endpoint() };
+    let endpoint: &Endpoint<A> = shared;
     let mut meeting = endpoint.meeting.try_lock().ok_or(Else::Long)?;
+    if !node.is_endpoint(Rights::READ) {
+        return Err(Else::Usual);
+    }
     let mut state = thread.state.try_lock().ok_or(Else::Long)?;
     let others = meeting.receivers.first().is_some() || meeting.callers.first().is_some();
-    if others || meeting.ended || state.replied.is_some() || thread.gives_up() || thread.is_ending() {
+    if others || meeting.ended || state.replied.is_some() || thread.is_told_to_end() {
         return Err(Else::Long);
     }
     let place = cpu.tasks.place();
@@ -210,21 +227,19 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Resul
         state.replied = Some(Status::Done);
         drop(state);
         drop(meeting);
-        drop(slots);
         sched::goes_on(cpu, place);
         exchange::give_short(cpu, &client, core::array::from_fn(|i| registers.word(i + 2)));
         return Err(Else::Long);
     }
     if ANY {
-        state.stay_at(endpoint);
+        state.stay_at(shared);
     }
     state.receive_short();
     drop(state);
     // SAFETY: the CPU's own reference; it runs another thread below.
     meeting.receivers.push_first(unsafe { Arc::from_raw(thread) });
     drop(meeting);
-    drop(slots);
-    Ok(go_on::<A, ANY>(cpu, registers, client, 0))
+    Ok((go_on::<A, ANY>(cpu, registers, client), 0))
 }
 
 /// Loads the address space of `thread`, of another process, if that needs no wait.
@@ -233,16 +248,33 @@ fn loads<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>) -> bool {
     !guard!(ShortLoads) || switch::try_load(cpu, &thread.process.mm)
 }
 
-/// The endpoint that `slot` names, and the badge of its capability, which allows `rights`.
+/// The capability to an endpoint that `thread`, which runs here, means by `word`: a slot, and above it what the message
+/// has beside its words, which is nothing on the short way: such a word names no slot.
 #[inline(always)]
-fn endpoint_in<'t, A: Arch>(
-    slots: &'t Reading<'_, A>,
-    slot: u32,
-    rights: Rights,
-) -> Result<(&'t Arc<Endpoint<A>>, u32), Else> {
-    let node = slots.get(slot).ok_or(Else::Long)?;
-    let endpoint = node.endpoint(rights).ok_or(Else::Long)?;
-    Ok((endpoint, node.badge()))
+fn near<A: Arch, const ANY: bool>(thread: &Thread<A>, word: u64, rights: Rights) -> Result<&Node<A>, Else> {
+    // SAFETY: it runs on this CPU.
+    match unsafe { thread.near.at(word) } {
+        Some(node) if !ANY || node.is_endpoint(rights) => Ok(node),
+        _ if ANY => find(thread, word, rights).ok_or(Else::Long),
+        _ => Err(Else::Usual),
+    }
+}
+
+/// The same out of the table. It is near from now on.
+#[cold]
+#[inline(never)]
+fn find<A: Arch>(thread: &Thread<A>, word: u64, rights: Rights) -> Option<&Node<A>> {
+    let slot = u32::try_from(word).ok()?;
+    let node = thread.process.table.try_get(slot)?;
+    // What is near is near to threads that wait for ever: no other's wait begins here.
+    if !node.is_endpoint(rights) || thread.gives_up() {
+        return None;
+    }
+    // SAFETY: it runs on this CPU; what was near before is not looked at any more.
+    unsafe {
+        thread.near.set(slot, node);
+        thread.near.at(word)
+    }
 }
 
 /// `to` goes on. It is this CPU's: so are its registers.
@@ -251,13 +283,11 @@ fn go_on<A: Arch, const ANY: bool>(
     cpu: &'static Cpu<A>,
     registers: &mut A::UserContext,
     to: Arc<Thread<A>>,
-    badge: u32,
 ) -> NonNull<A::UserContext> {
     let context = to.registers.get();
     // SAFETY: taken from where it waited, it is this CPU's, which its home is, and runs nowhere; it is not the one that
     // waits.
     let theirs = unsafe { &mut *context.as_ptr() };
-    theirs.take_first(badge.into());
     // In the plainest case both are.
     if !ANY {
         A::UserContext::go_over_lightly(registers, theirs);

@@ -8,7 +8,7 @@ use crate::abi::Rights;
 use crate::arch::Arch;
 use crate::mm::entry::Perm;
 use crate::object::ObjectError;
-use crate::object::mapping::Payer;
+use crate::object::payer::Payer;
 use crate::object::process::Process;
 use crate::smp::cpu::Cpu;
 

@@ -50,8 +50,9 @@ pub struct Tasks<A: Arch> {
     looked: AtomicU64,
     /// The thread that runs wants another to.
     gives_way: AtomicBool,
-    /// When this CPU last woke from idling, in instructions.
+    /// When this CPU last woke from idling, in instructions, and how many timer interrupts all others had had then.
     woke: AtomicU64,
+    others: AtomicU64,
     /// Threads whose waits began here and end by the timer.
     timed: Mutex<A, Vec<Weak<Thread<A>>>>,
     /// The thread that runs, and a reference to it; null if none does. Its own.
@@ -71,6 +72,7 @@ impl<A: Arch> Default for Tasks<A> {
             looked: AtomicU64::new(0),
             gives_way: AtomicBool::new(false),
             woke: AtomicU64::new(0),
+            others: AtomicU64::new(0),
             timed: Mutex::<A, _>::new(Vec::new()),
             current: AtomicPtr::new(ptr::null_mut()),
             place: AtomicU64::new(0),
@@ -248,6 +250,13 @@ pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> boo
     above || (beside && over)
 }
 
+/// Whether what this CPU does for long with `priority`, since tick `since`, shall be left for now: for a thread that is
+/// more urgent, for an interrupt line that somebody may wait for, or because its time is over.
+pub(crate) fn is_wanted<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
+    let above = cpu.tasks.ready.load(Ordering::Relaxed) >> priority > 1;
+    above || ticks(cpu) != since || A::machine().objects.lines.any()
+}
+
 /// The running thread gives way to its like.
 pub(crate) fn give_way<A: Arch>(cpu: &Cpu<A>) {
     cpu.tasks.gives_way.store(true, Ordering::Relaxed);
@@ -258,10 +267,18 @@ pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
     cpu.tasks.ticks.load(Ordering::Relaxed)
 }
 
-/// When this CPU last woke from idling, in instructions: from there to a thread's first instruction is what waking
-/// costs, and nobody else's instructions are in it.
-pub fn woke<A: Arch>(cpu: &Cpu<A>) -> u64 {
-    cpu.tasks.woke.load(Ordering::Relaxed)
+/// When this CPU last woke from idling, in instructions, and how many timer interrupts other CPUs have had since.
+///
+/// From there to a thread's first instruction is what waking costs. Under `-icount` the counter counts all CPUs'
+/// instructions, but they take turns, and a CPU that was not left alone loses its turn when a timer fires: if none has,
+/// nobody else's instructions are in it.
+pub fn woke<A: Arch>(cpu: &Cpu<A>) -> (u64, u64) {
+    let since = ticks_of_others(cpu).saturating_sub(cpu.tasks.others.load(Ordering::Relaxed));
+    (cpu.tasks.woke.load(Ordering::Relaxed), since)
+}
+
+fn ticks_of_others<A: Arch>(cpu: &Cpu<A>) -> u64 {
+    A::machine().online().filter(|other| other.id != cpu.id).map(|other| ticks(other)).sum()
 }
 
 /// Sees to it that the timer fires, also where the run does not ask for it: a program that never stops must not keep
@@ -350,6 +367,7 @@ pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl FnOnce() -> bool) {
     if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() && !over() {
         rcu::enter_idle(cpu);
         A::wait_for_interrupt();
+        cpu.tasks.others.store(ticks_of_others(cpu), Ordering::Relaxed);
         cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);
         rcu::leave_idle(cpu);
     }

@@ -37,9 +37,10 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     rcu::quiescent(cpu);
     A::machine().objects.lines.deliver(cpu);
     sched::end_waits(cpu);
-    object::finish(cpu);
-    let Some(thread) = sched::next(cpu) else { return false };
-    if thread.is_ending() {
+    let left = finish_some(cpu);
+    let Some(thread) = sched::next(cpu) else { return left };
+    // One that ends in the middle of a removal goes on until that is over: nobody else does.
+    if thread.is_ending() && thread.state.lock().unfinished.is_none() {
         leave(cpu, &thread);
         return true;
     }
@@ -52,10 +53,11 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     sched::arm(cpu);
     let since = sched::ticks(cpu);
     cpu.tasks.make_current(thread);
-    let end = run(cpu, since);
+    let mut in_cpu = false;
+    let end = run(cpu, since, &mut in_cpu);
     // Not always the one that it began with: see [`super::fast`].
     let thread = cpu.tasks.take_current();
-    if guard!(VectorsParked) {
+    if in_cpu && guard!(VectorsParked) {
         // SAFETY: the thread has run here and does not any more; wherever it waits, only this CPU takes it from its
         // queue.
         unsafe { (*thread.registers.get().as_ptr()).park() };
@@ -70,13 +72,15 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     true
 }
 
-/// Runs the current thread, whose mm is loaded, and those that it changes places with.
-fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
+/// Runs the current thread, whose mm is loaded, and those that it changes places with. `in_cpu`: the CPU has the current
+/// thread's floating-point registers.
+fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64, in_cpu: &mut bool) -> End {
     let mut thread = cpu.tasks.share_current();
     if let Some(outcome) = settle(cpu, &thread) {
         match outcome {
             Outcome::Answer(words) => answer(&thread, words),
             Outcome::Waits => return End::Waits,
+            Outcome::Later => return End::MakesRoom,
         }
     }
     loop {
@@ -91,7 +95,8 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
         // A program holds no table: grace periods do not wait for it, however long it runs.
         rcu::enter_idle(cpu);
         // SAFETY: the registers are those of this CPU's current thread, and there is no reference to them.
-        let event = unsafe { A::enter_user(thread.registers.get()) };
+        let event = unsafe { A::enter_user(thread.registers.get(), *in_cpu) };
+        *in_cpu = true;
         rcu::leave_idle(cpu);
         A::irq_restore(enabled);
         if !core::ptr::eq(cpu.tasks.current(), &*thread) {
@@ -107,6 +112,7 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64) -> End {
                 match syscall::handle(cpu, &thread, asked(&thread)) {
                     Outcome::Answer(words) => answer(&thread, words),
                     Outcome::Waits => return End::Waits,
+                    Outcome::Later => return End::MakesRoom,
                 }
             }
             UserEvent::Fault { at, access } => {
@@ -142,10 +148,14 @@ fn answer<A: Arch>(thread: &Thread<A>, words: [u64; WORDS]) {
 
 /// What others have left for `thread`: the answer to its system call, if that is over now.
 fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Option<Outcome> {
-    let (delivery, answer, retry) = {
+    let (delivery, answer, retry, unfinished) = {
         let mut state = thread.state.lock();
-        (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry))
+        let unfinished = state.unfinished.is_some();
+        (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry), unfinished)
     };
+    if unfinished {
+        return Some(syscall::go_on(cpu, thread));
+    }
     if let Some(delivery) = delivery {
         return Some(Outcome::Answer(exchange::receive(cpu, thread, delivery)));
     }
@@ -167,5 +177,12 @@ fn number(access: Access) -> u64 {
 /// `thread` does not run again.
 fn leave<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     thread.leave(cpu);
-    object::finish(cpu);
+    finish_some(cpu);
+}
+
+/// Takes down processes that have ended, while nobody wants this CPU who is more urgent than their threads could be.
+/// True: something is left.
+fn finish_some<A: Arch>(cpu: &'static Cpu<A>) -> bool {
+    let since = sched::ticks(cpu);
+    object::finish_some(cpu, |highest| sched::is_wanted(cpu, highest, since))
 }

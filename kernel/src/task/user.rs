@@ -20,8 +20,8 @@ pub trait UserContext: Send + 'static {
     fn take_first(&mut self, first: u64);
     /// Puts the others: the words of the call that stopped `from`, from its second argument on.
     fn take_words(&mut self, from: &Self);
-    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it ran on last,
-    /// before another context runs on this one, and before it is dropped.
+    /// Takes in what the CPU still holds of it beside general registers. To be called on the CPU that it has just run
+    /// on, before another context runs there, and before it is dropped.
     fn park(&mut self);
     /// The CPU goes from `from` to `to` without leaving the entry of system calls: the first is parked, and of the
     /// second everything is in the CPU that [`crate::arch::Arch::enter_user`] would put there.

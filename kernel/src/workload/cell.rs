@@ -14,6 +14,7 @@ use super::{OpError, Scene, Target, WorkloadId, mm_with_pages_away, scene};
 use crate::addr::VirtAddr;
 use crate::arch::Arch;
 use crate::injection::{Fault, Odds};
+use crate::ledger::recorded::Notes;
 use crate::ledger::{Snapshot, Taken};
 use crate::mm::exit;
 use crate::record::cell::{CellRow, Verdict};
@@ -118,18 +119,13 @@ fn with_seed<A: Arch>(
     machine.policy.injection.set(if contends { suite.inject } else { suite.inject.with(Fault::Trylock, 0) });
     machine.policy.pins.store(if contends { suite.pins } else { 0 }, Ordering::Relaxed);
     machine.policy.tick_ns.store(if contends { suite.tick_ns() } else { 0 }, Ordering::Relaxed);
-    let start = totals::<A>();
+    let (start, noted) = (totals::<A>(), notes::<A>());
 
     let (counted, program_status) = if suite.by_program(cell.workload) {
         let ran = programs::run(cpu, suite, cell.workload, cell.mode)?;
         let asked = ran.metered.syncs;
-        let whole = Counted {
-            counts: totals::<A>().since(&start),
-            instructions: ran.instructions,
-            ops: suite.ops,
-            asked,
-            ..Counted::default()
-        };
+        let counts = totals::<A>().since(&start);
+        let whole = Counted { counts, instructions: ran.instructions, ops: suite.ops, asked, ..Counted::default() };
         // Programs that say when their operations are have those counted, and nothing else.
         let operates = ran.metered.ops != 0 || !cell.workload.runs_programs();
         let mut counted = if operates { Counted::from(ran.metered) } else { whole };
@@ -137,6 +133,8 @@ fn with_seed<A: Arch>(
             // The last CPU is one of the others.
             counted.bystander = Taken::default();
         }
+        // Nothing is noted elsewhere.
+        counted.whole = cfg!(feature = "checking").then(|| (counts, notes::<A>().since(&noted)));
         (Ok(counted), ran.status)
     } else {
         (staged(cpu, suite, cell, setting, profile)?, 0)
@@ -288,6 +286,11 @@ fn invalidations<A: Arch>() -> u64 {
 /// The counts of all CPUs together.
 pub(crate) fn totals<A: Arch>() -> Snapshot {
     A::machine().online().fold(Snapshot::default(), |sum, cpu| sum.plus(&cpu.ledger.snapshot()))
+}
+
+/// The notes of all CPUs together.
+fn notes<A: Arch>() -> Notes {
+    A::machine().online().fold(Notes::default(), |sum, cpu| sum.plus(&cpu.ledger.recorded.notes()))
 }
 
 /// Whether no CPU waits to free a table. Each of the crowd has ended its own before it went home.

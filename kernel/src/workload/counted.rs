@@ -21,11 +21,13 @@ pub(crate) struct Counted {
     pub(crate) ops: u64,
     /// How often programs know to have had a strategy asked.
     pub(crate) asked: Option<u64>,
+    /// Of programs: everything that all CPUs counted and noted, from before the first began until all were at rest.
+    pub(crate) whole: Option<(Snapshot, Notes)>,
 }
 
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
         let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked, notes: Notes::default() }
+        Counted { counts, instructions, bystander, gap: latency, ops, asked, ..Counted::default() }
     }
 }

@@ -15,6 +15,7 @@ use crate::mm::exit;
 use crate::mm::fault;
 use crate::mm::file::File;
 use crate::mm::retract::{collapse_pte_mapped, retract_page_tables};
+use crate::mm::truncate::truncate;
 use crate::mm::unmap::munmap;
 use crate::smp::cpu::Cpu;
 use crate::tlb::switch;
@@ -85,8 +86,8 @@ impl<A: Arch> Scene<A> for FileScene<A> {
                 result => Ok(result?),
             };
         }
-        retract_page_tables(cpu, &self.file, 0)?;
-        self.file.truncate(cpu, 0..PMD_SIZE);
+        retract_page_tables(cpu, &self.file, 0..PMD_SIZE);
+        truncate(cpu, &self.file, 0..PMD_SIZE)?;
         Ok(fault::populate(cpu, &self.mm, AGAIN..AGAIN.add(TRUNCATED * PAGE_SIZE))?)
     }
 

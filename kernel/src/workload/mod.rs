@@ -61,12 +61,12 @@ pub const STAGED: &[Named] = &[
 /// Workloads of programs in user mode, each named as its first program is; their numbers go on after those of
 /// [`STAGED`]. Each runs once, whatever the modes.
 pub const PROGRAMS: &[Named] = &[
-    ("user_faults", "two threads on every CPU write, drop, protect and unmap memory of one address space"),
+    ("user_faults", "two threads on every CPU touch, drop, collapse, protect and unmap memory of one address space"),
     ("null_call", "a system call that does nothing"),
     ("call_reply", "a short message and its answer, between two threads on one CPU"),
     ("call_reply_far", "a short message and its answer, between two CPUs"),
-    ("fork_exec", "processes are made, get their memory from a pager, run and end, on every CPU"),
-    ("db_exit", "a dozen processes use one shared table and exit at once"),
+    ("fork_exec", "processes get memory from a pager, fork, write, execute other programs and end, on every CPU"),
+    ("db_exit", "two dozen processes use four shared tables and exit at once"),
     ("ipc_storm", "pairs of processes send long messages while servers collapse, unshare and drop their memory"),
     ("take_turns", "two threads on one CPU, each of which spins until the other has been there"),
     ("syscall_fuzz", "random system calls with random arguments, at least 1024 for each operation, on every CPU"),
@@ -119,7 +119,7 @@ pub enum WorkloadId {
 
 impl WorkloadId {
     /// All workloads, in the order of their numbers.
-    pub const ALL: [WorkloadId; 14] = [
+    pub const ALL: [WorkloadId; NAMES.len()] = [
         WorkloadId::Munmap2m,
         WorkloadId::Munmap4k,
         WorkloadId::Dontneed2m,
@@ -137,10 +137,10 @@ impl WorkloadId {
     ];
 
     /// The workloads for scenarios, in the order of their numbers.
-    pub const STAGED: [WorkloadId; 2] = [WorkloadId::Fork, WorkloadId::MunmapMany];
+    pub const STAGED: [WorkloadId; STAGED.len()] = [WorkloadId::Fork, WorkloadId::MunmapMany];
 
     /// The workloads of programs, in the order of their numbers.
-    pub const PROGRAMS: [WorkloadId; 14] = [
+    pub const PROGRAMS: [WorkloadId; PROGRAMS.len()] = [
         WorkloadId::UserFaults,
         WorkloadId::NullCall,
         WorkloadId::CallReply,
@@ -170,7 +170,12 @@ impl WorkloadId {
 
     /// Whether programs can do its operations.
     pub const fn has_user_form(self) -> bool {
-        !matches!(self, WorkloadId::RetractTruncate | WorkloadId::Fork | WorkloadId::MunmapMany)
+        !matches!(self, WorkloadId::Fork | WorkloadId::MunmapMany)
+    }
+
+    /// Whether programs send messages out of memory whose tables are used again in it, so that a walk may meet that.
+    pub const fn walks_by_messages(self) -> bool {
+        matches!(self, WorkloadId::IpcStorm) || self.reuses_a_walked_table()
     }
 
     /// Whether a CPU stands by in it, which mode `isolated` sees to elsewhere.

@@ -248,6 +248,26 @@ impl Prediction {
         uncovered: None,
     };
 
+    /// The same, of counts that are the same in both.
+    pub fn where_the_same(&self, one: &Snapshot, other: &Snapshot) -> Prediction {
+        Prediction {
+            flush_ipis: self.flush_ipis.filter(|_| one.flush_ipis == other.flush_ipis),
+            sync_ipis: self.sync_ipis.filter(|_| one.sync_ipis == other.sync_ipis),
+            elided: self.elided.filter(|_| one.syncs_elided == other.syncs_elided),
+            ..Prediction::NONE
+        }
+    }
+
+    /// The same; what it has no form for is as in `other`.
+    pub fn or(self, other: &Prediction) -> Prediction {
+        Prediction {
+            flush_ipis: self.flush_ipis.or(other.flush_ipis),
+            sync_ipis: self.sync_ipis.or(other.sync_ipis),
+            elided: self.elided.or(other.elided),
+            ..self
+        }
+    }
+
     /// The same; where the targets of syncs depend on the schedule, with what was noted when they were decided.
     pub fn or_noted(self, noted: &Notes) -> Prediction {
         let (sync_ipis, elided) = (self.sync_ipis.or(Some(noted.targets)), self.elided.or(Some(noted.elided)));

@@ -7,8 +7,8 @@ use super::predict::{self, Prediction, recorded};
 use super::walker::WalkerClass;
 use crate::arch::Arch;
 use crate::injection::Fault;
-use crate::ledger::Snapshot;
 use crate::ledger::recorded::Notes;
+use crate::ledger::{Snapshot, Taken};
 use crate::record::cell::{CellRow, Verdict};
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
@@ -66,10 +66,15 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked } = counted;
+    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked, whole } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
     let form = form(suite, cell, strategy, setting, notes, *asked);
+    let noted =
+        whole.as_ref().map(|(counts, notes)| (predict::programs::noted(strategy, setting, notes), counts, notes));
+    // Where all there was is in what is shown, what was noted is of that.
+    let form = noted.as_ref().map_or(form, |(noted, counts, _)| form.or(&noted.where_the_same(counts, counted)));
+    let as_noted = noted.is_none_or(|(form, counts, notes)| form.agrees(counts, &Taken::default(), notes));
     let judged = cfg!(feature = "checking") && cell.mode == Mode::Contend && cpus > 1;
     // Programs meet by chance, and so do a walk and a table that is freed at once for want of a batch: a strategy that
     // promises nothing may be found out, and need not be.
@@ -106,7 +111,7 @@ pub(crate) fn row<A: Arch>(
         hook: setting.hook.into(),
         expected: expected as u8,
         verdict: verdict as u8,
-        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander, notes)).into(),
+        miscounted: (*ops != suite.ops || !form.agrees(counted, bystander, notes) || !as_noted).into(),
         cpus,
         walker: setting.walker as u64,
         ops: *ops,
@@ -134,9 +139,10 @@ pub(crate) fn row<A: Arch>(
         bystander_nmi: bystander.nmi,
         bystander_gap: *gap,
         predicted_bystander: form.bystander.unwrap_or(u64::MAX),
-        uncovered: notes.uncovered,
+        uncovered: whole.as_ref().map_or(notes, |(_, notes)| notes).uncovered,
         program_status: 0,
         user: suite.by_program(cell.workload).into(),
+        promised: (strategy.promises)(setting) as u64,
         seeds: 1,
         steps: Default::default(),
         first: machine.first_violation.take(),

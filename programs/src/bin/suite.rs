@@ -34,6 +34,9 @@ const HERE: u64 = runtime::crowd::AWAY + 0x400_0000;
 const GIBS: u64 = 0x100_0000_0000;
 /// Tables under one PUD table.
 const BATCH: u64 = 8;
+/// Pages that are truncated in one operation, and where their frames are used again at once.
+const TRUNCATED: u64 = 8;
+const AGAIN: u64 = runtime::crowd::AWAY + 0x600_0000;
 /// How often a collapse is tried again when a message had a page pinned.
 const TRIES: usize = 16;
 
@@ -49,6 +52,7 @@ enum Operation {
     LeaveByProtect,
     LeaveByExit,
     LeaveInTurn,
+    Truncate,
 }
 
 impl Operation {
@@ -68,6 +72,7 @@ impl Operation {
             "unshare_mprotect_last" => LeaveByProtect,
             "unshare_exit" => LeaveByExit,
             "unshare_chain" => LeaveInTurn,
+            "retract_truncate" => Truncate,
             _ => return None,
         })
     }
@@ -86,6 +91,7 @@ impl Operation {
         match self {
             Operation::Unmap(bytes) | Operation::Discard(bytes) | Operation::Protect(bytes) => [HERE, bytes, 0],
             Operation::Collapse | Operation::CollapseFile => [HERE, HUGE, 0],
+            Operation::Truncate => [HERE, TRUNCATED * PAGE, 0],
             // Of the stayer nothing is mapped here: they walk beside it.
             Operation::LeaveByExit => [runtime::crowd::AWAY, HUGE, 0],
             _ => [GIBS, self.shares().0 * GIB, GIB],
@@ -135,6 +141,7 @@ fn set_up(operation: Operation) -> Result<(), Status> {
             kernel::make_notification(NEVER)
         }
         Operation::CollapseFile => kernel::make_huge(FILE, 1),
+        Operation::Truncate => kernel::make_frames(FILE, HUGE / PAGE),
         Operation::Discard(bytes) | Operation::Protect(bytes) => kernel::map_anonymous(PROCESS, HERE, bytes, ALL),
         _ => Ok(()),
     }
@@ -168,6 +175,17 @@ fn prepare(image: &Image, operation: Operation, op: u64) -> Result<(), Status> {
             }
             kernel::populate(PROCESS, HERE, HUGE)
         }
+        Operation::Truncate => {
+            if op > 0 {
+                kernel::unmap(PROCESS, HERE)?;
+                kernel::unmap(PROCESS, AGAIN)?;
+            }
+            kernel::map(PROCESS, FILE, HERE, 0, HUGE, ALL)?;
+            kernel::populate(PROCESS, HERE, TRUNCATED * PAGE)?;
+            kernel::map_anonymous(PROCESS, AGAIN, TRUNCATED * PAGE, ALL)?;
+            // The table and one page, so that the operation allocates pages only.
+            kernel::populate(PROCESS, AGAIN + (TRUNCATED - 1) * PAGE, PAGE)
+        }
         Operation::Leave { .. } if op.is_multiple_of(BATCH) => (0..BATCH).try_for_each(|n| share(PROCESS, n)),
         Operation::Leave { .. } => Ok(()),
         Operation::LeaveByProtect => {
@@ -200,6 +218,10 @@ fn operate(operation: Operation, op: u64) -> Result<(), Status> {
         Operation::Discard(bytes) => kernel::discard(PROCESS, HERE, bytes),
         Operation::Protect(_) => kernel::protect(PROCESS, HERE, Rights::READ),
         Operation::Collapse | Operation::CollapseFile => collapse(),
+        Operation::Truncate => {
+            kernel::truncate(FILE, 0, HUGE)?;
+            kernel::populate(PROCESS, AGAIN, TRUNCATED * PAGE)
+        }
         Operation::Leave { .. } => kernel::unmap(PROCESS, GIBS + op % BATCH * GIB),
         Operation::LeaveByProtect => kernel::protect(PROCESS, GIBS, Rights::READ),
         Operation::LeaveInTurn => {

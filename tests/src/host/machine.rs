@@ -192,7 +192,7 @@ impl<const TAGS: u32, const BROADCAST: bool> Arch for Host<TAGS, BROADCAST> {
         Ok(())
     }
 
-    unsafe fn enter_user(context: NonNull<Scripted>) -> UserEvent {
+    unsafe fn enter_user(context: NonNull<Scripted>, _in_cpu: bool) -> UserEvent {
         let mut context = context;
         loop {
             let pending = board().cpu().rung.get();

@@ -68,16 +68,17 @@ impl<A: Arch> World<A> {
         let statuses: &'static [CpuStatus] = Vec::leak((0..cpus).map(|_| CpuStatus::default()).collect());
         let ring = || (RingHeader::new(), std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))));
         let rings: &'static [Ring] = Vec::leak((0..cpus).map(|_| ring()).collect());
+        let table: &'static [Frame<A>] = Vec::leak((0..frames).map(|_| Frame::new()).collect());
+        let frame_table = FrameTable::new(Pfn(FIRST), table);
         let areas: Vec<&'static Cpu<A>> = (0..cpus)
             .map(|i| {
                 let id = CpuId(i as u16);
                 let events = EventRing::new::<A>(id, &rings[i].0, &rings[i].1);
-                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], events)))
+                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), frame_table, &statuses[i], events)))
             })
             .collect();
         *board().areas.borrow_mut() = areas.iter().map(|c| (*c as *const Cpu<A>).cast()).collect();
         let areas: &'static [&'static Cpu<A>] = Vec::leak(areas);
-        let table: &'static [Frame<A>] = Vec::leak((0..frames).map(|_| Frame::new()).collect());
         let allocator = FrameAllocator::new();
         allocator.add(Pfn(FIRST), Pfn(FIRST + frames as u32));
         let shared: &'static Shared = Box::leak(Box::default());
@@ -92,7 +93,7 @@ impl<A: Arch> World<A> {
             exit: |code| panic!("the machine is left with {code:?}"),
             shared,
         };
-        let machine = A::install_machine(Machine::new(areas, FrameTable::new(Pfn(FIRST), table), allocator, firmware));
+        let machine = A::install_machine(Machine::new(areas, frame_table, allocator, firmware));
         for pfn in 0..frames as u32 {
             machine.frames.get(Pfn(FIRST + pfn)).set_state(FrameState::Free);
         }

@@ -220,7 +220,7 @@ impl Arch for Woven {
         Err(UserFault)
     }
 
-    unsafe fn enter_user(_context: NonNull<NoUserMode>) -> UserEvent {
+    unsafe fn enter_user(_context: NonNull<NoUserMode>, _in_cpu: bool) -> UserEvent {
         NoUserMode::REFUSED
     }
 

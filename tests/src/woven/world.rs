@@ -59,16 +59,17 @@ impl World {
             invalidated: RefCell::new(vec![None; cpus]),
         })));
         let statuses: &'static [CpuStatus] = Vec::leak((0..cpus).map(|_| CpuStatus::default()).collect());
+        let frames: &'static [Frame<Woven>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
+        let table = FrameTable::new(Pfn(FIRST), frames);
         let areas: Vec<&'static Cpu<Woven>> = (0..cpus)
             .map(|i| {
                 let id = CpuId(i as u16);
-                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), &statuses[i], EventRing::off(id))))
+                &*Box::leak(Box::new(Cpu::new(id, i as u64, VirtAddr(0), table, &statuses[i], EventRing::off(id))))
             })
             .collect();
         *board().areas.borrow_mut() = areas.clone();
         let areas: &'static [&'static Cpu<Woven>] = Vec::leak(areas);
-        let table: &'static [Frame<Woven>] = Vec::leak((0..FRAMES).map(|_| Frame::new()).collect());
-        table.iter().for_each(|frame| frame.set_state(FrameState::Free));
+        frames.iter().for_each(|frame| frame.set_state(FrameState::Free));
         let allocator = FrameAllocator::new();
         allocator.add(Pfn(FIRST), Pfn(FIRST + FRAMES as u32));
         static SHARED: Shared = Shared::new();
@@ -83,8 +84,7 @@ impl World {
             exit: |code| panic!("the machine is left with {code:?}"),
             shared: &SHARED,
         };
-        let machine =
-            Woven::install_machine(Machine::new(areas, FrameTable::new(Pfn(FIRST), table), allocator, firmware));
+        let machine = Woven::install_machine(Machine::new(areas, table, allocator, firmware));
         for _ in 1..cpus {
             machine.came_online();
         }

@@ -9,7 +9,7 @@ use kernel::workload::walker::WalkerClass;
 use super::{model, plan};
 use crate::arch::Arch;
 use crate::document::{Document, Table, Value};
-use crate::records::condition::{ARCHS, Condition, ENGINES, Plain};
+use crate::records::condition::{ARCHS, Condition, DOERS, ENGINES, KERNEL, PROGRAMS, Plain};
 use crate::scenario::text::Mistake;
 use crate::suite::{Engine, Hook};
 
@@ -35,6 +35,8 @@ pub(crate) struct Experiment {
     pub(crate) modes: Vec<&'static str>,
     /// Names from [`WalkerClass::NAMES`].
     pub(crate) walkers: Vec<&'static str>,
+    /// Names from [`DOERS`]: who does the operations.
+    pub(crate) by: Vec<&'static str>,
     /// How QEMU runs the CPUs; none where only the simulated machine is asked.
     pub(crate) engines: Vec<Engine>,
     /// Whether the simulated machine is asked.
@@ -59,7 +61,7 @@ pub(crate) struct Experiment {
     pub(crate) expected: Vec<Condition>,
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "claim",
     "architectures",
     "cpus",
@@ -68,6 +70,7 @@ const KEYS: [&str; 18] = [
     "workloads",
     "modes",
     "walkers",
+    "by",
     "engines",
     "hooks",
     "seeds",
@@ -121,6 +124,7 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
     required("workloads", "[\"collapse_anon\"]");
     let archs = names("architectures", "architecture", ARCHS, &["x86_64", "aarch64"]);
     let archs: Vec<Arch> = Arch::ALL.into_iter().filter(|arch| archs.contains(&arch.name())).collect();
+    let by = names("by", "doer", DOERS, &[KERNEL]);
     let engines = names("engines", "engine", ENGINES, &["icount"]);
     let engine = |name: &&str| [Engine::Icount, Engine::Mttcg].into_iter().find(|engine| engine.name() == *name);
     const HOOKS: &[Named] = &[("auto", ""), ("true", ""), ("false", "")];
@@ -140,9 +144,12 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
         archs,
         transports: root.get("transports").map_or(vec![None], transports),
         strategies: names("strategies", "strategy", kernel::sync::NAMES, &[]),
-        workloads: names("workloads", "workload", kernel::workload::NAMES, &[]),
+        workloads: root.get("workloads").map_or(Vec::new(), |value| {
+            value.names_more("workload", kernel::workload::NAMES, kernel::workload::PROGRAMS)
+        }),
         modes: names("modes", "mode", Mode::NAMES, &["same", "other", "contend"]),
-        walkers: names("walkers", "walker", WalkerClass::NAMES, &["gup"]),
+        walkers: walkers(root, &by),
+        by,
         engines: engines.iter().filter_map(engine).collect(),
         model: engines.contains(&"sim"),
         hooks: names("hooks", "hook", HOOKS, &["auto"]).iter().map(hook).collect(),
@@ -155,6 +162,17 @@ fn read(root: Table<'_, '_>) -> anyhow::Result<Experiment> {
         inject: root.get("inject").map_or(Vec::new(), faults),
         expected,
     })
+}
+
+/// Programs have the kernel walk as GUP-fast does.
+fn walkers(root: Table<'_, '_>, by: &[&str]) -> Vec<&'static str> {
+    const GUP: &str = WalkerClass::NAMES[0].0;
+    let Some(value) = root.get("walkers") else { return vec![GUP] };
+    let walkers = value.names("walker", WalkerClass::NAMES);
+    if by.contains(&PROGRAMS) && walkers.iter().any(|walker| *walker != GUP) {
+        value.mistake(format!("programs have the kernel walk as {GUP} does; leave the others, or \"{PROGRAMS}\", out"));
+    }
+    walkers
 }
 
 fn cpus(value: Value<'_, '_>, archs: &[Arch]) -> Vec<u32> {

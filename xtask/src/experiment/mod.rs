@@ -32,6 +32,7 @@ use crate::error::{Outcome, bad_input};
 use crate::names;
 use crate::output;
 use crate::probe;
+use crate::programs;
 use crate::qemu;
 use crate::records::{self, Record};
 use crate::setup::{self, Qemu};
@@ -176,6 +177,8 @@ fn story(name: &str, experiment: &Experiment, rows: &[Record], unexpected: usize
 /// What units need, and is there.
 struct Ready {
     images: Vec<(Arch, Kind)>,
+    /// Machines for which programs are there.
+    with_programs: Vec<Arch>,
     qemus: Vec<(Arch, Qemu)>,
     /// The simulated machine's program.
     model: Option<PathBuf>,
@@ -195,11 +198,14 @@ fn ready(units: &[Unit]) -> anyhow::Result<Ready> {
     if !stale.is_empty() {
         build::build(&stale, false)?;
     }
+    let with_programs: Vec<Arch> =
+        archs.iter().copied().filter(|arch| guests().any(|g| g.arch == *arch && g.suite.runs_programs())).collect();
+    programs::ready(&with_programs)?;
     let found = archs.iter().map(|&arch| {
         let qemu = setup::installed_qemu(arch);
         qemu.map(|q| (arch, q)).with_context(|| format!("{} went away during set-up", arch.qemu()))
     });
-    Ok(Ready { images, qemus: found.collect::<anyhow::Result<_>>()?, model: model::ready(units)? })
+    Ok(Ready { images, with_programs, qemus: found.collect::<anyhow::Result<_>>()?, model: model::ready(units)? })
 }
 
 fn command_lines(units: &[Unit], qemus: &[(Arch, Qemu)]) -> String {

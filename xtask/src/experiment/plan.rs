@@ -12,9 +12,12 @@ use super::file::Experiment;
 use super::model::{self, ModelWork};
 use crate::arch::Arch;
 use crate::build::{Kind, image_path};
+use crate::programs;
 use crate::qemu::{self, Launch};
 use crate::records::Record;
-use crate::suite::{Engine, Suite};
+use crate::records::condition::{KERNEL, PROGRAMS};
+use crate::suite::{self, Engine, Suite};
+use crate::table::JUDGED;
 
 /// What is done, or not, as a whole.
 #[derive(Clone, Debug)]
@@ -67,15 +70,22 @@ fn guests(experiment: &Experiment) -> Vec<GuestWork> {
         &e.strategies,
         &e.hooks,
         &e.walkers,
+        &e.by,
         &e.seeds,
         1..=e.repetitions
     );
     let mut guests: Vec<GuestWork> = Vec::new();
-    for (&arch, &cpus, &engine, &transport, &strategy, &hook, &walker, &seed, repetition) in product {
+    for (&arch, &cpus, &engine, &transport, &strategy, &hook, &walker, &by, &seed, repetition) in product {
+        // Workloads of programs are done by programs in any case, and once.
+        let workloads: Vec<&'static str> =
+            e.workloads.iter().copied().filter(|name| by == e.by[0] || !suite::is_program(name)).collect();
+        if workloads.is_empty() {
+            continue;
+        }
         let suite = Suite {
             strategies: vec![strategy],
             transport: Some(transport.unwrap_or(arch.native_transport())),
-            workloads: e.workloads.clone(),
+            workloads,
             modes: e.modes.clone(),
             walker,
             ops: e.ops,
@@ -84,7 +94,7 @@ fn guests(experiment: &Experiment) -> Vec<GuestWork> {
             engine,
             inject: e.inject.clone(),
             without: e.without.clone(),
-            user: false,
+            user: by == PROGRAMS,
             profile: e.profile,
             log: None,
         };
@@ -104,7 +114,11 @@ pub(crate) fn cells(experiment: &Experiment) -> Vec<Record> {
     let mut cells = Vec::new();
     for unit in guests(experiment).iter().filter(|unit| unit.repetition == 1) {
         for workload in &unit.suite.workloads {
-            for mode in &unit.suite.modes {
+            let by_programs = unit.suite.user || suite::is_program(workload);
+            let judged = [JUDGED];
+            // What the others do is the programs' business: see `kernel::suite`.
+            let modes = if suite::is_program(workload) { &judged[..] } else { &unit.suite.modes };
+            for mode in modes {
                 let mut cell = Record::new();
                 let pairs = [
                     ("arch", json!(unit.arch.name())),
@@ -114,6 +128,7 @@ pub(crate) fn cells(experiment: &Experiment) -> Vec<Record> {
                     ("workload", json!(workload)),
                     ("mode", json!(mode)),
                     ("walker", json!(unit.suite.walker)),
+                    ("by", json!(if by_programs { PROGRAMS } else { KERNEL })),
                     ("engine", json!(unit.suite.engine.name())),
                     ("seed", json!(unit.suite.seed)),
                 ];
@@ -165,8 +180,9 @@ impl GuestWork {
     fn name(&self) -> String {
         let s = &self.suite;
         let words = [self.arch.name(), s.transport.unwrap_or("native"), s.strategies[0], s.walker, s.engine.name()];
+        let by = if s.user { "-programs" } else { "" };
         format!(
-            "{}-hook-{}-cpus-{}-seed-{}-repetition-{}",
+            "{}{by}-hook-{}-cpus-{}-seed-{}-repetition-{}",
             words.join("-"),
             s.hook.word(),
             self.cpus,
@@ -191,7 +207,7 @@ impl GuestWork {
             image: image_path(self.arch, kind),
             ram: format!("/dev/shm/{}-{}.ram", self.arch.name(), kind.name()).into(),
             serial: "/dev/stderr".into(),
-            module: None,
+            module: suite.runs_programs().then(|| programs::path(self.arch)),
             command_line: suite.command_line(self.arch.native_transport()),
             engine: suite.engine,
             gdb: false,

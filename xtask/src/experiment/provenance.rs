@@ -15,6 +15,7 @@ use super::plan::{Unit, Work};
 use crate::arch::Arch;
 use crate::build::{image_path, repository};
 use crate::child;
+use crate::programs;
 use crate::records::Record;
 use crate::setup::Qemu;
 
@@ -25,7 +26,9 @@ pub(crate) fn manifest(name: &str, experiment: &Experiment, units: &[Unit], read
     let mut hashes = Record::new();
     let images =
         ready.images.iter().map(|&(arch, kind)| (format!("{} {}", arch.name(), kind.name()), image_path(arch, kind)));
-    for (name, path) in images.chain(ready.model.iter().map(|path| ("model".to_owned(), path.clone()))) {
+    let programs = ready.with_programs.iter().map(|&arch| (format!("{} programs", arch.name()), programs::path(arch)));
+    for (name, path) in images.chain(programs).chain(ready.model.iter().map(|path| ("model".to_owned(), path.clone())))
+    {
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         hashes.insert(name, json!(hex(&Sha256::digest(&bytes))));
     }

@@ -10,7 +10,7 @@ use super::plan::{self, Unit, Work, units};
 use super::{all_files, judge, model, read};
 use crate::arch::Arch;
 use crate::build::Kind;
-use crate::records::{Record, text};
+use crate::records::{self, Record, text};
 
 const SMALL: &str = "claim = \"c\"\nstrategies = \"none\"\nworkloads = \"collapse_anon\"\nmodes = \"same\"\n";
 
@@ -69,6 +69,38 @@ fn the_product_is_run_and_nothing_twice() {
     names.dedup();
     assert_eq!(names.len(), all.len());
     assert_eq!(plan::cells(&e).len(), all.len() / 2);
+}
+
+#[test]
+fn programs_do_what_the_kernel_does_and_their_own_once() {
+    let file = SMALL.replace("\"collapse_anon\"", "[\"collapse_anon\", \"db_exit\"]");
+    let more = "architectures = \"x86_64\"\nmodes = [\"same\", \"other\"]\nby = [\"kernel\", \"programs\"]\n\
+                [[expected]]\nby = \"programs\"\nsync_ipis_per_op = \"kernel\"\n";
+    let file = file.replace("modes = \"same\"\n", "") + more;
+    let e = parse(&file).unwrap().unwrap();
+    let all = units(&e);
+    let guests: Vec<_> = all.iter().filter_map(Unit::guest).collect();
+    assert_eq!(guests[0].suite.workloads, ["collapse_anon", "db_exit"]);
+    assert_eq!((guests[1].suite.workloads.as_slice(), guests[1].suite.user), (&["collapse_anon"][..], true));
+    assert_eq!(all[1].name, "00002-x86_64-ipi-none-gup-icount-programs-hook-auto-cpus-4-seed-1-repetition-1");
+    // Both are handed the programs, the first for those that are a workload.
+    assert!(guests.iter().all(|g| g.launch(Kind::Checking, "q".into()).module.is_some()));
+    let of_programs = plan::cells(&e).into_iter().filter(|cell| records::text(cell, "by") == "programs");
+    let cells: Vec<String> =
+        of_programs.map(|cell| records::text(&cell, "workload") + " " + &records::text(&cell, "mode")).collect();
+    assert_eq!(cells, ["db_exit contend", "collapse_anon same", "collapse_anon other"]);
+    // The name of nobody, and what programs cannot do, with their places.
+    assert_eq!(
+        mistakes(&format!("{SMALL}by = [\"kernel\", \"program\"]\n")),
+        ["5:17 there is no doer \"program\"; did you mean \"programs\"?"]
+    );
+    assert_eq!(
+        mistakes(&format!("{SMALL}by = \"programs\"\nwalkers = [\"gup\", \"nmi\"]\n")),
+        ["6:11 programs have the kernel walk as gup does; leave the others, or \"programs\", out"]
+    );
+    // All is what the kernel can do as well.
+    let everything = parse(&SMALL.replace("\"collapse_anon\"", "\"all\"")).unwrap().unwrap();
+    assert!(!everything.workloads.contains(&"db_exit"));
 }
 
 #[test]

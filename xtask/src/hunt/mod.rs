@@ -19,6 +19,7 @@ use crate::error::{self, Outcome, bad_input};
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench, Probe};
+use crate::programs;
 use crate::progress::Cells;
 use crate::rows::Row;
 use crate::seeds::Seeds;
@@ -73,6 +74,9 @@ pub(crate) struct Hunt {
     /// Takes guards of the kernel away
     #[arg(long, value_name = "GUARD,..", value_delimiter = ',')]
     guard: Vec<String>,
+    /// Has programs in user mode do the operations
+    #[arg(long)]
+    user: bool,
     /// Shows what was found as it was found
     #[arg(long)]
     exact: bool,
@@ -112,6 +116,9 @@ impl Hunt {
             return Err(bad_input(format!("hunt needs 2 to {most} CPUs and at least 1 operation")));
         }
         let suite = self.suite()?;
+        if self.user {
+            programs::ready(&[arch])?;
+        }
         let trace = self.trace.begin()?;
         let first = Case { cpus: self.smp, ops: self.ops, workloads: suite.workloads.clone(), seed: 0 };
         let ground = Ground { arch, bench: Bench::ready(&[arch], Kind::Checking)?, suite };
@@ -147,6 +154,9 @@ impl Hunt {
         if strategies.len() != 1 || transports.len() > 1 {
             return Err(bad_input("hunt searches one strategy on one transport; `cargo xtask list` names them"));
         }
+        if self.user && walker != WalkerClass::NAMES[0].0 {
+            return Err(bad_input("--user: programs have the kernel walk as gup does; leave --walker out"));
+        }
         Ok(Suite {
             strategies,
             transport: transports.first().copied(),
@@ -159,7 +169,7 @@ impl Hunt {
             engine: Engine::Icount,
             inject: self.inject.clone(),
             without: names::choose("guard", &self.guard, Guard::NAMES)?,
-            user: false,
+            user: self.user,
             profile: false,
             log: None,
         })
@@ -214,7 +224,8 @@ impl Hunt {
             guards => format!(", without {}", guards.join(", ")),
         };
         let transport = ground.suite.transport.unwrap_or(ground.arch.native_transport());
-        format!("{} on {}, {transport}{without}", self.strategy, ground.arch.name())
+        let by = if self.user { ", by programs" } else { "" };
+        format!("{} on {}, {transport}{by}{without}", self.strategy, ground.arch.name())
     }
 
     fn nothing(&self, ground: &Ground, covered: &Covered) -> String {
@@ -286,6 +297,9 @@ impl Hunt {
         }
         if !suite.without.is_empty() {
             words += &format!(" --guard {}", suite.without.join(","));
+        }
+        if suite.user {
+            words += " --user";
         }
         words
     }

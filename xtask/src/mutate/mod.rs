@@ -26,6 +26,7 @@ use crate::kept::{self, Kept};
 use crate::names;
 use crate::output;
 use crate::probe::{self, Bench, Probe};
+use crate::programs;
 use crate::progress::Cells;
 use crate::scenario;
 use crate::seeds::Seeds;
@@ -64,6 +65,9 @@ pub(crate) struct Mutate {
     /// Seeds, tried in this order until one notices
     #[arg(long, value_name = "A..B", default_value = "1..6")]
     seeds: Seeds,
+    /// Has programs in user mode do the operations of the workloads; guards that scenarios miss are left out
+    #[arg(long)]
+    user: bool,
     /// Weakens the orderings of the kernel's atomics, one half at a time, under loom: too, or only that
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "too", value_name = "WHEN")]
     orderings: Option<Orderings>,
@@ -124,6 +128,9 @@ impl Mutate {
     fn look_at(&self, guards: &[&'static str], archs: &[Arch]) -> anyhow::Result<bool> {
         let (in_scenarios, in_workloads): (Vec<_>, Vec<_>) = guards.iter().copied().partition(|g| by_scenario(g));
         let bench = Bench::ready(archs, Kind::Checking)?;
+        if self.user {
+            programs::ready(archs)?;
+        }
         let kept = self.kept(guards, archs)?;
         if kept.count() > 0 {
             eprintln!("mutate: {} results are from an earlier call; --fresh begins anew", kept.count());
@@ -180,9 +187,12 @@ impl Mutate {
     fn kept(&self, guards: &[&str], archs: &[Arch]) -> anyhow::Result<Kept> {
         let mut files: Vec<_> = archs.iter().map(|&arch| build::image_path(arch, Kind::Checking)).collect();
         files.extend(scenario::files()?);
+        if self.user {
+            files.extend(archs.iter().map(|&arch| programs::path(arch)));
+        }
         let names: Vec<&str> = archs.iter().map(|arch| arch.name()).collect();
         let seeds: Vec<u64> = self.seeds.iter().collect();
-        let words = format!("{names:?} {guards:?} {} {} {seeds:?}", self.smp, self.ops);
+        let words = format!("{names:?} {guards:?} {} {} {seeds:?} {}", self.smp, self.ops, self.user);
         Kept::open(KEPT, &kept::fingerprint(&files, &words)?, self.fresh)
     }
 
@@ -190,7 +200,7 @@ impl Mutate {
         let in_qemu = Guard::NAMES
             .iter()
             .zip(Guard::SHOWN_BY)
-            .filter(|(_, by)| matches!(by, ShownBy::Qemu | ShownBy::Scenario))
+            .filter(|(_, by)| **by == ShownBy::Qemu || (**by == ShownBy::Scenario && !self.user))
             .map(|((name, _), _)| *name);
         if self.guard.is_empty() || self.guard == ["all"] {
             return Ok(in_qemu.collect());
@@ -212,7 +222,7 @@ impl Mutate {
             engine: Engine::Icount,
             inject: Vec::new(),
             without,
-            user: false,
+            user: self.user,
             log: Some("error".into()),
         };
         Probe { arch, cpus: self.smp, kind: Kind::Checking, suite, more: None }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figure::Figure;
-use super::matrix::{Found, Matrix};
+use super::matrix::{Field, Found, Matrix};
 use super::source::Source;
 use crate::records::{Record, number, text};
 use crate::table::count;
@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// The columns of the table of rows: the key, the heading, and whether rows are chosen by it.
-const COLUMNS: [(&str, &str, bool); 18] = [
+const COLUMNS: [(&str, &str, bool); 19] = [
     ("arch", "arch", true),
     ("cpus", "CPUs", true),
     ("transport", "transport", true),
@@ -22,6 +22,7 @@ const COLUMNS: [(&str, &str, bool); 18] = [
     ("workload", "workload", true),
     ("mode", "mode", true),
     ("walker", "walker", true),
+    ("by", "by", true),
     ("engine", "engine", true),
     ("without", "without", false),
     ("seed", "seed", false),
@@ -164,7 +165,7 @@ fn matrix(m: &Matrix) -> Markup {
                                 th scope="row" { (name) }
                                 @for cell in found {
                                     @match cell {
-                                        Some(found) => td class=(format!("verdict {}", found.class())) { (found.words()) },
+                                        Some(Field { found, note }) => td class=(format!("verdict {}", found.class())) title=[(!note.is_empty()).then_some(note)] { (found.words()) },
                                         None => td.verdict.none { "–" },
                                     }
                                 }

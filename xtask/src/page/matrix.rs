@@ -2,6 +2,7 @@
 
 use super::source::{Source, distinct};
 use crate::engines;
+use crate::records::condition::KERNEL;
 use crate::records::{Record, identity, number, text};
 
 /// What was found in one place, of all workloads and seeds together.
@@ -46,7 +47,7 @@ impl Found {
         }
     }
 
-    fn of(rows: &[&Record]) -> Option<Found> {
+    pub(super) fn of(rows: &[&Record]) -> Option<Found> {
         let any = |verdict: &str| rows.iter().any(|row| text(row, "verdict") == verdict);
         if rows.is_empty() {
             None
@@ -71,13 +72,23 @@ pub(crate) struct Matrix {
     pub(crate) of: &'static str,
     /// What a column is called: engine, then the rest.
     pub(crate) columns: Vec<Vec<String>>,
-    pub(crate) lines: Vec<(String, Vec<Option<Found>>)>,
+    pub(crate) lines: Vec<(String, Vec<Option<Field>>)>,
+}
+
+/// One field of a matrix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Field {
+    pub(crate) found: Found,
+    /// More about it, for who points at it; may be empty.
+    pub(crate) note: String,
 }
 
 /// All matrices that there are rows for. Verdicts come from mode `contend`: in others nobody walks what is changed.
 pub(crate) fn all(sources: &[Source]) -> Vec<Matrix> {
     let simulated = engines::records();
-    let judged = |row: &Record| text(row, "mode") == "contend" && number(row, "cpus") > Some(1.0);
+    // What programs meet by chance is no verdict on a strategy.
+    let judged =
+        |row: &Record| text(row, "mode") == "contend" && number(row, "cpus") > Some(1.0) && text(row, "by") == KERNEL;
     let whole = |row: &Record| judged(row) && text(row, "without").is_empty() && text(row, "inject").is_empty();
     let one = |kind, shows, keys: &[&str], line, wanted: &dyn Fn(&Record) -> bool| {
         let mut rows: Vec<&Record> = sources.iter().flat_map(|s| &s.rows).filter(|row| wanted(row)).collect();
@@ -162,8 +173,9 @@ fn matrix(
             .collect();
         Found::of(&here)
     };
-    let lines: Vec<(String, Vec<Option<Found>>)> =
-        names.iter().map(|name| (name.clone(), columns.iter().map(|column| found(name, column)).collect())).collect();
+    let field = |name, column| found(name, column).map(|found| Field { found, note: String::new() });
+    let lines: Vec<(String, Vec<Option<Field>>)> =
+        names.iter().map(|name| (name.clone(), columns.iter().map(|column| field(name, column)).collect())).collect();
     (!lines.is_empty()).then(|| Matrix { title, shows: shows.into(), command: String::new(), of, columns, lines })
 }
 
@@ -207,7 +219,7 @@ mod tests {
         all.extend(beside(&all, &simulated));
         let m = matrix(("t", "strategy"), "", &["engine", "transport", "arch"], "strategy", &all).unwrap();
         assert_eq!(m.columns, [["icount", "broadcast", "aarch64"], ["sim", "broadcast", "model"]]);
-        let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1];
+        let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1].as_ref().map(|field| field.found);
         assert_eq!(["none", "coverage", "self-map"].map(of), [Found::Unsafe, Found::Safe, Found::Safe].map(Some));
         // Where the simulated machine was asked itself, what it said then stands alone.
         rows[0].insert("engine".to_owned(), "sim".into());
@@ -234,6 +246,8 @@ mod tests {
             ("sync-all", vec![None, Some(Found::Safe)]),
             ("rcu", vec![Some(Found::NotApplicable), None]),
         ];
-        assert_eq!(m.lines, expected.map(|(name, found)| (name.to_owned(), found)));
+        let found = |fields: &[Option<Field>]| fields.iter().map(|f| f.as_ref().map(|f| f.found)).collect::<Vec<_>>();
+        let lines: Vec<_> = m.lines.iter().map(|(name, fields)| (name.as_str(), found(fields))).collect();
+        assert_eq!(lines, expected);
     }
 }

@@ -9,6 +9,7 @@ use crate::build::repository;
 use crate::error::bad_input;
 use crate::experiment::{self, Manifest};
 use crate::profile::Profile;
+use crate::records::condition::KERNEL;
 use crate::records::{self, PROFILE, Record, number, text};
 
 /// One experiment's folder.
@@ -81,11 +82,12 @@ pub(crate) fn mean(rows: &[&Record], key: &str) -> Option<f64> {
     (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
 }
 
-/// Whether nothing was taken away or injected, and the usual walkers walk.
+/// Whether nothing was taken away or injected, the kernel operates, and the usual walkers walk.
 pub(crate) fn is_plain(row: &Record) -> bool {
     text(row, "without").is_empty()
         && text(row, "inject").is_empty()
         && text(row, "walker") == "gup"
+        && text(row, "by") == KERNEL
         && number(row, "ops") > Some(0.0)
 }
 

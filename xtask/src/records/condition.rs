@@ -6,7 +6,7 @@ use kernel::workload::walker::WalkerClass;
 use serde_json::Value as Json;
 use toml::de::DeValue;
 
-use super::{CELL, Record, identity, number, results, text};
+use super::{CELL, IDENTITY, Record, identity, number, results, text};
 use crate::document::{Table, Value};
 use crate::names::nearest;
 use crate::table::count;
@@ -15,17 +15,24 @@ use crate::table::count;
 pub(crate) const ENGINES: &[Named] = &[("icount", ""), ("mttcg", ""), (MODEL, "")];
 /// The engine that counts nothing.
 const MODEL: &str = "sim";
+/// Who does the operations.
+pub(crate) const DOERS: &[Named] = &[(KERNEL, ""), (PROGRAMS, "")];
+/// The kernel by itself.
+pub(crate) const KERNEL: &str = "kernel";
+/// Programs in user mode.
+pub(crate) const PROGRAMS: &str = "programs";
 /// Names of architectures.
 pub(crate) const ARCHS: &[Named] = &[("x86_64", ""), ("aarch64", "")];
 /// Values of the static hook in a row.
 const HOOKS: &[Named] = &[("true", ""), ("false", "")];
 
 /// Lists of names that choose rows: the key in the file, the key in a row, what one is called, and the names.
-const CHOICES: [(&str, &str, &str, &[Named]); 8] = [
+const CHOICES: [(&str, &str, &str, &[Named]); 9] = [
     ("architectures", "arch", "architecture", ARCHS),
     ("transports", "transport", "transport", kernel::tlb::transport::NAMES),
     ("strategies", "strategy", "strategy", kernel::sync::NAMES),
     ("workloads", "workload", "workload", kernel::workload::NAMES),
+    ("by", "by", "doer", DOERS),
     ("modes", "mode", "mode", Mode::NAMES),
     ("walkers", "walker", "walker", WalkerClass::NAMES),
     ("engines", "engine", "engine", ENGINES),
@@ -43,6 +50,8 @@ enum Bound {
     Within(f64, f64),
     /// The same as another result of the row, or as the number of CPUs but one (`others`); or at most that.
     Same(String, Plain),
+    /// The same as in the row of the same cell and seed whose operations the kernel did.
+    AsKernel,
     /// At most this part more than the row had before.
     Grows(f64),
 }
@@ -77,7 +86,8 @@ impl Condition {
         let mut condition = Condition { line: table.line(), which: Vec::new(), bounds: Vec::new(), some: false, plain };
         for (key, value) in table.entries() {
             if let Some((_, of_row, kind, names)) = CHOICES.iter().find(|(name, ..)| *name == key) {
-                let chosen = value.names(kind, names).into_iter().map(str::to_owned).collect();
+                let more = if *of_row == "workload" { kernel::workload::PROGRAMS } else { &[] };
+                let chosen = value.names_more(kind, names, more).into_iter().map(str::to_owned).collect();
                 condition.which.push((of_row, chosen));
             } else if key == "cpus" || key == "seeds" {
                 let of_row = if key == "cpus" { "cpus" } else { "seed" };
@@ -114,13 +124,13 @@ impl Condition {
     }
 
     /// What of `record` does not hold, each in a few words.
-    fn broken(&self, record: &Record, before: Option<&Record>) -> Vec<String> {
+    fn broken(&self, record: &Record, all: &[Record], before: Option<&Record>) -> Vec<String> {
         // A budget is for what was counted: instructions, for one, are counted in one row of many. And the model counts
         // no interrupts.
         let some_do_not_count = self.plain == Plain::AtMost || text(record, "engine") == MODEL;
         let skipped = |key: &str| some_do_not_count && matches!(record.get(key), None | Some(Json::Null));
         let bounds = self.bounds.iter().filter(|(key, _)| !skipped(key));
-        bounds.filter_map(|(key, bound)| bound.broken(record, before, key)).collect()
+        bounds.filter_map(|(key, bound)| bound.broken(record, all, before, key)).collect()
     }
 
     /// The rows of `records` that do not hold what is asked, each with the reason.
@@ -135,7 +145,7 @@ impl Condition {
         before: &dyn Fn(&Record) -> Option<&'b Record>,
     ) -> Vec<(usize, String)> {
         let meant: Vec<usize> = (0..records.len()).filter(|&i| self.means(&records[i])).collect();
-        let broken = |i: usize| self.broken(&records[i], before(&records[i])).join(", ");
+        let broken = |i: usize| self.broken(&records[i], records, before(&records[i])).join(", ");
         let whole = |i: usize| !self.some && !broken(i).is_empty();
         let of_cell = |i: usize, j: usize| identity(&records[i], CELL) == identity(&records[j], CELL);
         let none = |i: usize| self.some && meant.iter().filter(|&&j| of_cell(i, j)).all(|&j| !broken(j).is_empty());
@@ -176,18 +186,21 @@ impl Bound {
             }
             (_, DeValue::String(name)) => {
                 let numbers = results.iter().filter(|(_, kind)| kind.is_number()).map(|(key, _)| key.as_str());
-                let names: Vec<&str> = std::iter::once("others").chain(numbers).collect();
+                let names: Vec<&str> = ["others", KERNEL].into_iter().chain(numbers).collect();
                 if !names.contains(&name.as_ref()) {
                     let hint = nearest(name, names.iter().copied());
                     value.mistake(format!("there is no count \"{name}\"; did you mean \"{hint}\"?"));
                 }
-                Some(Bound::Same(name.clone().into_owned(), plain))
+                Some(match name.as_ref() {
+                    KERNEL => Bound::AsKernel,
+                    name => Bound::Same(name.to_owned(), plain),
+                })
             }
             _ => decimal(value).map(|n| Bound::Within(if plain == Plain::Exactly { n } else { f64::MIN }, n)),
         }
     }
 
-    fn broken(&self, record: &Record, before: Option<&Record>, key: &str) -> Option<String> {
+    fn broken(&self, record: &Record, all: &[Record], before: Option<&Record>, key: &str) -> Option<String> {
         const CLOSE: f64 = 1e-9;
         let found = number(record, key);
         let said = found.map_or("not counted".to_owned(), count);
@@ -219,6 +232,15 @@ impl Bound {
                 let most = if *plain == Plain::AtMost { "at most " } else { "" };
                 (!holds).then(|| format!("{key} is {said}, not {most}{wanted} ({other})"))
             }
+            Bound::AsKernel => {
+                let Some(row) = all.iter().find(|row| is_kernels(row, record)) else {
+                    return Some(format!("{key}: the kernel has not done the same operations in this experiment"));
+                };
+                let wanted = number(row, key);
+                let holds = found.zip(wanted).is_some_and(|(a, b)| (a - b).abs() < CLOSE);
+                let wanted = wanted.map_or("not counted".to_owned(), count);
+                (!holds).then(|| format!("{key} is {said}, and {wanted} where the kernel does it"))
+            }
             Bound::Grows(part) => {
                 let was = number(before?, key)?;
                 let holds = found.is_some_and(|n| n <= was + was.abs() * part + CLOSE);
@@ -228,6 +250,12 @@ impl Bound {
             }
         }
     }
+}
+
+/// Whether `row` is of what `record` is of, but done by the kernel.
+fn is_kernels(row: &Record, record: &Record) -> bool {
+    let same = |key: &&str| *key == "by" || text(row, key) == text(record, key);
+    text(row, "by") == KERNEL && IDENTITY.iter().all(same)
 }
 
 fn decimal(value: Value<'_, '_>) -> Option<f64> {
@@ -296,6 +324,18 @@ mod tests {
         assert_eq!(found[0], (0, "instructions_per_op is not counted, not at most 100".to_owned()));
         assert_eq!(found[1], (1, "instructions_per_op is 100.5, not at most 100".to_owned()));
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn programs_are_held_against_the_kernel() {
+        let (c, mistakes) = condition("by = \"programs\"\nflush_ipis_per_op = \"kernel\"");
+        assert_eq!(mistakes, Vec::<String>::new());
+        let line = |by, seed, n| row(&format!(r#"{{"by":"{by}","seed":{seed},"flush_ipis_per_op":{n}}}"#));
+        let rows = [line("kernel", 1, 3), line("programs", 1, 3), line("programs", 2, 3), line("kernel", 2, 4)];
+        assert_eq!(c.judge(&rows), [(2, "flush_ipis_per_op is 3, and 4 where the kernel does it".to_owned())]);
+        let alone = c.judge(&rows[1..2]);
+        assert_eq!(alone.len(), 1, "{alone:?}");
+        assert!(alone[0].1.contains("has not done the same operations"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use kernel::record::cell::CellRow;
 use kernel::suite::Mode;
 use serde_json::{Map, Value};
 
+use self::condition::{KERNEL, PROGRAMS};
 use crate::arch::Arch;
 use crate::profile::Profile;
 use crate::rows::{Row, Setting};
@@ -23,7 +24,7 @@ pub(crate) type Record = Map<String, Value>;
 
 /// What says which cell a row is of; the rest is what came out. The last two tell rows of one cell apart. `experiment`
 /// is there where rows of several are read together.
-pub(crate) const IDENTITY: [&str; 15] = [
+pub(crate) const IDENTITY: [&str; 16] = [
     "experiment",
     "arch",
     "cpus",
@@ -33,6 +34,7 @@ pub(crate) const IDENTITY: [&str; 15] = [
     "workload",
     "mode",
     "walker",
+    "by",
     "engine",
     "ops",
     "without",
@@ -42,7 +44,7 @@ pub(crate) const IDENTITY: [&str; 15] = [
 ];
 
 /// Of [`IDENTITY`], what is the same for all rows of a cell.
-pub(crate) const CELL: &[&str] = IDENTITY.split_at(13).0;
+pub(crate) const CELL: &[&str] = IDENTITY.split_at(14).0;
 
 /// The key of a row's profile, which is no single result: [`crate::profile::Summary`] says it in numbers.
 pub(crate) const PROFILE: &str = "profile";
@@ -70,6 +72,8 @@ pub(crate) fn parse(text: &str, name: &str) -> anyhow::Result<Vec<Record>> {
 pub(crate) fn text(record: &Record, key: &str) -> String {
     match record.get(key) {
         Some(Value::String(text)) => text.clone(),
+        // Rows of before there was another.
+        None if key == "by" => KERNEL.to_owned(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     }
@@ -101,6 +105,9 @@ pub(crate) fn heading(record: &Record) -> String {
         t("walker"),
         t("engine")
     );
+    if t("by") == PROGRAMS {
+        words += &format!(", by {PROGRAMS}");
+    }
     for key in ["without", "inject", "seed"].into_iter().filter(|key| !t(key).is_empty()) {
         words += &format!(", {key} {}", t(key));
     }

@@ -87,6 +87,7 @@ impl Vcpu {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = ipi::targets(cpu, mm, &what);
+    cpu.ledger.recorded.told(targets.count());
     let interrupted: CpuMask = targets.iter().filter(|id| !leave_to_resume(mm, *id)).collect();
     cpu.ledger.recorded.owed(targets.count() - interrupted.count());
     pause!(cpu, AfterTargets);
