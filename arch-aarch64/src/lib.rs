@@ -38,6 +38,7 @@ bare_metal! {
     pub mod fixup;
     pub mod gic;
     pub mod kernel_map;
+    mod memory;
     pub mod mmu;
     pub mod psci;
     pub mod timer;

@@ -92,9 +92,13 @@ impl<A: Arch> Kernel<A> {
         let mut words = [0; WORDS];
         words[0] = number as u64;
         words[1..=arguments.len()].copy_from_slice(arguments);
-        match self.world.on(cpu, || syscall::handle(self.world.cpu(cpu), thread, words)) {
-            Outcome::Answer(words) => words,
-            Outcome::Waits => panic!("{} waits", number.name()),
+        let mut outcome = self.world.on(cpu, || syscall::handle(self.world.cpu(cpu), thread, words));
+        loop {
+            match outcome {
+                Outcome::Answer(words) => return words,
+                Outcome::Waits => panic!("{} waits", number.name()),
+                Outcome::Later => outcome = self.world.on(cpu, || syscall::go_on(self.world.cpu(cpu), thread)),
+            }
         }
     }
 

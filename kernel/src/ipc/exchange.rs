@@ -25,6 +25,8 @@ pub enum Outcome {
     Answer([u64; WORDS]),
     /// The thread waits, or has ended: this CPU turns to another.
     Waits,
+    /// It is not done, since others want the CPU: it is gone on with when the thread runs next.
+    Later,
 }
 
 impl From<Status> for Outcome {

@@ -16,6 +16,7 @@ use crate::arch::Arch;
 use crate::object::capability::Node;
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
+use crate::object::removal::Removal;
 use crate::object::thread::Thread;
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
@@ -76,6 +77,14 @@ pub(crate) enum Phase<A: Arch> {
     Confirming,
 }
 
+/// A system call that is gone on with when its thread runs next.
+pub(crate) enum Unfinished<A: Arch> {
+    /// It removes capabilities.
+    Removal(Removal<A>),
+    /// It has ended processes, which are taken down before it is answered with this.
+    Ends([u64; WORDS]),
+}
+
 /// What others leave for a thread, and what they need to know of it.
 pub(crate) struct State<A: Arch> {
     pub(crate) phase: Phase<A>,
@@ -93,6 +102,8 @@ pub(crate) struct State<A: Arch> {
     pub(crate) fault: bool,
     /// Its system call is to be done again.
     pub(crate) retry: bool,
+    /// Its system call, where that is not over and others wanted its CPU.
+    pub(crate) unfinished: Option<Unfinished<A>>,
     /// Its answer to a caller has been dealt with: how. The wait is yet to come.
     pub(crate) replied: Option<Status>,
     /// Whom it has received from and not answered.
@@ -115,6 +126,7 @@ impl<A: Arch> State<A> {
             delivery: None,
             fault: false,
             retry: false,
+            unfinished: None,
             replied: None,
             caller: Unanswered::new(own),
             buffer: None,

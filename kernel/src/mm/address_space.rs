@@ -209,13 +209,13 @@ impl<A: Arch> Mm<A> {
             }
         }
         let mut map = self.map.write();
-        if map.iter().any(|r| r.range.start < range.end && range.start < r.range.end) {
+        let at = map.partition_point(|r| r.range.end <= range.start);
+        if map.get(at).is_some_and(|r| r.range.start < range.end) {
             return Err(MapError::Overlaps(range.start, range.end));
         }
         if let Backing::File(file, offset) | Backing::Shared(file, offset) = &backing {
             file.add_mapping(self, &range, *offset);
         }
-        let at = map.partition_point(|r| r.range.start < range.start);
         map.insert(at, Region { range, perm, backing });
         Ok(())
     }
@@ -274,7 +274,10 @@ pub(crate) fn region_at<A: Arch>(map: &[Region<A>], va: VirtAddr) -> Option<&Reg
 /// Cuts the regions at the ends of `range`, so that those inside it are whole.
 pub(super) fn split_at<A: Arch>(map: &mut Vec<Region<A>>, range: &Range<VirtAddr>) {
     for cut in [range.start, range.end] {
-        let Some(at) = map.iter().position(|r| r.range.start < cut && cut < r.range.end) else { continue };
+        let at = map.partition_point(|r| r.range.end <= cut);
+        if map.get(at).is_none_or(|r| cut <= r.range.start) {
+            continue;
+        }
         let mut upper = map[at].clone();
         upper.backing = upper.backing.advanced(cut.0 - upper.range.start.0);
         upper.range.start = cut;

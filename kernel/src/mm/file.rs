@@ -136,7 +136,7 @@ impl<A: Arch> File<A> {
     pub(super) fn remove_mapping(&self, mm: &Mm<A>, range: &Range<VirtAddr>) {
         let mut contents = self.lock();
         let ours = |mapping: &Mapping<A>| core::ptr::eq(mapping.mm.as_ptr(), mm);
-        if let Some(whole) = contents.mappings.iter().position(|m| ours(m) && m.range == *range) {
+        if let Some(whole) = contents.mappings.iter().rposition(|m| ours(m) && m.range == *range) {
             contents.mappings.swap_remove(whole);
             trim(&mut contents.mappings);
             return;

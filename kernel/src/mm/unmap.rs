@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, Region, check_cuts, check_range, split_at};
+use crate::mm::address_space::{Backing, MapError, Mm, Region, check_cuts, check_range, region_at, split_at};
 use crate::mm::file::File;
 use crate::mm::gather::Gather;
 use crate::mm::share;
@@ -120,8 +120,8 @@ pub(super) fn free_tables<A: Arch>(
 pub fn dontneed<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>) -> Result<(), MapError> {
     check_range::<A>(&range)?;
     let map = mm.map.read();
-    let covers = |r: &&Region<A>| r.range.start <= range.start && range.end <= r.range.end;
-    let region = map.iter().find(covers).ok_or(MapError::NotMapped(range.start))?;
+    let region = region_at(&map, range.start).filter(|r| range.end <= r.range.end);
+    let region = region.ok_or(MapError::NotMapped(range.start))?;
     if matches!(region.backing, Backing::Shared(..)) {
         // Its leaves are in tables that other mms link: dropping them here would drop them there, without a flush
         // there.

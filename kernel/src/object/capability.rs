@@ -30,17 +30,44 @@ use crate::smp::lock::{Mutex, MutexGuard};
 pub use super::removal::{delete, revoke};
 
 /// Where a capability stands in the tree, and in which slot. Changed under the tree lock.
-pub(super) struct Place<A: Arch> {
+struct Place<A: Arch> {
     parent: Option<Arc<Node<A>>>,
-    pub(super) child: Weak<Node<A>>,
+    child: Weak<Node<A>>,
     next: Weak<Node<A>>,
     previous: Weak<Node<A>>,
     holder: Weak<Table<A>>,
     slot: u32,
 }
 
-/// A mapping that was made with a capability: in which process, and its number there.
-pub(super) type Use<A> = (Weak<Process<A>>, u64);
+impl<A: Arch> Place<A> {
+    /// In no tree and no slot, which was this one.
+    fn nowhere(slot: u32) -> Place<A> {
+        let none = Weak::new();
+        Place { parent: None, child: none.clone(), next: none.clone(), previous: none, holder: Weak::new(), slot }
+    }
+}
+
+/// A mapping that was made with a capability: in which process, and where both have it.
+pub(super) type Use<A> = (Weak<Process<A>>, Arc<Tie>);
+
+/// Where a mapping is in the list of its process, and where in that of the capability that it was made with: each knows
+/// the other without a search. Relaxed: each word is looked at and changed under its list's lock.
+pub(super) struct Tie {
+    /// Its index among the process's mappings, or [`NOWHERE`].
+    pub(super) mapped: AtomicU32,
+    /// Its index among the capability's uses, or [`NOWHERE`].
+    used: AtomicU32,
+}
+
+/// In no list.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+impl Tie {
+    /// One of nothing yet.
+    pub(super) fn new() -> Arc<Tie> {
+        Arc::new(Tie { mapped: AtomicU32::new(NOWHERE), used: AtomicU32::new(NOWHERE) })
+    }
+}
 
 /// In [`Node::brief`] while it was not deleted or revoked.
 const ALIVE: u32 = 1 << 1;
@@ -65,7 +92,7 @@ pub struct Node<A: Arch> {
     brief: AtomicU32,
     /// How many threads revoke it just now. Changed under the tree lock.
     pub(super) revoking: AtomicU32,
-    pub(super) place: Mutex<A, Place<A>>,
+    place: Mutex<A, Place<A>>,
     uses: Mutex<A, Vec<Use<A>>>,
 }
 
@@ -133,14 +160,22 @@ impl<A: Arch> Node<A> {
             return Err(ObjectError::Gone);
         }
         map()?;
+        what.1.used.store(uses.len() as u32, Ordering::Relaxed);
         uses.push(what);
         Ok(())
     }
 
     /// A mapping ended by itself.
-    pub(super) fn forget_use(&self, process: &Process<A>, token: u64) {
+    pub(super) fn forget_use(&self, tie: &Tie) {
         let mut uses = self.uses.lock();
-        uses.retain(|(of, number)| !(*number == token && core::ptr::eq(of.as_ptr(), process)));
+        let at = tie.used.swap(NOWHERE, Ordering::Relaxed);
+        if at == NOWHERE {
+            return;
+        }
+        uses.swap_remove(at as usize);
+        if let Some((_, moved)) = uses.get(at as usize) {
+            moved.used.store(at, Ordering::Relaxed);
+        }
         trim(&mut uses);
     }
 
@@ -162,96 +197,76 @@ impl<A: Arch> Node<A> {
         self.place.lock().parent.is_none()
     }
 
-    /// Takes it out of the tree and out of its slot. Under the tree lock.
+    /// What it was derived from; none of an original, nor of one that was taken out.
+    pub(super) fn parent(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().parent.clone()
+    }
+
+    /// What was derived from it last.
+    pub(super) fn first_child(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().child.upgrade()
+    }
+
+    /// What was derived before it from the same.
+    pub(super) fn next_sibling(&self) -> Option<Arc<Node<A>>> {
+        self.place.lock().next.upgrade()
+    }
+
+    /// Its first child becomes its parent's, right behind itself. False: there is none, or no parent. Under the tree
+    /// lock.
+    pub(super) fn hand_child_up(self: &Arc<Node<A>>) -> bool {
+        let (Some(child), Some(parent)) = (self.first_child(), self.parent()) else { return false };
+        let after = child.next_sibling();
+        let next = self.next_sibling();
+        if let Some(after) = &after {
+            after.place.lock().previous = Weak::new();
+        }
+        if let Some(next) = &next {
+            next.place.lock().previous = Arc::downgrade(&child);
+        }
+        {
+            let mut place = self.place.lock();
+            place.child = after.as_ref().map(Arc::downgrade).unwrap_or_default();
+            place.next = Arc::downgrade(&child);
+        }
+        let mut place = child.place.lock();
+        place.parent = Some(parent);
+        place.previous = Arc::downgrade(self);
+        place.next = next.as_ref().map(Arc::downgrade).unwrap_or_default();
+        true
+    }
+
+    /// Takes it out of the tree and out of its slot; it has no children. Under the tree lock.
     pub(super) fn take_out(self: &Arc<Node<A>>) {
         self.kill();
-        let (parent, first, next, previous, holder, slot) = {
-            let place = self.place.lock();
-            (
-                place.parent.clone(),
-                place.child.upgrade(),
-                place.next.upgrade(),
-                place.previous.upgrade(),
-                place.holder.upgrade(),
-                place.slot,
-            )
+        let (slot, out) = {
+            let mut place = self.place.lock();
+            let slot = place.slot;
+            (slot, core::mem::replace(&mut *place, Place::nowhere(slot)))
         };
-        // Its children take its place among its siblings.
-        let (mut head, mut last) = (next.clone(), None);
-        if let Some(first) = first {
-            head = Some(first.clone());
-            let mut child = Some(first);
-            while let Some(now) = child {
-                let mut place = now.place.lock();
-                place.parent = parent.clone();
-                child = place.next.upgrade();
-                drop(place);
-                last = Some(now);
-            }
+        debug_assert!(out.child.strong_count() == 0);
+        if let Some(next) = out.next.upgrade() {
+            next.place.lock().previous = out.previous.clone();
         }
-        if let (Some(last), Some(next)) = (&last, &next) {
-            last.place.lock().next = Arc::downgrade(next);
-            next.place.lock().previous = Arc::downgrade(last);
-        } else if let (None, Some(next)) = (&last, &next) {
-            next.place.lock().previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
+        if let Some(previous) = out.previous.upgrade() {
+            previous.place.lock().next = out.next;
+        } else if let Some(parent) = &out.parent {
+            parent.place.lock().child = out.next;
         }
-        if last.is_some()
-            && let Some(head) = &head
-        {
-            head.place.lock().previous = previous.as_ref().map(Arc::downgrade).unwrap_or_default();
-        }
-        let head = head.as_ref().map(Arc::downgrade).unwrap_or_default();
-        match (&previous, &parent) {
-            (Some(previous), _) => previous.place.lock().next = head,
-            (None, Some(parent)) => parent.place.lock().child = head,
-            (None, None) => {}
-        }
-        *self.place.lock() = Place {
-            parent: None,
-            child: Weak::new(),
-            next: Weak::new(),
-            previous: Weak::new(),
-            holder: Weak::new(),
-            slot,
-        };
-        if let Some(holder) = holder {
+        if let Some(holder) = out.holder.upgrade() {
             holder.empty(slot, self);
         }
     }
 
-    /// Undoes the mappings that were made with it.
-    pub(super) fn unmap_all(&self, cpu: &'static Cpu<A>) {
-        loop {
-            // It stays in the list until it is undone: who comes second waits for who is at it.
-            let Some((process, token)) = self.uses.lock().last().cloned() else { return };
-            match process.upgrade() {
-                Some(process) => process.unmap_use(cpu, self, token),
-                None => {
-                    let mut uses = self.uses.lock();
-                    uses.retain(|(of, _)| of.strong_count() != 0);
-                    trim(&mut uses);
-                }
-            }
+    /// Undoes one of the mappings that were made with it. False: there is none.
+    pub(super) fn unmap_one(&self, cpu: &'static Cpu<A>) -> bool {
+        // It stays in the list until it is undone: who comes second waits for who is at it.
+        let Some((process, tie)) = self.uses.lock().last().cloned() else { return false };
+        match process.upgrade() {
+            Some(process) => process.unmap_use(cpu, self, &tie),
+            None => self.forget_use(&tie),
         }
-    }
-
-    /// The next of those that descend from `root`, each before its children.
-    pub(super) fn following(self: &Arc<Node<A>>, root: &Arc<Node<A>>) -> Option<Arc<Node<A>>> {
-        let mut at = self.clone();
-        if let Some(child) = at.place.lock().child.upgrade() {
-            return Some(child);
-        }
-        while !Arc::ptr_eq(&at, root) {
-            let (next, parent) = {
-                let place = at.place.lock();
-                (place.next.upgrade(), place.parent.clone())
-            };
-            if next.is_some() {
-                return next;
-            }
-            at = parent?;
-        }
-        None
+        true
     }
 }
 
@@ -267,14 +282,7 @@ fn node<A: Arch>(
     badge: u32,
     parent: Option<Arc<Node<A>>>,
 ) -> Arc<Node<A>> {
-    let place = Place {
-        parent,
-        child: Weak::new(),
-        next: Weak::new(),
-        previous: Weak::new(),
-        holder: Arc::downgrade(table),
-        slot,
-    };
+    let place = Place { parent, holder: Arc::downgrade(table), ..Place::nowhere(slot) };
     let brief = AtomicU32::new(brief(object.kind(), rights));
     Arc::new(Node {
         object,
@@ -324,6 +332,9 @@ pub fn derive<A: Arch>(
     let _tree = tree::<A>();
     if !from.is_alive() {
         return Err(ObjectError::Gone);
+    }
+    if from.revoking.load(Ordering::Relaxed) != 0 {
+        return Err(ObjectError::Revoked);
     }
     let derived = node(table, slot, from.object.clone(), rights, badge, Some(from.clone()));
     table.fill(slot, &derived)?;

@@ -12,9 +12,10 @@
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use super::account::{Account, Paid, Price, trim};
-use super::capability::{self, Node};
+use super::capability::{self, NOWHERE, Node, Tie};
 use super::payer::Payer;
 use super::process::Process;
 use super::{Object, ObjectError};
@@ -26,7 +27,7 @@ use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
 use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, exit, fault, page, retract};
+use crate::mm::{collapse, fault, page, retract};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -42,16 +43,18 @@ pub(super) struct Mapped<A: Arch> {
     /// What it may ever allow.
     most: Rights,
     /// The capability that it was made with, if it ends with one.
-    node: Option<Weak<Node<A>>>,
-    token: u64,
+    node: Option<(Weak<Node<A>>, Arc<Tie>)>,
     _paid: Paid,
 }
 
 impl<A: Arch> Mapped<A> {
-    /// It is undone in `process`: the capability that it was made with, if there is one, does not undo it any more.
-    fn forget(&self, process: &Process<A>) {
-        if let Some(node) = self.node.as_ref().and_then(Weak::upgrade) {
-            node.forget_use(process, self.token);
+    /// It is undone: the capability that it was made with, if there is one, does not undo it any more.
+    pub(super) fn forget(&self) {
+        if let Some((node, tie)) = &self.node {
+            tie.mapped.store(NOWHERE, Ordering::Relaxed);
+            if let Some(node) = node.upgrade() {
+                node.forget_use(tie);
+            }
         }
     }
 }
@@ -83,14 +86,25 @@ pub(super) struct Wanted<'a, A: Arch> {
 /// All mappings of a process.
 pub(super) struct Mappings<A: Arch> {
     pub(super) list: Vec<Mapped<A>>,
-    next_token: u64,
     /// Nothing is mapped any more.
     pub(super) ended: bool,
 }
 
 impl<A: Arch> Default for Mappings<A> {
     fn default() -> Self {
-        Mappings { list: Vec::new(), next_token: 1, ended: false }
+        Mappings { list: Vec::new(), ended: false }
+    }
+}
+
+impl<A: Arch> Mappings<A> {
+    /// Takes the one at index `at` out of the list; the last one gets its place.
+    pub(super) fn take(&mut self, at: usize) -> Mapped<A> {
+        let mapped = self.list.swap_remove(at);
+        if let Some((_, tie)) = self.list.get(at).and_then(|moved| moved.node.as_ref()) {
+            tie.mapped.store(at as u32, Ordering::Relaxed);
+        }
+        trim(&mut self.list);
+        mapped
     }
 }
 
@@ -188,7 +202,7 @@ impl<A: Arch> Process<A> {
             && let Some(mapped) = mappings.list.pop()
         {
             let undone = munmap(cpu, &self.mm, range);
-            mapped.forget(self);
+            mapped.forget();
             undone?;
         }
         filled
@@ -230,48 +244,26 @@ impl<A: Arch> Process<A> {
     ) -> Result<(), ObjectError> {
         let Wanted { payer, price, range, rights, most, node, backing } = wanted;
         let heap = Price::growing::<Region<A>>(1).and(Price::growing::<Mapped<A>>(1));
-        let paid = payer.charge(price.and(heap).and(Price::growing::<capability::Use<A>>(1)))?;
+        let ties = Price::growing::<capability::Use<A>>(1).and(Price::of::<Tie>());
+        let paid = payer.charge(price.and(heap).and(ties))?;
         if mappings.ended {
             return Err(ObjectError::Gone);
         }
-        let token = mappings.next_token;
         let map = || Ok(self.mm.map(range.clone(), perm(rights), backing)?);
-        match node {
-            Some(node) => node.use_for((Arc::downgrade(self), token), map)?,
-            None => map()?,
-        }
-        mappings.next_token += 1;
-        let node = node.map(Arc::downgrade);
-        mappings.list.push(Mapped { range, most, node, token, _paid: paid });
-        Ok(())
-    }
-
-    /// Undoes the mapping that begins at `at`.
-    pub fn unmap(&self, cpu: &'static Cpu<A>, at: VirtAddr) -> Result<(), ObjectError> {
-        self.remove(cpu, |mapped| mapped.range.start == at).unwrap_or(Err(MapError::NotMapped(at).into()))
-    }
-
-    /// The capability of a mapping was revoked or deleted.
-    pub(super) fn unmap_use(&self, cpu: &'static Cpu<A>, node: &Node<A>, token: u64) {
-        if let Some(Err(error)) = self.remove(cpu, |mapped| mapped.token == token) {
-            log::error!("a revoked mapping of process {} was not undone: {error}", self.id);
-        }
-        node.forget_use(self, token);
-    }
-
-    fn remove(&self, cpu: &'static Cpu<A>, which: impl Fn(&Mapped<A>) -> bool) -> Option<Result<(), ObjectError>> {
-        let result = {
-            let mut mappings = self.mappings.write();
-            let at = mappings.list.iter().position(which)?;
-            let mapped = mappings.list.swap_remove(at);
-            trim(&mut mappings.list);
-            // Whole mappings only, so no huge page has to be split, which could fail.
-            let result = munmap(cpu, &self.mm, mapped.range.clone()).map_err(ObjectError::from);
-            mapped.forget(self);
-            result
+        let node = match node {
+            Some(node) => {
+                let tie = Tie::new();
+                node.use_for((Arc::downgrade(self), tie.clone()), map)?;
+                tie.mapped.store(mappings.list.len() as u32, Ordering::Relaxed);
+                Some((Arc::downgrade(node), tie))
+            }
+            None => {
+                map()?;
+                None
+            }
         };
-        bound_retired(cpu);
-        Some(result)
+        mappings.list.push(Mapped { range, most, node, _paid: paid });
+        Ok(())
     }
 
     /// Changes what the mapping that begins at `at` allows.
@@ -321,20 +313,6 @@ impl<A: Arch> Process<A> {
         }
         bound_retired(cpu);
         Ok(())
-    }
-
-    /// The process ends: nothing is mapped any more, now or later.
-    pub(super) fn unmap_everything(&self, cpu: &'static Cpu<A>) {
-        let mut mappings = self.mappings.write();
-        if core::mem::replace(&mut mappings.ended, true) {
-            return;
-        }
-        exit::exit(cpu, self.mm.clone());
-        for mapped in core::mem::take(&mut mappings.list) {
-            mapped.forget(self);
-        }
-        drop(mappings);
-        bound_retired(cpu);
     }
 }
 

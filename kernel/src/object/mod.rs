@@ -19,9 +19,10 @@ pub mod module;
 pub mod notification;
 pub mod payer;
 pub mod process;
-mod removal;
+pub mod removal;
 pub mod table;
 pub mod thread;
+mod unmapping;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -189,6 +190,8 @@ pub struct Objects<A: Arch> {
     tree: Mutex<A, ()>,
     /// Processes whose threads are all gone and that are to be taken down: the first of a list.
     ending: Mutex<A, Option<Arc<Process<A>>>>,
+    /// How many those are. Changed under that lock.
+    ends: AtomicU32,
     next_id: AtomicU32,
     /// Interrupt lines.
     pub lines: Lines<A>,
@@ -199,6 +202,7 @@ impl<A: Arch> Default for Objects<A> {
         Objects {
             tree: Mutex::<A, _>::new(()),
             ending: Mutex::<A, _>::new(None),
+            ends: AtomicU32::new(0),
             next_id: AtomicU32::new(1),
             lines: Lines::default(),
         }
@@ -212,15 +216,31 @@ impl<A: Arch> Objects<A> {
     }
 }
 
-/// Takes down the processes that have ended since. To be called after whatever may end one, with no lock held.
+/// Takes down the processes that have ended since. With no lock held.
 pub fn finish<A: Arch>(cpu: &'static Cpu<A>) {
+    while finish_some(cpu, |_| false) {}
+}
+
+/// Takes down the processes that have ended since, for as long as `stops` does not say otherwise, which is asked before
+/// each step with the highest priority that threads of the process could have. To be called after whatever may end one,
+/// with no lock held. True: something is left.
+pub(crate) fn finish_some<A: Arch>(cpu: &'static Cpu<A>, stops: impl Fn(u8) -> bool) -> bool {
+    let objects = &A::machine().objects;
     loop {
+        // Relaxed: who has just put one there sees that; another CPU's is that CPU's to see.
+        if objects.ends.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let process = {
-            let mut ending = A::machine().objects.ending.lock();
-            let Some(process) = ending.take() else { return };
+            let mut ending = objects.ending.lock();
+            let Some(process) = ending.take() else { return false };
             *ending = process.next_ending.lock().take();
+            objects.ends.fetch_sub(1, Ordering::Relaxed);
             process
         };
-        process.take_down(cpu);
+        if !process.take_down(cpu, || stops(process.highest)) {
+            process.hand_over();
+            return true;
+        }
     }
 }

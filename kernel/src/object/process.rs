@@ -14,6 +14,7 @@ use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, Node};
 use super::endpoint::Endpoint;
 use super::mapping::Mappings;
+use super::removal::Removal;
 use super::table::Table;
 use super::thread::Thread;
 use super::{Object, ObjectError};
@@ -51,16 +52,37 @@ pub struct Process<A: Arch> {
     pager: Mutex<A, Weak<Node<A>>>,
     /// The next of the list of processes to be taken down.
     pub(super) next_ending: Mutex<A, Option<Arc<Process<A>>>>,
+    /// How far it is taken down. Of whoever has taken it from that list.
+    end: Mutex<A, End<A>>,
     status: AtomicU64,
     _paid: Paid,
 }
 
+/// How far a process is taken down.
+#[derive(Default)]
+enum End<A: Arch> {
+    /// Not at all: its children come first, and its table is closed.
+    #[default]
+    Begins,
+    /// The capabilities in slots from this one on are to go; the one before is going.
+    Slots(u32, Option<Removal<A>>),
+    /// Its mappings, while there are many.
+    Mappings,
+    /// Whole.
+    Over,
+}
+
+/// Slots that are looked at in one step.
+const SLOTS_AT_ONCE: u32 = 32;
+
 /// What a process costs its maker, beside the limit of its account.
 pub fn price<A: Arch>(slots: u32) -> Price {
     let root = Price { frames: 1, spaces: 1, ..Price::of::<Mm<A>>() };
-    // A capability that is gone and that named its pager keeps its memory till then.
+    // A capability that is gone and that named its pager keeps its memory till then; so does one that its end has come
+    // to.
     let own = Price::of::<Process<A>>()
         .and(Price::of::<Account>())
+        .and(Price::of::<Node<A>>())
         .and(Price::of::<Node<A>>())
         .and(Price::growing::<Weak<Process<A>>>(1));
     root.and(own).and(Table::<A>::price(slots))
@@ -104,6 +126,7 @@ impl<A: Arch> Process<A> {
             children: Mutex::<A, _>::new(Vec::new()),
             pager: Mutex::<A, _>::new(Weak::new()),
             next_ending: Mutex::<A, _>::new(None),
+            end: Mutex::<A, _>::new(End::Begins),
             status: AtomicU64::new(0),
             _paid: paid,
         }))
@@ -217,27 +240,68 @@ impl<A: Arch> Process<A> {
         }
     }
 
-    /// Puts it on the list of processes to be taken down. Once: by whoever saw the last thread leave.
-    fn hand_over(self: &Arc<Process<A>>) {
+    /// Puts it on the list of processes to be taken down: by whoever saw the last thread leave, and by whoever leaves it
+    /// for later.
+    pub(super) fn hand_over(self: &Arc<Process<A>>) {
         let mut ending = A::machine().objects.ending.lock();
         *self.next_ending.lock() = ending.take();
         *ending = Some(self.clone());
+        A::machine().objects.ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn take_down(self: Arc<Process<A>>, cpu: &'static Cpu<A>) {
-        for child in core::mem::take(&mut *self.children.lock()) {
-            if let Some(child) = child.upgrade() {
-                child.end(cpu, self.status());
+    /// Takes it down until that is done, which is `true`, or `stops` says so, which is asked before each step.
+    pub(super) fn take_down(self: &Arc<Process<A>>, cpu: &'static Cpu<A>, mut stops: impl FnMut() -> bool) -> bool {
+        // Only who has it from the list comes here; what is done needs the lock of none of this.
+        let mut end = core::mem::take(&mut *self.end.lock());
+        loop {
+            if !matches!(end, End::Over) && stops() {
+                *self.end.lock() = end;
+                return false;
+            }
+            end = match end {
+                End::Begins => {
+                    for child in core::mem::take(&mut *self.children.lock()) {
+                        if let Some(child) = child.upgrade() {
+                            child.end(cpu, self.status());
+                        }
+                    }
+                    self.table.close();
+                    End::Slots(0, None)
+                }
+                End::Slots(next, Some(mut removal)) => {
+                    let done = removal.advance(cpu, &mut stops);
+                    End::Slots(next, (!done).then_some(removal))
+                }
+                End::Slots(next, None) => self.next_slot(next),
+                End::Mappings if self.unmap_of_many(cpu) => End::Mappings,
+                End::Mappings => {
+                    self.unmap_everything(cpu);
+                    End::Over
+                }
+                End::Over => {
+                    *self.end.lock() = End::Over;
+                    return true;
+                }
+            };
+        }
+    }
+
+    /// Begins to delete the next capability.
+    fn next_slot(&self, next: u32) -> End<A> {
+        let len = self.table.len();
+        let last = next.saturating_add(SLOTS_AT_ONCE).min(len);
+        for slot in next..last {
+            // Nobody is about to revoke it: that is for threads of this process, which are gone.
+            if let Ok(node) = self.table.get(slot)
+                && let Ok(Some(removal)) = Removal::delete(&node)
+            {
+                return End::Slots(slot + 1, Some(removal));
             }
         }
-        self.table.close();
-        for slot in 0..self.table.len() {
-            if let Ok(node) = self.table.get(slot) {
-                // Nobody is about to revoke it: that is for threads of this process, which are gone.
-                let _ = capability::delete(cpu, &node);
-            }
+        if last < len {
+            return End::Slots(last, None);
         }
         *self.pager.lock() = Weak::new();
-        self.unmap_everything(cpu);
+        End::Mappings
     }
 }

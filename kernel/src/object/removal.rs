@@ -1,11 +1,22 @@
-//! Removal: revoking and deleting capabilities, and what was mapped with them.
+//! Removal: revoking and deleting capabilities, and undoing what was mapped with them, a part at a time.
 //!
-//! Mappings are undone without the tree lock, since that flushes and waits for other CPUs. Revocation therefore goes in
-//! two steps: first, under the tree lock, all descendants are dead: nothing can be derived from them and nothing can be
-//! mapped with them any more, so their number only falls; then of one after the other everything that was mapped with
-//! it is unmapped, and it is taken out. In this order: whoever else revokes meanwhile finds each descendant until
-//! nothing of it is mapped any more. A capability is not deleted while another thread revokes it, since what descends
-//! from it would be its parent's.
+//! A removal has steps, each of which is one look at the tree or one mapping undone, whatever depends on it; between
+//! any two it can be left and gone on with ([`Removal::advance`]). So what takes long keeps nobody from its CPU who is
+//! more urgent. In this order:
+//!
+//! - **All that descends is dead**: nothing can be derived from it and nothing mapped with it any more. Nothing is
+//!   derived from what is being revoked either, so the number of what descends only falls.
+//! - **One after the other is taken out**, those first from which nothing is derived: what was mapped with it is
+//!   unmapped, then it leaves the tree. Whoever else revokes meanwhile finds each until nothing of it is mapped any
+//!   more.
+//! - **The capability itself**: what was mapped with it goes. If it is deleted, what is derived from it, which is
+//!   something only where it is not the original, becomes its parent's, one after the other; then it is taken out, and
+//!   an original takes its object along.
+//!
+//! The tree is changed under its lock, which is held for one step, or for some that change nothing. Mappings are undone
+//! without it, since that flushes and waits for other CPUs. A capability is not deleted while another thread revokes
+//! it, since what descends from it would be its parent's; and is not revoked once it is being deleted. Where two
+//! removals meet in one part of the tree the second finds taken out where it was, and begins its step again.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -14,82 +25,191 @@ use super::ObjectError;
 use super::capability::{Node, tree};
 use crate::arch::Arch;
 use crate::guard;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
-/// Deletes everything that descends from `root`, and undoes the mappings made with them and with `root`.
-///
-/// # Errors
-/// [`ObjectError::Gone`] if it was deleted or revoked itself.
-pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    {
+/// Nodes that are looked at under one hold of the tree's lock.
+const AT_ONCE: usize = 16;
+
+/// Where a removal is.
+enum Step<A: Arch> {
+    /// Everything up to this node, in the order of the tree, is dead; with `true` all below it too.
+    Kills(Arc<Node<A>>, bool),
+    /// This one is to be taken out when all below it is.
+    Takes(Arc<Node<A>>),
+    /// The capability's own mappings.
+    Own,
+    /// Its children, and itself.
+    Out,
+    /// Nothing is left to do.
+    Over,
+}
+
+/// One removal under way.
+pub struct Removal<A: Arch> {
+    root: Arc<Node<A>>,
+    /// It is deleted, not revoked.
+    deletes: bool,
+    /// It was made with its object.
+    original: bool,
+    step: Step<A>,
+}
+
+impl<A: Arch> Removal<A> {
+    /// Begins to delete everything that descends from `root`, and to undo the mappings made with them and with `root`.
+    ///
+    /// # Errors
+    /// [`ObjectError::Gone`] if it was deleted or revoked itself.
+    pub fn revoke(root: &Arc<Node<A>>) -> Result<Removal<A>, ObjectError> {
         let _tree = tree::<A>();
         if !root.is_alive() {
             return Err(ObjectError::Gone);
         }
         root.revoking.fetch_add(1, Ordering::Relaxed);
+        Ok(Removal {
+            root: root.clone(),
+            deletes: false,
+            original: root.is_original(),
+            step: Step::Kills(root.clone(), false),
+        })
     }
-    delete_below(cpu, root);
-    let _tree = tree::<A>();
-    root.revoking.fetch_sub(1, Ordering::Relaxed);
-    Ok(())
-}
 
-fn delete_below<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) {
-    {
-        let _tree = tree::<A>();
-        let mut at = root.following(root);
-        while let Some(node) = at {
-            node.kill();
-            at = node.following(root);
-        }
-    }
-    loop {
-        let victim = {
-            let _tree = tree::<A>();
-            let victim = root.place.lock().child.upgrade();
-            // It may have been derived since.
-            victim.inspect(|victim| victim.kill())
-        };
-        let Some(victim) = victim else { break };
-        if guard!(RevokeUnmaps) {
-            victim.unmap_all(cpu);
-        }
-        let _tree = tree::<A>();
-        victim.take_out();
-    }
-    if guard!(RevokeUnmaps) {
-        root.unmap_all(cpu);
-    }
-}
-
-/// Deletes one capability. If it is the original, everything derived from it goes too and the object ends.
-///
-/// # Errors
-/// [`ObjectError::Revoked`] while another thread revokes it.
-pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
-    let original = {
+    /// Begins to delete one capability. If it is the original, everything derived from it goes too and the object ends.
+    /// `None`: it is gone.
+    ///
+    /// # Errors
+    /// [`ObjectError::Revoked`] while another thread revokes it.
+    pub fn delete(node: &Arc<Node<A>>) -> Result<Option<Removal<A>>, ObjectError> {
         // Nothing is derived from it from here on, nothing mapped, and nobody begins to revoke it.
         let _tree = tree::<A>();
         if node.revoking.load(Ordering::Relaxed) != 0 {
             return Err(ObjectError::Revoked);
         }
         if !node.is_alive() {
-            return Ok(());
+            return Ok(None);
         }
         node.kill();
-        node.is_original()
-    };
-    if original {
-        delete_below(cpu, node);
-    } else {
-        node.unmap_all(cpu);
+        let original = node.is_original();
+        let step = if original { Step::Kills(node.clone(), false) } else { Step::Own };
+        Ok(Some(Removal { root: node.clone(), deletes: true, original, step }))
     }
-    {
+
+    /// Goes on until it is over, which is `true`, or `stops` says so, which is asked after each step or few.
+    pub fn advance(&mut self, cpu: &'static Cpu<A>, mut stops: impl FnMut() -> bool) -> bool {
+        loop {
+            self.step(cpu);
+            pause!(cpu, RemovalStep);
+            if let Step::Over = self.step {
+                return true;
+            }
+            if stops() {
+                return false;
+            }
+        }
+    }
+
+    fn step(&mut self, cpu: &'static Cpu<A>) {
+        let root = &self.root;
+        self.step = match core::mem::replace(&mut self.step, Step::Over) {
+            Step::Kills(at, all) => Removal::kill_some(root, at, all),
+            Step::Takes(at) => Removal::take_one(cpu, root, at),
+            Step::Own => {
+                // Deleting is no revocation: without the guard it unmaps nevertheless.
+                let unmaps = guard!(RevokeUnmaps) || (self.deletes && !self.original);
+                if unmaps && root.unmap_one(cpu) {
+                    Step::Own
+                } else if self.deletes {
+                    Step::Out
+                } else {
+                    let _tree = tree::<A>();
+                    root.revoking.fetch_sub(1, Ordering::Relaxed);
+                    Step::Over
+                }
+            }
+            Step::Out => {
+                {
+                    let _tree = tree::<A>();
+                    if root.hand_child_up() {
+                        self.step = Step::Out;
+                        return;
+                    }
+                    root.take_out();
+                }
+                if self.original {
+                    root.object().end(cpu);
+                }
+                Step::Over
+            }
+            Step::Over => Step::Over,
+        };
+    }
+
+    /// Where to go on in the tree: at `at`, or at the root if that was taken out meanwhile. Under the tree lock.
+    fn found(root: &Arc<Node<A>>, at: Arc<Node<A>>) -> (Arc<Node<A>>, bool) {
+        if Arc::ptr_eq(root, &at) || at.parent().is_some() { (at, true) } else { (root.clone(), false) }
+    }
+
+    fn kill_some(root: &Arc<Node<A>>, at: Arc<Node<A>>, all: bool) -> Step<A> {
         let _tree = tree::<A>();
-        node.take_out();
+        let (mut at, there) = Removal::found(root, at);
+        let mut all = all && there;
+        for _ in 0..AT_ONCE {
+            if !all && let Some(child) = at.first_child() {
+                child.kill();
+                at = child;
+            } else if Arc::ptr_eq(&at, root) {
+                return Step::Takes(at);
+            } else if let Some(next) = at.next_sibling() {
+                next.kill();
+                (at, all) = (next, false);
+            } else if let Some(parent) = at.parent() {
+                (at, all) = (parent, true);
+            }
+        }
+        Step::Kills(at, all)
     }
-    if original {
-        node.object().end(cpu);
+
+    fn take_one(cpu: &'static Cpu<A>, root: &Arc<Node<A>>, at: Arc<Node<A>>) -> Step<A> {
+        let at = {
+            let _tree = tree::<A>();
+            let (at, _) = Removal::found(root, at);
+            if let Some(child) = at.first_child() {
+                // It is dead, unless it was handed up by one that was deleted meanwhile.
+                child.kill();
+                return Step::Takes(child);
+            }
+            at
+        };
+        if Arc::ptr_eq(&at, root) {
+            return Step::Own;
+        }
+        if guard!(RevokeUnmaps) && at.unmap_one(cpu) {
+            return Step::Takes(at);
+        }
+        let _tree = tree::<A>();
+        let parent = at.parent();
+        at.take_out();
+        // Gone by another's hand: from the root again.
+        Step::Takes(parent.unwrap_or_else(|| root.clone()))
+    }
+}
+
+/// [`Removal::revoke`] to its end.
+///
+/// # Errors
+/// As there.
+pub fn revoke<A: Arch>(cpu: &'static Cpu<A>, root: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    Removal::revoke(root)?.advance(cpu, || false);
+    Ok(())
+}
+
+/// [`Removal::delete`] to its end.
+///
+/// # Errors
+/// As there.
+pub fn delete<A: Arch>(cpu: &'static Cpu<A>, node: &Arc<Node<A>>) -> Result<(), ObjectError> {
+    if let Some(mut removal) = Removal::delete(node)? {
+        removal.advance(cpu, || false);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Doing what was asked, with the capabilities of the calling process.
 
 use alloc::sync::Arc;
+use core::cell::Cell;
 
 use super::decode::{Request, Slot};
 use crate::abi::message::Info;
@@ -8,6 +9,7 @@ use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
 use crate::addr::{CpuId, Level};
 use crate::arch::Arch;
 use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
+use crate::ipc::wait::{Unfinished, just};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
@@ -17,6 +19,7 @@ use crate::object::module::Module;
 use crate::object::notification::Notification;
 use crate::object::payer::Payer;
 use crate::object::process::Process;
+use crate::object::removal::Removal;
 use crate::object::thread::{Start, Thread};
 use crate::object::{self, Object, ObjectError};
 use crate::smp::cpu::Cpu;
@@ -117,12 +120,42 @@ pub(super) fn perform<A: Arch>(
         Request::Call { endpoint, info, words } => or_paged(call(&caller, endpoint, info, words)),
         Request::ReplyWait { endpoint, info, words } => or_paged(reply_wait(&caller, endpoint, info, words)),
         Request::Wait { at, info } => or_paged(wait(&caller, at, info)),
+        Request::Delete { slot } => {
+            let removal = caller.node(slot).and_then(|node| Removal::delete(&node)).map_err(ObjectError::status)?;
+            Ok(removal.map_or(Outcome::from(Status::Done), |removal| remove(cpu, thread, removal)))
+        }
+        Request::Revoke { slot } => {
+            let removal = caller.node(slot).and_then(|node| Removal::revoke(&node)).map_err(ObjectError::status)?;
+            Ok(remove(cpu, thread, removal))
+        }
         other => {
             let words = at_once(&caller, other).map_err(ObjectError::status)?;
-            object::finish(cpu);
-            Ok(Outcome::Answer(words))
+            Ok(when_finished(cpu, thread, words))
         }
     }
+}
+
+/// Goes on with a removal that `thread` asked for, until others want the CPU.
+pub(super) fn remove<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, mut removal: Removal<A>) -> Outcome {
+    let since = sched::ticks(cpu);
+    if !removal.advance(cpu, || sched::is_wanted(cpu, thread.priority(), since)) {
+        thread.state.lock().unfinished = Some(Unfinished::Removal(removal));
+        return Outcome::Later;
+    }
+    when_finished(cpu, thread, just(Status::Done))
+}
+
+/// Answers with `words` when what `thread` has ended is taken down: it finds its account whole. What others end counts
+/// too, wherever it is not being taken down.
+pub(super) fn when_finished<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, words: [u64; WORDS]) -> Outcome {
+    let (since, begun) = (sched::ticks(cpu), Cell::new(false));
+    // One step at least, whatever is wanted.
+    let stops = |_| begun.replace(true) && sched::is_wanted(cpu, thread.priority(), since);
+    if object::finish_some(cpu, stops) {
+        thread.state.lock().unfinished = Some(Unfinished::Ends(words));
+        return Outcome::Later;
+    }
+    Outcome::Answer(words)
 }
 
 /// A thread that waits for its pager waits.
@@ -211,8 +244,6 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Copy { from, to, rights, badge } => {
             capability::derive(&caller.node(from)?, &process.table, to, rights, badge)?;
         }
-        Request::Delete { slot } => capability::delete(cpu, &caller.node(slot)?)?,
-        Request::Revoke { slot } => capability::revoke(cpu, &caller.node(slot)?)?,
         Request::Grant { process, to, from, rights, badge } => {
             let theirs = caller.managed(process)?;
             capability::derive(&caller.with(from, Rights::GRANT)?, &theirs.table, to, rights, badge)?;
@@ -331,6 +362,8 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         | Request::Exit { .. }
         | Request::Call { .. }
         | Request::ReplyWait { .. }
+        | Request::Delete { .. }
+        | Request::Revoke { .. }
         | Request::Wait { .. } => {}
     }
     Ok(done(&[]))

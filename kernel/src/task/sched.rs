@@ -250,6 +250,13 @@ pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> boo
     above || (beside && over)
 }
 
+/// Whether what this CPU does for long with `priority`, since tick `since`, shall be left for now: for a thread that is
+/// more urgent, for an interrupt line that somebody may wait for, or because its time is over.
+pub(crate) fn is_wanted<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
+    let above = cpu.tasks.ready.load(Ordering::Relaxed) >> priority > 1;
+    above || ticks(cpu) != since || A::machine().objects.lines.any()
+}
+
 /// The running thread gives way to its like.
 pub(crate) fn give_way<A: Arch>(cpu: &Cpu<A>) {
     cpu.tasks.gives_way.store(true, Ordering::Relaxed);

@@ -37,9 +37,10 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     rcu::quiescent(cpu);
     A::machine().objects.lines.deliver(cpu);
     sched::end_waits(cpu);
-    object::finish(cpu);
-    let Some(thread) = sched::next(cpu) else { return false };
-    if thread.is_ending() {
+    let left = finish_some(cpu);
+    let Some(thread) = sched::next(cpu) else { return left };
+    // One that ends in the middle of a removal goes on until that is over: nobody else does.
+    if thread.is_ending() && thread.state.lock().unfinished.is_none() {
         leave(cpu, &thread);
         return true;
     }
@@ -79,6 +80,7 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64, in_cpu: &mut bool) -> End {
         match outcome {
             Outcome::Answer(words) => answer(&thread, words),
             Outcome::Waits => return End::Waits,
+            Outcome::Later => return End::MakesRoom,
         }
     }
     loop {
@@ -110,6 +112,7 @@ fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64, in_cpu: &mut bool) -> End {
                 match syscall::handle(cpu, &thread, asked(&thread)) {
                     Outcome::Answer(words) => answer(&thread, words),
                     Outcome::Waits => return End::Waits,
+                    Outcome::Later => return End::MakesRoom,
                 }
             }
             UserEvent::Fault { at, access } => {
@@ -145,10 +148,14 @@ fn answer<A: Arch>(thread: &Thread<A>, words: [u64; WORDS]) {
 
 /// What others have left for `thread`: the answer to its system call, if that is over now.
 fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Option<Outcome> {
-    let (delivery, answer, retry) = {
+    let (delivery, answer, retry, unfinished) = {
         let mut state = thread.state.lock();
-        (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry))
+        let unfinished = state.unfinished.is_some();
+        (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry), unfinished)
     };
+    if unfinished {
+        return Some(syscall::go_on(cpu, thread));
+    }
     if let Some(delivery) = delivery {
         return Some(Outcome::Answer(exchange::receive(cpu, thread, delivery)));
     }
@@ -170,5 +177,12 @@ fn number(access: Access) -> u64 {
 /// `thread` does not run again.
 fn leave<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     thread.leave(cpu);
-    object::finish(cpu);
+    finish_some(cpu);
+}
+
+/// Takes down processes that have ended, while nobody wants this CPU who is more urgent than their threads could be.
+/// True: something is left.
+fn finish_some<A: Arch>(cpu: &'static Cpu<A>) -> bool {
+    let since = sched::ticks(cpu);
+    object::finish_some(cpu, |highest| sched::is_wanted(cpu, highest, since))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figure::Figure;
-use super::matrix::{Found, Matrix};
+use super::matrix::{Field, Found, Matrix};
 use super::source::Source;
 use crate::records::{Record, number, text};
 use crate::table::count;
@@ -165,7 +165,7 @@ fn matrix(m: &Matrix) -> Markup {
                                 th scope="row" { (name) }
                                 @for cell in found {
                                     @match cell {
-                                        Some(found) => td class=(format!("verdict {}", found.class())) { (found.words()) },
+                                        Some(Field { found, note }) => td class=(format!("verdict {}", found.class())) title=[(!note.is_empty()).then_some(note)] { (found.words()) },
                                         None => td.verdict.none { "–" },
                                     }
                                 }

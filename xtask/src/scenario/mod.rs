@@ -2,6 +2,7 @@
 
 mod cells;
 mod parse;
+mod record;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::names;
 use crate::output;
 use crate::progress::Cells;
 use crate::qemu::{self, Launch};
+use crate::results_file::ResultsFile;
 use crate::rows::Row;
 use crate::setup;
 use crate::shared_memory::GuestMemory;
@@ -63,6 +65,9 @@ pub(crate) struct Scenario {
     /// Prints the QEMU command lines and stops
     #[arg(long)]
     dry_run: bool,
+    /// Writes one JSON object a line, and a summary last; `report` makes a matrix of it
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["list", "dry_run"])]
+    json: Option<PathBuf>,
     #[command(flatten)]
     trace: TraceOption,
     /// Shows QEMU's command lines and what the kernel says
@@ -103,6 +108,7 @@ impl Scenario {
             return Ok(Outcome::Expected);
         }
         let trace = self.trace.begin()?;
+        let results = self.json.as_deref().map(ResultsFile::create).transpose()?;
         let used: Vec<Arch> =
             wish.archs.iter().copied().filter(|a| guests.iter().any(|(_, g)| g[0].arch == *a)).collect();
         let programs = prepare(&used, self.verbose)?;
@@ -117,6 +123,9 @@ impl Scenario {
             cells += played.len();
             unexpected += played.iter().filter(|p| p.is_unexpected()).count();
             text += &report::one(script, played);
+        }
+        if let Some(file) = results {
+            record::write(file, &scripts, &played, unexpected)?;
         }
         let elsewhere = scripts.iter().filter(|s| s.shown != Shown::Qemu).count();
         output::print(&(text + "\n" + &report::verdict(scripts.len(), elsewhere, cells, unexpected)))?;
@@ -247,6 +256,7 @@ pub(crate) fn without(guard: &str, arch: Arch) -> anyhow::Result<(usize, Option<
         strategy: Vec::new(),
         transport: Vec::new(),
         patience: 30,
+        json: None,
         trace: TraceOption::none(),
         dry_run: false,
         verbose: false,

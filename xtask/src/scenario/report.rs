@@ -28,7 +28,7 @@ pub(crate) struct Played {
 }
 
 impl Played {
-    fn verdict(&self) -> Option<Verdict> {
+    pub(super) fn verdict(&self) -> Option<Verdict> {
         match &self.found {
             Found::Row(row) => Some(row.verdict),
             Found::Fell(_) => None,
@@ -54,7 +54,7 @@ impl Played {
             || self.cell.expected.is_some_and(|e| Some(e) != self.verdict())
     }
 
-    fn heading(&self) -> String {
+    pub(super) fn heading(&self) -> String {
         let verdict = self.verdict().map_or("no verdict", Verdict::name);
         match self.cell.expected {
             _ if self.verdict().is_none() => verdict.into(),
@@ -99,7 +99,7 @@ impl Played {
 }
 
 /// One step's end.
-fn in_words(word: u64) -> String {
+pub(super) fn in_words(word: u64) -> String {
     let Some(record) = StepRecord::unpack(word) else { return format!("wrote {word:#x}, which means nothing") };
     let at =
         record.at.and_then(Point::from_number).map_or("before its first point".into(), |p| format!("at {}", p.name()));

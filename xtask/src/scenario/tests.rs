@@ -273,6 +273,28 @@ fn a_wrong_count_and_a_kernel_that_fell_are_unexpected() {
 }
 
 #[test]
+fn a_cell_is_a_line_of_json() {
+    let scenario = good();
+    let wrong = played(Verdict::Safe, Verdict::Unsafe);
+    let line = serde_json::to_value(super::record::played(&scenario, &wrong)).unwrap();
+    assert_eq!((&line["arch"], &line["transport"]), (&"aarch64".into(), &"ipi".into()));
+    assert_eq!((&line["verdict"], &line["expected"]), (&"safe".into(), &"unsafe".into()));
+    assert_eq!(line["without"], scenario.without.join(" "));
+    assert_eq!(line["problem"], "safe, but UNSAFE was expected");
+    assert_eq!(line["steps"][0]["ended"], "reached");
+    assert!(super::record::elsewhere(&scenario).is_none());
+    let right = serde_json::to_value(super::record::played(&scenario, &played(Verdict::Safe, Verdict::Safe))).unwrap();
+    assert!(right.get("problem").is_none());
+    let text = "# A story.\nworkload: collapse_anon\nengine: sim  (no caches here)\n";
+    let other = parse("other", text).unwrap_or_else(|m| panic!("{m:?}"));
+    let line = serde_json::to_value(super::record::elsewhere(&other)).unwrap();
+    assert_eq!(
+        (&line["verdict"], &line["engine"], &line["reason"]),
+        (&"na".into(), &"sim".into(), &"no caches here".into())
+    );
+}
+
+#[test]
 fn step_records_are_read_back() {
     for at in [None, Some(3)] {
         let record = StepRecord { outcome: StepOutcome::Blocked, at, doing: 5, time: 77 };
