@@ -12,7 +12,7 @@
 //!
 //! Where others flush too (`MADV_DONTNEED`, which they also do) no flush is like another, and a CPU may find that it
 //! has caught up with one, or that it has more to make good. There, and where a gather that finds no room flushes
-//! whenever the chance has it, `c` is summed over the flushes of all CPUs, as each begins: [`of_all`].
+//! whenever the chance has it, `c` is summed over the flushes of all CPUs, as each begins: `of_all`.
 //!
 //! Where all other CPUs have the one mm loaded, `ΣM` is `F·(N − 1)`; and `F` is that of the other modes, but for
 //! operations that are tried again when a walker is in the way. Syncs are the sums of the strategy's form over all
