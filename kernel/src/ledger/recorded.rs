@@ -75,7 +75,7 @@ notes! {
     others[3],
     /// Of these, CPUs that were frozen and owe the flush.
     owed,
-    /// What the flushes cost one CPU, in invalidations by their form ([`invalidations::of`]), summed; by their [`Way`].
+    /// What the flushes cost one CPU, in invalidations by their form (`invalidations::of`), summed; by their [`Way`].
     cost[3],
     /// The same, of flushes of an mm whose mask has the CPU itself in it.
     cost_here[3],
