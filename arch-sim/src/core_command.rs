@@ -131,9 +131,7 @@ fn try_replay(core: &Core, file: &Path) -> Result<bool, CoreError> {
 }
 
 fn chosen(core: &Core, cells: &Cells) -> Result<Vec<Cell>, UnknownName> {
-    let listed = strategies::listed();
-    // The model's walks hold tables: those of this one do not.
-    let names: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).chain([("self-map", "self-map")]).collect();
+    let names: Vec<(&str, &str)> = strategies::everyone().iter().map(|s| (s.name, s.name)).collect();
     let operations: Vec<(&str, Operation)> = OPERATIONS.iter().map(|(o, _)| (o.name(), *o)).collect();
     let walkers: Vec<(&str, WalkerClass)> = WALKERS.iter().map(|(w, _)| (walker_name(*w), *w)).collect();
     let strategies = choose("strategy", &cells.strategy, &names)?;

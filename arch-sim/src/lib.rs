@@ -16,6 +16,7 @@
 //!   with what each strategy promises.
 
 pub mod agreement;
+pub mod by_core;
 pub mod explore;
 pub mod follow;
 pub mod machine;

@@ -2,7 +2,6 @@
 
 mod core_command;
 mod follow_command;
-mod self_map_command;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -137,11 +136,8 @@ fn choose<T: Copy>(kind: &'static str, given: &[String], all: &[(&str, T)]) -> R
 
 fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     let default = Bounds::default();
-    let listed = strategies::listed();
-    // Of this one the table is of the core, and nothing else is to be had.
-    let by_core = (!cli.how.json && !cli.follow.replay_on_core).then_some(self_map_command::NAME);
-    let names = listed.iter().map(|s| s.name).chain(by_core);
-    let strategies: Vec<(&str, &str)> = names.map(|name| (name, name)).collect();
+    let listed = if cli.follow.replay_on_core { strategies::listed() } else { strategies::everyone() };
+    let strategies: Vec<(&str, &str)> = listed.iter().map(|s| (s.name, s.name)).collect();
     let transports = TransportId::ALL.map(|t| (t.name(), t));
     let operations: Vec<(&str, Operation)> = default.operations.iter().map(|o| (o.name(), *o)).collect();
     let known: Vec<_> = WalkerClass::ALL.into_iter().map(|w| (walker_name(w), w)).collect();
@@ -149,11 +145,12 @@ fn bounds(cli: &Cli) -> Result<Bounds, UnknownName> {
     Ok(Bounds {
         rounds: cli.how.cpus.map_or(default.rounds, |cpus| vec![Round { cpus, moves: true }]),
         all_rounds: cli.how.all_rounds,
-        strategies: chosen.into_iter().filter(|name| Some(*name) != by_core).map(String::from).collect(),
+        strategies: chosen.into_iter().map(String::from).collect(),
         transports: choose("transport", &cli.cells.transport, &transports)?,
         operations: choose("operation", &cli.cells.operation, &operations)?,
         walkers: choose("walker", &cli.cells.walker, &known)?,
         limits: Limits { states: cli.how.states, time: Duration::from_secs(cli.how.seconds.unwrap_or(60)) },
+        core_time: cli.how.seconds.map_or(default.core_time, Duration::from_secs),
     })
 }
 
@@ -180,13 +177,7 @@ fn main() -> ExitCode {
         return follow_command::run(&cli.follow, &cli.core, &bounds);
     }
     let deadline = cli.how.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-    let explored = match &cli.cells.strategy[..] {
-        [name] if name == self_map_command::NAME => Ok(true),
-        _ => explore(&cli, &bounds, deadline),
-    };
-    // What others read of the matrix has the model's cells alone.
-    let by_core = !cli.how.json && self_map_command::is_asked_for(&cli.cells);
-    match explored.map(|kept| (!by_core || self_map_command::explore(&bounds, deadline)) && kept) {
+    match explore(&cli, &bounds, deadline) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {

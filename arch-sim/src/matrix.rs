@@ -4,6 +4,7 @@
 //! What is expected is what the strategy promises.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use kernel::record::cell::Verdict as Outcome;
 use kernel::tlb::transport::TransportId;
@@ -41,6 +42,8 @@ pub struct Bounds {
     pub walkers: Vec<WalkerClass>,
     /// When to stop each exploration.
     pub limits: Limits,
+    /// When to stop each cell that the core decides ([`crate::by_core`]).
+    pub core_time: Duration,
 }
 
 impl Default for Bounds {
@@ -59,6 +62,7 @@ impl Default for Bounds {
             ],
             walkers: WalkerClass::ALL.to_vec(),
             limits: Limits::default(),
+            core_time: Duration::from_secs(600),
         }
     }
 }

@@ -7,9 +7,10 @@ use std::fmt::Write;
 use kernel::record::cell::Verdict as Outcome;
 use serde::{Deserialize, Serialize};
 
+use crate::by_core;
 use crate::matrix::{Bounds, Verdict};
 use crate::model::scenario::walker_name;
-use crate::model::strategies::listed;
+use crate::model::strategies::everyone;
 use crate::model::words;
 
 /// One cell.
@@ -39,6 +40,8 @@ pub struct Row {
     pub violation: Option<String>,
     /// How it came to that: the steps, a line for each.
     pub interleaving: Option<String>,
+    /// It is of the core, not of the model: states are classes of interleavings then, and generated ones are steps.
+    pub by_core: bool,
     /// Bounds, sizes, and the counterexample, if there is one.
     pub report: String,
 }
@@ -64,6 +67,7 @@ impl Row {
             interleaving: counterexample
                 .zip(verdict.explorations.last())
                 .map(|(c, exploration)| words::interleaving(&exploration.scenario, c)),
+            by_core: false,
             report: verdict.report(),
         }
     }
@@ -94,7 +98,7 @@ pub fn table(rows: &[Row], bounds: &Bounds) -> String {
             let _ = write!(text, " {:<width$}", transport.name());
         }
         text.push('\n');
-        for strategy in listed() {
+        for strategy in everyone() {
             let of = |row: &&Row| row.strategy == strategy.name && row.walker == walker_name(*walker);
             let mut rows = rows.iter().filter(of).peekable();
             if rows.peek().is_none() {
@@ -124,14 +128,27 @@ pub fn table(rows: &[Row], bounds: &Bounds) -> String {
 
 /// Sizes and speed of all cells together.
 pub fn totals(rows: &[Row]) -> String {
-    let states: u64 = rows.iter().map(|row| row.states).sum();
-    let generated: u64 = rows.iter().map(|row| row.generated).sum();
-    let seconds: f64 = rows.iter().map(|row| row.seconds).sum();
-    format!(
-        "{} cells, {states} states ({generated} generated) in {seconds:.1} s of threads: {:.2} M states/s on each",
-        rows.len(),
-        generated as f64 / seconds.max(1e-9) / 1e6
-    )
+    let of = |by_core: bool| {
+        let rows = rows.iter().filter(move |row| row.by_core == by_core);
+        rows.fold((0, 0, 0, 0.0), |(count, states, generated, seconds), row| {
+            (count + 1, states + row.states, generated + row.generated, seconds + row.seconds)
+        })
+    };
+    let mut lines = Vec::new();
+    let (count, states, generated, seconds): (usize, u64, u64, f64) = of(false);
+    if count > 0 {
+        let speed = generated as f64 / seconds.max(1e-9) / 1e6;
+        lines.push(format!(
+            "{count} cells, {states} states ({generated} generated) in {seconds:.1} s of threads: {speed:.2} M states/s on each"
+        ));
+    }
+    let (count, classes, steps, seconds) = of(true);
+    if count > 0 {
+        lines.push(format!(
+            "{count} cells by the core itself, {classes} classes of interleavings ({steps} steps) in {seconds:.1} s"
+        ));
+    }
+    lines.join("\n")
 }
 
 /// A row for machines (`--json`). Every run of the same program prints the same: speed is not in it.
@@ -171,8 +188,8 @@ pub fn json(rows: &[Row], bounds: &Bounds) -> String {
             verdict: &row.found,
             as_expected: row.as_expected,
             states: row.states,
-            cpus: bounds.rounds.iter().map(|round| round.cpus).max().unwrap_or(0),
-            bounds: bounds.in_words(),
+            cpus: if row.by_core { 2 } else { bounds.rounds.iter().map(|round| round.cpus).max().unwrap_or(0) },
+            bounds: if row.by_core { by_core::BOUNDS.into() } else { bounds.in_words() },
             violation: row.violation.as_deref(),
             interleaving: row.interleaving.as_deref(),
         };
@@ -185,7 +202,7 @@ pub fn json(rows: &[Row], bounds: &Bounds) -> String {
 }
 
 /// Version of [`Verdicts`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The verdicts of a whole matrix, for whoever shows them beside others: one letter for each operation, as in
 /// [`table`].
@@ -195,6 +212,8 @@ pub struct Verdicts {
     pub version: u32,
     /// Within which everything was explored.
     pub bounds: String,
+    /// By strategy, other bounds.
+    pub other_bounds: BTreeMap<String, String>,
     /// What the letters are of, in this order.
     pub operations: Vec<String>,
     /// By walker, transport and strategy.
@@ -225,6 +244,11 @@ impl Verdicts {
         Ok(Verdicts {
             version: VERSION,
             bounds: bounds.in_words(),
+            other_bounds: rows
+                .iter()
+                .filter(|row| row.by_core)
+                .map(|row| (row.strategy.clone(), by_core::BOUNDS.into()))
+                .collect(),
             operations: bounds.operations.iter().map(|operation| operation.name().into()).collect(),
             verdicts,
         })

@@ -7,13 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernel::record::cell::Verdict as Outcome;
 
+use crate::by_core;
 use crate::matrix::{Bounds, Verdict, cell, scenario};
 use crate::model::check::Limits;
-use crate::model::strategies::listed;
+use crate::model::strategies::{everyone, listed};
 use crate::results::Row;
 
 /// How the cells are run.
@@ -85,7 +86,7 @@ fn cells(bounds: &Bounds) -> Vec<Verdict> {
     let mut all = Vec::new();
     let wanted = |name: &str| bounds.strategies.is_empty() || bounds.strategies.iter().any(|n| n == name);
     for walker in &bounds.walkers {
-        for strategy in listed().iter().filter(|strategy| wanted(strategy.name)) {
+        for strategy in everyone().iter().filter(|strategy| wanted(strategy.name)) {
             for transport in &bounds.transports {
                 for operation in &bounds.operations {
                     all.push(Verdict {
@@ -114,7 +115,7 @@ pub fn count(bounds: &Bounds) -> usize {
 pub fn unsafe_cells(bounds: &Bounds) -> impl Iterator<Item = Verdict> {
     let strategies = listed();
     let explored = cells(bounds).into_iter().filter_map(move |empty| {
-        let strategy = strategies.iter().find(|s| s.name == empty.strategy).expect("it comes from the list");
+        let strategy = strategies.iter().find(|s| s.name == empty.strategy)?;
         let scenario = scenario(strategy, empty.transport, empty.operation, empty.walker, *bounds.rounds.first()?);
         // That the others are not unsafe is what the matrix itself says.
         let suspect = (strategy.promises)(scenario.setting()) == Outcome::Unsafe;
@@ -123,14 +124,26 @@ pub fn unsafe_cells(bounds: &Bounds) -> impl Iterator<Item = Verdict> {
     explored.filter(|verdict| verdict.found == Outcome::Unsafe)
 }
 
+/// The row of a cell of which nothing is known.
+fn unexplored(cell: &Verdict) -> Row {
+    match by_core::listed().any(|name| name == cell.strategy) {
+        true => by_core::unexplored(cell.strategy, cell.transport, cell.operation, cell.walker),
+        false => Row::of(cell),
+    }
+}
+
 /// Explores one cell, with what is left of the time.
 fn one(empty: &Verdict, bounds: &Bounds, deadline: Option<Instant>) -> Row {
-    let strategy = listed().into_iter().find(|s| s.name == empty.strategy).expect("it comes from the list");
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        return Row::of(empty);
+        return unexplored(empty);
     }
-    let time = left.map_or(bounds.limits.time, |left| left.min(bounds.limits.time));
+    let within = |time: Duration| left.map_or(time, |left| left.min(time));
+    let Some(strategy) = listed().into_iter().find(|s| s.name == empty.strategy) else {
+        let time = within(bounds.core_time);
+        return by_core::row(empty.strategy, empty.transport, empty.operation, empty.walker, time);
+    };
+    let time = within(bounds.limits.time);
     let bounds = Bounds { limits: Limits { time, ..bounds.limits }, ..bounds.clone() };
     Row::of(&cell(&strategy, empty.transport, empty.operation, empty.walker, &bounds))
 }
@@ -142,7 +155,7 @@ pub fn run(bounds: &Bounds, running: Running, mut progress: impl FnMut(&Row)) ->
     let mut file = running.checkpoint.as_ref().map(Checkpoint::write).transpose()?;
     let done = running.checkpoint.map(|checkpoint| checkpoint.done).unwrap_or_default();
     let mut rows: Vec<Option<Row>> =
-        all.iter().map(|empty| done.iter().find(|row| row.is_of(&Row::of(empty))).cloned()).collect();
+        all.iter().map(|empty| done.iter().find(|row| row.is_of(&unexplored(empty))).cloned()).collect();
     rows.iter().flatten().for_each(&mut progress);
     let open: Vec<usize> = (0..all.len()).filter(|i| rows[*i].is_none()).collect();
     let next = AtomicUsize::new(0);

@@ -115,18 +115,23 @@ fn a_tag_takes_no_recursive_mapping_along() {
     }
 }
 
-/// Where a hypervisor may stop the walk at any place too, tens of thousands of classes; where flushes are mixed, those
-/// of the machine's first flushes.
+/// Where a hypervisor may stop the walk at any place too; where flushes are mixed, those of the machine's first flushes.
+/// The collapse on `paravirt` is tens of thousands of classes: `cargo xtask sim --strategy self-map` has it.
 #[test]
-#[ignore = "minutes"]
 fn on_other_transports() {
     for (workload, deed) in OPERATIONS {
         for transport in [TransportId::Paravirt, TransportId::Mixed] {
-            let scope = scope(Profile::X86, transport, workload, deed);
-            let limits = Limits { executions: 2_000_000, time: Duration::from_secs(1200) };
-            let proof = prove(&scope, Search::Exhaustive, limits, &mut |_| {});
-            println!("{}: {:?}, {} wrong, {:.1?}", scope.in_words(), proof.explored, proof.wrong, proof.time);
-            assert_eq!(proof.wrong, 0);
+            let large = transport == TransportId::Paravirt && workload == WorkloadId::CollapseAnon && deed.is_none();
+            if !large {
+                assert_eq!(all(&scope(Profile::X86, transport, workload, deed)).wrong, 0);
+            }
         }
     }
+}
+
+/// Who owes a flush when it resumes makes it.
+#[test]
+fn a_resumed_walk_has_its_translations_flushed() {
+    let good = scope(Profile::X86, TransportId::Paravirt, WorkloadId::UnshareMunmapLast, None);
+    assert!(all(&without(&good, Guard::FlushOnResume)).wrong > 0);
 }

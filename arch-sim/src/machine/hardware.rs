@@ -1,11 +1,15 @@
 //! What the simulated hardware does, part by part, each with where it is written; and what it does as it should, which
 //! can be taken away.
 //!
+//! Each part has a switch ([`Parts`], or one of [`Hardware`]'s own), and a control that is wrong with the part on and
+//! its guard taken away, and not wrong with the part off: `tests/parts.rs`.
+//!
 //! | part | where | from |
 //! |---|---|---|
 //! | translations, tagged by address space, or global | [`super::mmu`], `Leaf` | Intel SDM vol. 3A, 4.10.1 and 4.10.2; Arm ARM (DDI 0487), chapter D8 (TLB entries: nG, ASID) |
-//! | entries above the leaves, one cache for all levels | [`super::mmu`], `Above` | Intel SDM vol. 3A, 4.10.3; Arm ARM, chapter D8 (intermediate caching of walks) |
-//! | walks at any time, also from a cached entry | `World::fill`, `World::hardware_acts` | Intel SDM vol. 3A, 4.10.2.3; Arm ARM, chapter D8 (TLBs may be filled at any time) |
+//! | entries above the leaves, by level | [`super::mmu`], `Above`; [`Parts::walk_caches`] | Intel SDM vol. 3A, 4.10.3; Arm ARM, chapter D8 (intermediate caching of walks) |
+//! | walks step by step: between two reads a walk has the address of a table | [`Parts::stepwise`] | Intel SDM vol. 3A, 4.10.2.3 (a walk may be under way when its entries change); Arm ARM, chapter D8 (translation table walks, completion of TLBI) |
+//! | walks at any time, also from a cached entry | `World::fill`, `World::hardware_acts`; [`Parts::speculation`] | Intel SDM vol. 3A, 4.10.2.3; Arm ARM, chapter D8 (TLBs may be filled at any time) |
 //! | accessed and dirty bits | `Sim::write_user`, [`Hardware::preset`] | Intel SDM vol. 3A, 4.8; Arm ARM, chapter D8 (hardware management of the Access flag and dirty state) |
 //! | invalidation by address: what it takes above the leaves | [`Hardware::on_the_way`] | Intel SDM vol. 3A, 4.10.4.1; AMD APM vol. 2, 5.5; Arm ARM, chapter D8 (TLBI, last level) |
 //! | broadcast and its completion | [`Hardware::completion`] | Arm ARM, chapter D8 (completion of TLB maintenance); AMD APM vol. 3, INVLPGB and TLBSYNC |
@@ -20,6 +24,46 @@ pub enum Conflict {
     Either,
     /// By one of the two, by a mixture of both, or it faults (Arm: constrained unpredictable).
     Any,
+}
+
+/// What hardware does that nobody asked it to, and that no kernel can do without reckoning with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parts {
+    /// Translations are cached.
+    pub tlb: bool,
+    /// By level, PGD, PUD, PMD: entries that point at a table are cached.
+    pub walk_caches: [bool; 3],
+    /// A walk goes step by step: between two of its reads it has the address of a table, cached or not, and goes on
+    /// with it whatever memory says by then, until an invalidation ends it as it would take a cached entry.
+    pub stepwise: bool,
+    /// Walks are made at any time, for any address that matters, and not only when a program translates.
+    pub speculation: bool,
+    /// A broadcast arrives as late as it may: when it is waited for. Off: when it is sent.
+    pub late: bool,
+    /// Global entries match whatever tag is current.
+    pub global: bool,
+    /// Hardware notes in an entry that it has written by it, where [`Hardware::preset`] leaves it that to do.
+    pub dirty: bool,
+    /// An invalidation by address leaves the rest of the address space cached. Off: it takes everything, as QEMU's does
+    /// for a long range.
+    pub by_address: bool,
+    /// A hypervisor stops CPUs, on transport `paravirt`.
+    pub freezes: bool,
+}
+
+impl Parts {
+    /// All on.
+    pub const ALL: Parts = Parts {
+        tlb: true,
+        walk_caches: [true; 3],
+        stepwise: true,
+        speculation: true,
+        late: true,
+        global: true,
+        dirty: true,
+        by_address: true,
+        freezes: true,
+    };
 }
 
 /// What the hardware does as it should; each can be taken away.
@@ -58,6 +102,8 @@ pub struct Hardware {
     pub exchange: bool,
     /// What two entries for one address do.
     pub conflict: Conflict,
+    /// What it does beside.
+    pub parts: Parts,
 }
 
 impl Hardware {
@@ -75,6 +121,7 @@ impl Hardware {
         preset: true,
         exchange: true,
         conflict: Conflict::Any,
+        parts: Parts::ALL,
     };
     /// x86_64 with PCID, INVLPGB and TLBSYNC.
     pub const INVLPGB: Hardware = Hardware {

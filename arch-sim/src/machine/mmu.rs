@@ -10,7 +10,7 @@ use kernel::mm::entry::{Entry, EntryCodec, Perm};
 use kernel::tlb::invalidation::Invalidation;
 
 use super::codec::{self, Codec};
-use super::hardware::Hardware;
+use super::hardware::{Hardware, Parts};
 
 /// Where an mm's tables can be read through its own root: entry 510 of it, as on x86_64.
 pub(super) const SELF_MAP: VirtAddr = VirtAddr(0xffff_ff00_0000_0000);
@@ -42,7 +42,7 @@ impl Leaf {
     }
 }
 
-/// A cached entry that points at a table.
+/// An entry that points at a table: cached, or where a walk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Above {
     pub(super) asid: u16,
@@ -55,12 +55,14 @@ pub(super) struct Above {
     /// The level of the table that it points at.
     pub(super) level: Level,
     pub(super) table: PhysAddr,
+    /// No cache has it, but a walk that is under way.
+    pub(super) under_way: bool,
 }
 
 /// What each of the caches keeps at most; the oldest goes.
 const CAPACITY: usize = 64;
 
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Mmu {
     pub(super) root: Option<(PhysAddr, u16)>,
     /// A 2 MiB leaf is a page where a walk of four levels ends on it.
@@ -70,6 +72,14 @@ pub(super) struct Mmu {
     pub(super) leaves: Vec<Leaf>,
     pub(super) above: Vec<Above>,
     pub(super) arriving: Vec<(u16, Invalidation)>,
+    pub(super) parts: Parts,
+}
+
+impl Default for Mmu {
+    fn default() -> Mmu {
+        let (leaves, above, arriving) = (Vec::new(), Vec::new(), Vec::new());
+        Mmu { root: None, leaf_reads: false, global: false, leaves, above, arriving, parts: Parts::ALL }
+    }
 }
 
 fn covers(start: u64, bytes: u64, va: VirtAddr) -> bool {
@@ -108,6 +118,10 @@ impl Mmu {
 
     /// Drops what `what` names; entries above the leaves only if it says so and the hardware does so.
     pub(super) fn invalidate(&mut self, asid: u16, what: &Invalidation, hardware: &Hardware) {
+        let what = &match self.parts.by_address {
+            true => *what,
+            false => Invalidation { tables: true, ..Invalidation::ALL },
+        };
         // By address space it leaves what is global, by address it does not.
         let gone = |leaf: &Leaf| match what.all {
             true => leaf.asid == asid && !leaf.global,
@@ -222,14 +236,20 @@ impl Mmu {
                     let (write, global) = (perm.contains(Perm::WRITE), self.global);
                     let (slot, dirty) = (slot(table, level, va), codec::is_dirty(raw));
                     let leaf = Leaf { asid, global, root, at: level, start, bytes, page, write, slot, dirty };
-                    remember(&mut self.leaves, leaf);
+                    if self.parts.tlb {
+                        remember(&mut self.leaves, leaf);
+                    }
                     return Some(leaf);
                 }
                 Entry::Table(next) => {
                     let at = level;
                     level = level.below()?;
                     table = next;
-                    remember(&mut self.above, Above { asid, root, at, start, bytes, level, table });
+                    let cached = self.parts.walk_caches[3 - at as usize];
+                    if cached || self.parts.stepwise {
+                        let under_way = !cached;
+                        remember(&mut self.above, Above { asid, root, at, start, bytes, level, table, under_way });
+                    }
                 }
             }
         }
@@ -255,7 +275,8 @@ impl Mmu {
         let leaf = self.leaves.iter().find(|leaf| leaves && !leads(leaf));
         match (above, leaf) {
             (Some(above), _) => {
-                Some(format!("the entry for {} that pointed at {}", VirtAddr(above.start), above.table))
+                let what = if above.under_way { "a walk under way by the entry" } else { "the entry" };
+                Some(format!("{what} for {} that pointed at {}", VirtAddr(above.start), above.table))
             }
             (None, Some(leaf)) => Some(format!("a translation of {} to {}", VirtAddr(leaf.start), leaf.page)),
             (None, None) => None,

@@ -38,6 +38,6 @@ pub use arch::Sim;
 pub use codec::Codec;
 pub use deed::Deed;
 pub use directed::Directed;
-pub use hardware::{Conflict, Hardware};
+pub use hardware::{Conflict, Hardware, Parts};
 pub use programs::{Programs, run_programs};
 pub use run::{Execution, RunError, run};

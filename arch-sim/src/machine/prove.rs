@@ -51,6 +51,8 @@ pub struct Proof {
     pub shortest: Option<Wrong>,
     /// The different ways in which runs ended: see [`Directed::outcome`].
     pub outcomes: BTreeSet<u64>,
+    /// Everything that was wrong in some run.
+    pub findings: BTreeSet<String>,
     /// How long it took.
     pub time: Duration,
 }
@@ -160,6 +162,7 @@ fn search_in<const TAGGED: bool>(
         wrong: 0,
         shortest: None,
         outcomes: BTreeSet::new(),
+        findings: BTreeSet::new(),
         time: Duration::ZERO,
     };
     let (mut runs, mut blind) = (0, false);
@@ -175,6 +178,7 @@ fn search_in<const TAGGED: bool>(
             return;
         }
         proof.wrong += 1;
+        proof.findings.extend(findings.iter().cloned());
         let schedule = Schedule(schedule.to_vec());
         let length = |s: &Schedule| (s.switches(), s.0.len());
         if proof.shortest.as_ref().is_none_or(|best| length(&schedule) < length(&best.schedule)) {

@@ -140,7 +140,7 @@ impl Scope {
 
     /// By CPU, how often the hypervisor may stop it.
     pub fn freezes(&self) -> Vec<u32> {
-        let paravirt = self.transport == TransportId::Paravirt;
+        let paravirt = self.transport == TransportId::Paravirt && self.hardware.parts.freezes;
         let each = |i: usize| u32::from(i > 0 && paravirt);
         self.staging.as_ref().map_or_else(|| (0..self.cpus()).map(each).collect(), |staging| staging.freezes.clone())
     }

@@ -226,8 +226,10 @@ impl<const TAGGED: bool> Stage<TAGGED> {
         stage.file = Some(file);
         if id == WorkloadId::MunmapMany {
             let range = VirtAddr(GIB.0 - PAGES_BEFORE * PAGE_SIZE)..GIB;
-            stage.mms[0].map(range.clone(), Perm::WRITE, Backing::Anon)?;
-            fault::populate(cpu, &stage.mms[0], range)?;
+            // One page more, which stays: the table of these pages does not go.
+            let all = VirtAddr(range.start.0 - PAGE_SIZE)..GIB;
+            stage.mms[0].map(all.clone(), Perm::WRITE, Backing::Anon)?;
+            fault::populate(cpu, &stage.mms[0], all)?;
             Sim::<TAGGED>::machine()
                 .policy
                 .injection

@@ -92,7 +92,7 @@ impl<const TAGGED: bool> Sim<TAGGED> {
         if world.direction.is_some() {
             // What arrives late is worse than what arrives early: it comes when it is waited for, or never.
             world.fill();
-            for core in world.cores.iter().filter(|_| completes) {
+            for core in world.cores.iter().filter(|_| completes || !world.hardware.parts.late) {
                 let mut mmu = core.mmu.borrow_mut();
                 for (asid, what) in std::mem::take(&mut mmu.arriving) {
                     mmu.invalidate(asid, &what, &world.hardware);

@@ -131,7 +131,8 @@ impl World {
         let core = |_| {
             let core = Core::default();
             core.mmu.borrow_mut().leaf_reads = leaf_reads;
-            core.mmu.borrow_mut().global = !hardware.not_global;
+            core.mmu.borrow_mut().global = !hardware.not_global && hardware.parts.global;
+            core.mmu.borrow_mut().parts = hardware.parts;
             core
         };
         World {
@@ -208,7 +209,7 @@ impl World {
             return;
         }
         let lately = self.lately.borrow();
-        if !lately.is_empty() {
+        if !lately.is_empty() && self.hardware.parts.speculation {
             let va = lately[self.choose(lately.len() as u64) as usize];
             let from_cache = self.choose(2) == 0;
             if let Some(leaf) = mmu.walk(va, from_cache, |pa| self.read_if_ram(pa)) {
@@ -221,11 +222,12 @@ impl World {
     /// the entry still allows that. Says whether it does.
     pub(super) fn mark_used(&self, slot: PhysAddr, written: bool) -> bool {
         let raw = self.read_if_ram(slot);
+        let notes = self.hardware.parts.dirty;
         let allowed = match Codec::decode(Level::Pte, raw) {
             Entry::Leaf { perm, .. } => perm.contains(Perm::WRITE) || !written,
             _ => false,
         };
-        if allowed && codec::used(raw, written) != raw {
+        if notes && allowed && codec::used(raw, written) != raw {
             // SAFETY: inside RAM, since what was read there is an entry; aligned; there is one thread.
             unsafe { self.host(slot).cast::<u64>().write(codec::used(raw, written)) };
         }
@@ -254,6 +256,9 @@ impl World {
     /// Every CPU caches all that it could have cached by now of the addresses that matter: the worst case, since what
     /// is cached hinders nobody.
     pub(super) fn fill(&self) {
+        if !self.hardware.parts.speculation {
+            return;
+        }
         for core in &self.cores {
             let mut mmu = core.mmu.borrow_mut();
             for va in self.lately.borrow().iter() {

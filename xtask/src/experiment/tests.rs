@@ -134,16 +134,22 @@ fn the_model_is_an_engine_with_the_cells_that_it_has() {
     let all = units(&e);
     // A seed is nothing to it, and x86_64's own transport is named twice.
     let names: Vec<&str> = all.iter().map(|u| u.name.as_str()).collect();
-    let expected =
-        ["00001-model-ipi-none-gup-sim", "00002-model-broadcast-none-gup-sim", "00003-model-mixed-none-gup-sim"];
+    let expected = [
+        "00001-model-ipi-none-gup-sim",
+        "00002-model-ipi-self-map-gup-sim",
+        "00003-model-broadcast-none-gup-sim",
+        "00004-model-broadcast-self-map-gup-sim",
+        "00005-model-mixed-none-gup-sim",
+        "00006-model-mixed-self-map-gup-sim",
+    ];
     assert_eq!(names, expected);
     assert!(all.iter().all(|u| u.guest().is_none() && u.cells() == 3));
-    let Work::Model(work) = &all[1].work else { panic!("{:?} is no work of the model", all[1]) };
+    let Work::Model(work) = &all[2].work else { panic!("{:?} is no work of the model", all[2]) };
     // Two workloads are one operation of the model.
     assert!(work.options().join(" ").contains("--transport broadcast --walker gup --operation collapse,unshare-last "));
-    assert_eq!(plan::cells(&e).len(), 9);
+    assert_eq!(plan::cells(&e).len(), 18);
     let left_out = model::left_out(&e).unwrap();
-    assert_eq!(left_out, "Engine sim has no rows of workloads munmap_2m; strategies self-map.");
+    assert_eq!(left_out, "Engine sim has no rows of workloads munmap_2m.");
     assert_eq!(model::left_out(&experiment("")), None);
 }
 
@@ -162,8 +168,8 @@ fn what_the_model_cannot_be_asked_is_a_mistake_with_its_place() {
         workload.contains("the model has no workload of these, but collapse_anon, unshare_munmap_last"),
         "{workload}"
     );
-    assert!(told(&judged(sim).replace("\"none\"", "\"self-map\"")).contains("the model has no strategy of these, but"));
-    // It has every class of walkers.
+    // It has every strategy and every class of walkers.
+    assert_eq!(told(&judged(sim).replace("\"none\"", "\"self-map\"")), "");
     assert_eq!(told(&judged(&format!("{sim}walkers = \"two-word\"\n"))), "");
     assert!(told(&judged(&format!("{sim}hooks = \"true\"\n"))).contains("(auto)"));
     // Who asks for every engine asks for those that there are.
