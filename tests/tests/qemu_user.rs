@@ -77,6 +77,16 @@ fn the_suite_in_user_mode_counts_the_same(arch: &str) {
     }
 }
 
+/// Where flushes interrupt nobody and nobody syncs, some message is read through a table that is used again.
+#[track_caller]
+fn a_storm_finds_who_never_syncs(arch: &str) {
+    let storm = format!("--arch {arch} --transport broadcast --workload ipc_storm --strategy none,targeted --ops 64");
+    let rows = rows(&format!("{arch}-storm"), &storm);
+    assert_eq!(row(&rows, "none", "ipc_storm", "contend")["verdict"], "unsafe");
+    let repaired = row(&rows, "targeted", "ipc_storm", "contend");
+    assert_eq!((&repaired["verdict"], &repaired["holders_not_waited_for"]), (&"safe".into(), &0.into()), "{repaired}");
+}
+
 /// Without the sync of whoever leaves a shared table, there are fewer than the programs of a storm know of.
 #[track_caller]
 fn a_sync_that_is_left_out_is_missed_by_programs(arch: &str) {
@@ -168,6 +178,12 @@ mod x86_64 {
 }
 
 mod aarch64 {
+    #[test]
+    #[ignore = "boots QEMU"]
+    fn a_storm_finds_who_never_syncs() {
+        super::a_storm_finds_who_never_syncs("aarch64");
+    }
+
     #[test]
     #[ignore = "boots QEMU"]
     fn the_suite_in_user_mode_counts_the_same() {

@@ -94,11 +94,18 @@ fn met_nothing(rows: &[Row]) -> String {
     });
     let mut out = String::new();
     let mut say = |rows: &[Row], why: &str| {
+        let mut alike: Vec<(String, Vec<&str>)> = Vec::new();
         for workload in table::distinct(rows, |r| r.workload) {
             let of_it: Vec<Row> = rows.iter().filter(|r| r.workload == workload).cloned().collect();
             let transports = table::distinct(&of_it, |r| r.transport).join(", ");
-            let strategies = table::distinct(&of_it, |r| r.strategy).join(", ");
-            out += &paragraph(2, &format!("{workload} ({transports}): {strategies}; {why}."));
+            let of_whom = format!("({transports}): {}", table::distinct(&of_it, |r| r.strategy).join(", "));
+            match alike.iter_mut().find(|(other, _)| *other == of_whom) {
+                Some((_, workloads)) => workloads.push(workload),
+                None => alike.push((of_whom, vec![workload])),
+            }
+        }
+        for (of_whom, workloads) in alike {
+            out += &paragraph(2, &format!("{} {of_whom}; {why}.", workloads.join(", ")));
         }
     };
     say(&meet, "a walk and a reuse that it holds up meet by chance; --seed and --ops try more");

@@ -1,5 +1,6 @@
 //! The row of one cell: what was counted, what the closed forms say, and the verdict.
 
+use super::WorkloadId;
 use super::cell::Cell;
 use super::counted::Counted;
 use super::crowd::ALL_PARTS;
@@ -13,6 +14,9 @@ use crate::record::cell::{CellRow, Verdict};
 use crate::suite::{Mode, Suite};
 use crate::sync::{self, Setting};
 use crate::tlb::transport::TransportId;
+
+/// Operations of `ipc_storm` from which a missing sync is to be found.
+const STORMS: u64 = 32;
 
 /// The row of a cell that is not run.
 pub(crate) fn row_of_nothing<A: Arch>(cell: Cell, setting: Setting, verdict: Verdict) -> CellRow {
@@ -41,18 +45,19 @@ fn form<A: Arch>(
     cell: Cell,
     strategy: &sync::Entry<A>,
     setting: Setting,
-    notes: &Notes,
+    (notes, by_all): (&Notes, &Notes),
     asked: Option<u64>,
 ) -> Prediction {
     let (workload, ops, cpus) = (cell.workload, suite.ops, A::machine().online_mask().count().into());
     let form = || predict::predict(workload, strategy, setting, cell.mode, cpus, ops);
+    let batches_fail = suite.inject.of(Fault::Batch) != 0;
     match cell.mode {
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ if suite.inject.of(Fault::Batch) != 0 => Prediction::NONE,
+        _ if batches_fail && (cell.mode != Mode::Contend || !cfg!(feature = "checking")) => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
         _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
         _ if suite.by_program(workload) || !cfg!(feature = "checking") => form(),
-        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, notes),
+        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, (notes, by_all), batches_fail),
         _ => form().or_noted(notes),
     }
 }
@@ -66,10 +71,10 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked, whole } = counted;
+    let Counted { counts: counted, notes, by_all, instructions, bystander, gap, ops, asked, whole } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = form(suite, cell, strategy, setting, notes, *asked);
+    let form = form(suite, cell, strategy, setting, (notes, by_all), *asked);
     let noted =
         whole.as_ref().map(|(counts, notes)| (predict::programs::noted(strategy, setting, notes), counts, notes));
     // Where all there was is in what is shown, what was noted is of that.
@@ -82,8 +87,15 @@ pub(crate) fn row<A: Arch>(
     // So do they where a part of the crowd is missing, or too few to promote an mm.
     let too_few = cpus < ALL_PARTS
         && (setting.chain || setting.walker != WalkerClass::Gup || setting.transport == TransportId::Mixed);
-    let by_chance =
-        suite.by_program(cell.workload) || too_few || (frees_at_once && !cell.workload.reuses_a_walked_table());
+    // Where so many messages are sent, while what they lie in is collapsed and left, some seed shows it.
+    let storms = cell.workload == WorkloadId::IpcStorm
+        && setting.transport == TransportId::Broadcast
+        && cpus >= ALL_PARTS
+        && suite.ops >= STORMS
+        && suite.tries > 1;
+    let by_chance = (suite.by_program(cell.workload) && !storms)
+        || too_few
+        || (frees_at_once && !cell.workload.reuses_a_walked_table());
     // Where entries are read as two words, each mm that leaves a shared table waits for all walks, and the next to
     // leave finds none of before.
     let nobody_left = setting.chain && setting.walker == WalkerClass::TwoWord;
@@ -92,6 +104,7 @@ pub(crate) fn row<A: Arch>(
             0 => Verdict::Safe,
             _ => Verdict::Unsafe,
         },
+        Verdict::Unsafe if storms => Verdict::Unsafe,
         Verdict::Unsafe if !judged || nobody_left || !cell.workload.reuses_a_walked_table() => Verdict::Safe,
         promised => promised,
     };
