@@ -11,6 +11,7 @@ use kernel::tlb::transport::TransportId::{self, Broadcast, Ipi, Mixed, Paravirt}
 use kernel::workload::walker::WalkerClass;
 
 /// A control: where it shows, and as what.
+#[derive(Clone, Copy)]
 struct Control {
     transport: TransportId,
     operation: Operation,
@@ -31,6 +32,17 @@ impl Control {
         self.must_show_under("sync-all");
     }
 
+    /// The same; and with that part of the machine off it does not show without the guard either.
+    fn must_show_by(self, off: impl Fn(Scenario) -> Scenario) {
+        self.must_show();
+        let strategy = listed().into_iter().find(|s| s.name == "sync-all").expect("the kernel lists it");
+        let round = Round { cpus: 2, moves: true };
+        let base = scenario(&strategy, self.transport, self.operation, self.walker, round);
+        let removed = Removed::these(&[self.removed]);
+        let without = explore(&off(Scenario { tagged: self.tagged, removed, ..base }), Limits::default());
+        assert!(without.exhausted, "{:?}, with that part off: {:?}", self.removed, without.counterexample);
+    }
+
     fn must_show_under(self, name: &str) {
         let strategy = listed().into_iter().find(|s| s.name == name).expect("the kernel lists it");
         let round = Round { cpus: 2, moves: true };
@@ -47,25 +59,35 @@ impl Control {
     }
 }
 
+/// Each CPU keeps what it has loaded, and never idles.
+fn nobody_moves(scenario: Scenario) -> Scenario {
+    Scenario { moves: false, ..scenario }
+}
+
+/// Translations are not tagged.
+fn no_tags(scenario: Scenario) -> Scenario {
+    Scenario { tagged: false, ..scenario }
+}
+
 /// Control 19: a lazy CPU is skipped although a table was unlinked.
 #[test]
 fn lazy_cpus_are_reached_when_tables_were_unlinked() {
     for operation in [Operation::UnshareLast, Operation::Collapse, Operation::Free] {
-        Control::on(Ipi, operation, Removal::LazyReached, Broken::StaleTranslation).must_show();
+        Control::on(Ipi, operation, Removal::LazyReached, Broken::StaleTranslation).must_show_by(nobody_moves);
     }
 }
 
 /// A lazy CPU is skipped by a flush of pages; it catches up before it uses the mm again.
 #[test]
 fn a_lazy_cpu_catches_up() {
-    Control::on(Ipi, Operation::Pages, Removal::CatchUp, Broken::StaleTranslation).must_show();
+    Control::on(Ipi, Operation::Pages, Removal::CatchUp, Broken::StaleTranslation).must_show_by(nobody_moves);
 }
 
 /// Where translations are tagged, loading the root drops nothing: catching up takes an invalidation.
 #[test]
 fn catching_up_drops_what_is_tagged() {
     let control = Control::on(Ipi, Operation::Pages, Removal::CatchUpInvalidates, Broken::StaleTranslation);
-    Control { tagged: true, ..control }.must_show();
+    Control { tagged: true, ..control }.must_show_by(no_tags);
 }
 
 /// Where translations are tagged, a CPU that comes back to an mm still has what it had of it. It reads the newest
@@ -75,7 +97,7 @@ fn catching_up_drops_what_is_tagged() {
 fn tags_outlive_a_switch() {
     for operation in [Operation::Free, Operation::Pages] {
         let control = Control::on(Ipi, operation, Removal::TagsOutliveSwitch, Broken::StaleTranslation);
-        Control { tagged: true, ..control }.must_show();
+        Control { tagged: true, ..control }.must_show_by(no_tags);
     }
 }
 
@@ -118,7 +140,7 @@ fn an_invalidation_reaches_other_cpus() {
 #[test]
 fn a_cpu_enters_the_mask_then_reads_the_generation_then_loads_the_root() {
     for removed in [Removal::GenerationBeforeRoot, Removal::MaskBeforeRoot] {
-        Control::on(Ipi, Operation::Free, removed, Broken::StaleTranslation).must_show();
+        Control::on(Ipi, Operation::Free, removed, Broken::StaleTranslation).must_show_by(nobody_moves);
     }
 }
 
@@ -146,7 +168,7 @@ fn the_last_sharer_waits_for_walkers() {
 #[test]
 fn a_resumed_cpu_makes_every_flush_good() {
     let control = Control::on(Paravirt, Operation::UnshareLast, Removal::ResumeFlushesAll, Broken::StaleTranslation);
-    Control { tagged: true, ..control }.must_show();
+    Control { tagged: true, ..control }.must_show_by(no_tags);
 }
 
 /// Entries that are read as two words: the low one is read again, whatever else is waited for.

@@ -166,6 +166,11 @@ impl X86Context {
         match self.frame.vector {
             traps::PAGE_FAULT => {
                 let code = PageFaultErrorCode::from_bits_retain(self.frame.code);
+                // Not the program's own access but one that the processor makes for it with the kernel's rights, of a
+                // descriptor or, in QEMU, of the stack of an IRET: no mapping would ever allow it.
+                if !code.contains(PageFaultErrorCode::USER_MODE) {
+                    return exception(ExceptionKind::Protection);
+                }
                 let access = if code.contains(PageFaultErrorCode::INSTRUCTION_FETCH) {
                     Access::Execute
                 } else if code.contains(PageFaultErrorCode::CAUSED_BY_WRITE) {

@@ -1,5 +1,7 @@
 //! Interleavings of two CPUs that once were wrong, made by hand on the machine of the host.
 
+use std::sync::Arc;
+
 use kernel::addr::{PAGE_SIZE, VirtAddr};
 use kernel::arch::Arch;
 use kernel::mm::address_space::{Backing, Mm};
@@ -42,6 +44,27 @@ fn a_lazy_cpu_that_was_skipped_catches_up() {
         world.on(1, || switch::load(two, &mm));
         assert_eq!(world.read(1, &mm, AT.add(WORD)), Ok(18), "by way of another mm: {elsewhere}");
     }
+}
+
+/// Who waits to write is not passed by those who come to read later: a program that touches its pages without a pause
+/// keeps nobody from unmapping them.
+#[test]
+fn a_writer_that_waits_is_passed_by_no_reader() {
+    let world = World::<Tagged>::new(2, 8192);
+    world.choose("sync-all", TransportId::Ipi);
+    let mm = Mm::<Tagged>::new(world.cpu(0), 0).expect("memory suffices");
+    // What is done while the writer waits refers to it for longer than this test can promise.
+    let reads: &'static Arc<Mm<Tagged>> = Box::leak(Box::new(mm.clone()));
+    let first = reads.map.read();
+    assert!(mm.map.try_read().is_some(), "two read at once");
+    world.while_waiting(move || {
+        assert!(run_on(1, || reads.map.try_read().is_none()), "a reader came before the writer");
+        drop(first);
+    });
+    drop(world.on(0, || mm.map.write()));
+    assert!(world.hook_ran(), "the writer did not wait");
+    assert!(mm.map.try_read().is_some());
+    world.on(0, || exit(world.cpu(0), mm));
 }
 
 /// An address space ends while a CPU has it loaded, lazily. Before that CPU comes to hear of it, it has loaded another,

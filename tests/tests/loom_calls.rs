@@ -12,6 +12,7 @@ use kernel::smp::call::call_many;
 use kernel::smp::cpu::Cpu;
 use kernel::smp::mask::CpuMask;
 use kernel::tlb::invalidation::Invalidation;
+use kernel::tlb::transport::paravirt::Owed;
 use kernel::tlb::transport::{self, TransportId};
 use loom::cell::UnsafeCell;
 use tests::woven::{ALL, World, Woven, explore, weakenings_show};
@@ -103,7 +104,7 @@ fn frozen() {
         let (own, slots) = (world.clone(), slots.clone());
         world.spawn(cpu, move || {
             Woven::store_entry(slots[at].slot(0), 0);
-            own.cpu(0).vcpu.owe()
+            own.cpu(0).vcpu.owe() != Owed::Nothing
         })
     };
     let vcpu = &world.cpu(0).vcpu;
@@ -134,7 +135,7 @@ fn frozen_after_reading() {
     let flush = |cpu: usize| {
         let (own, page) = (world.clone(), page.clone());
         world.spawn(cpu, move || {
-            let owed = own.cpu(0).vcpu.owe();
+            let owed = own.cpu(0).vcpu.owe() != Owed::Nothing;
             if owed && cpu == 2 {
                 // SAFETY: loom says so if anybody looks at it now.
                 page.with_mut(|at| unsafe { *at = 1 });

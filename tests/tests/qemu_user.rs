@@ -20,11 +20,10 @@ fn programs_fault_in_what_others_unmap(arch: &str) {
 }
 
 /// Processes are made and end, share tables, send messages while their memory is collapsed, spin for each other, and
-/// make calls that make no sense: each ends as it must, and nothing is left.
+/// make calls that make no sense, try to break in: each ends as it must, and nothing is left.
 #[track_caller]
 fn processes_end_as_they_must(arch: &str) {
-    const PROGRAMS: &str =
-        "null_call,call_reply,call_reply_apart,call_reply_far,fork_exec,db_exit,ipc_storm,take_turns,syscall_fuzz";
+    const PROGRAMS: &str = "null_call,call_reply,call_reply_apart,call_reply_far,fork_exec,db_exit,ipc_storm,take_turns,syscall_fuzz,break_in";
     let rows = rows(
         &format!("{arch}-programs"),
         &format!("--arch {arch} --workload {PROGRAMS} --strategy sync-all,targeted --ops 8"),

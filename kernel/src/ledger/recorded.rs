@@ -13,6 +13,8 @@ use crate::smp::cpu::Cpu;
 use crate::smp::mask::CpuMask;
 use crate::sync::coverage::can_hold;
 use crate::sync::{Ask, Decision, MachineView, Predicted, Round};
+use crate::tlb::invalidation::Invalidation;
+use crate::workload::predict::invalidations::{self, Hardware};
 
 /// How one flush travels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +75,23 @@ notes! {
     others[3],
     /// Of these, CPUs that were frozen and owe the flush.
     owed,
+    /// What the flushes cost one CPU, in invalidations by their form (`invalidations::of`), summed; by their [`Way`].
+    cost[3],
+    /// The same, of flushes of an mm whose mask has the CPU itself in it.
+    cost_here[3],
+    /// The same, times the other CPUs that a flush concerns.
+    cost_others[3],
+    /// The same, of flushes that frozen CPUs owe.
+    cost_owed,
+    /// Frozen CPUs that came to owe a flush, however many more they owed until they resumed: each then invalidates
+    /// once.
+    indebted,
+    /// The cost of flushes that a CPU need not make as they are: it has caught up with them, or has more to make good,
+    /// or does not have the mm loaded.
+    cost_left_out,
+    /// Invalidations of one instruction that a CPU decides on for itself: of all that it has of an mm, where it has
+    /// more than a range to make good; of one leaf that now allows more; of a tag that is taken away.
+    alone,
     /// CPUs that flushes were decided to interrupt, or to leave to their resumption: of those in the mask, the ones that
     /// may use what is flushed.
     told,
@@ -85,6 +104,8 @@ notes! {
     targets,
     /// Decisions that leave the sync out, in the same way.
     elided,
+    /// Rounds in which readers of two-word entries are waited for ([`crate::mm::two_word`]).
+    waits_for_readers,
     /// CPUs in a walk that held the table when the strategy had decided, and that it interrupted none of.
     uncovered,
 }
@@ -98,11 +119,37 @@ impl Recorded {
         }
     }
 
-    /// `count` frozen CPUs owe the flush.
+    /// `count` frozen CPUs owe a flush of `what`; `newly` of them owed nothing before.
     #[inline]
-    pub(crate) fn owed(&self, count: u32) {
+    pub(crate) fn owed<A: Arch>(&self, count: u32, newly: u32, what: &Invalidation) {
         if cfg!(feature = "checking") {
             self.owed.add(count.into());
+            self.indebted.add(newly.into());
+            self.cost_owed.add(u64::from(count) * invalidations::of(&Hardware::of::<A>(), what));
+        }
+    }
+
+    /// A flush of `what` is not made on this CPU as it is.
+    #[inline]
+    pub(crate) fn not_made<A: Arch>(&self, what: &Invalidation) {
+        if cfg!(feature = "checking") {
+            self.cost_left_out.add(invalidations::of(&Hardware::of::<A>(), what));
+        }
+    }
+
+    /// Readers of two-word entries are about to be waited for.
+    #[inline]
+    pub(crate) fn waits_for_readers(&self) {
+        if cfg!(feature = "checking") {
+            self.waits_for_readers.add(1);
+        }
+    }
+
+    /// This CPU is about to invalidate by one instruction what no flush asks it to.
+    #[inline]
+    pub(crate) fn alone(&self) {
+        if cfg!(feature = "checking") {
+            self.alone.add(1);
         }
     }
 }
@@ -170,15 +217,20 @@ pub(crate) fn decision<A: Arch>(
     recorded.uncovered.add(uncovered as u64);
 }
 
-/// A flush of `mm` by this CPU begins.
+/// A flush of `what` of `mm` by this CPU begins.
 #[inline]
-pub(crate) fn flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, way: Way) {
+pub(crate) fn flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, what: &Invalidation, way: Way) {
     if cfg!(feature = "checking") {
         let mask = mm.mask.load(core::sync::atomic::Ordering::Relaxed);
         let here = u64::from(mask.contains(cpu.id));
-        let recorded = &cpu.ledger.recorded;
-        recorded.flushes[way as usize].add(1);
-        recorded.here[way as usize].add(here);
-        recorded.others[way as usize].add(u64::from(mask.count()) - here);
+        let others = u64::from(mask.count()) - here;
+        let cost = invalidations::of(&Hardware::of::<A>(), what);
+        let (recorded, way) = (&cpu.ledger.recorded, way as usize);
+        recorded.flushes[way].add(1);
+        recorded.here[way].add(here);
+        recorded.others[way].add(others);
+        recorded.cost[way].add(cost);
+        recorded.cost_here[way].add(here * cost);
+        recorded.cost_others[way].add(others * cost);
     }
 }

@@ -55,6 +55,7 @@ pub fn of_program<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, va: VirtAddr, acces
         // This CPU's TLB may still have a translation that allows less (another CPU has made the page writable since,
         // or this one just now): it goes. The hardware caches nothing for a leaf that was absent.
         let enabled = A::irq_save();
+        cpu.ledger.recorded.alone();
         let n = A::invalidate_local(mm.asid(), &Invalidation::page(page));
         cpu.ledger.invalidations.add(n.into());
         A::irq_restore(enabled);

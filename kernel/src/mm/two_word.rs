@@ -183,5 +183,6 @@ pub(super) fn wait_for_readers<A: Arch>(cpu: &'static Cpu<A>) {
     }
     let mut others = *A::machine().online_mask();
     others.remove(cpu.id);
+    cpu.ledger.recorded.waits_for_readers();
     call_many(cpu, &others, Cause::Sync, |_, _| {}, 0);
 }

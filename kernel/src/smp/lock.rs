@@ -40,5 +40,37 @@ impl<A: Arch> spin::RelaxStrategy for Relax<A> {
 pub type Mutex<A, T> = spin::mutex::SpinMutex<T, Relax<A>>;
 /// The guard of a [`Mutex`].
 pub type MutexGuard<'a, A, T> = spin::mutex::SpinMutexGuard<'a, T, Relax<A>>;
-/// A lock that several readers hold at once.
-pub type RwLock<A, T> = spin::rwlock::RwLock<T, Relax<A>>;
+
+/// A lock that several readers hold at once, in turns: whoever wants it takes a ticket, and keeps it until he has the
+/// lock. So a writer who waits is passed by nobody who came later: programs whose threads read without a pause, by
+/// touching pages, keep nobody from unmapping them. A CPU that reads must not ask again before it is done: a writer may
+/// be in between.
+pub struct RwLock<A, T> {
+    turn: spin::mutex::TicketMutex<(), Relax<A>>,
+    lock: spin::rwlock::RwLock<T, Relax<A>>,
+}
+
+impl<A: Arch, T> RwLock<A, T> {
+    /// One that nobody holds.
+    pub const fn new(value: T) -> RwLock<A, T> {
+        RwLock { turn: spin::mutex::TicketMutex::new(()), lock: spin::rwlock::RwLock::new(value) }
+    }
+
+    /// Waits until it can be read.
+    pub fn read(&self) -> spin::rwlock::RwLockReadGuard<'_, T, Relax<A>> {
+        let _turn = self.turn.lock();
+        self.lock.read()
+    }
+
+    /// Waits until it can be written.
+    pub fn write(&self) -> spin::rwlock::RwLockWriteGuard<'_, T, Relax<A>> {
+        let _turn = self.turn.lock();
+        self.lock.write()
+    }
+
+    /// Reads, if that needs no wait and nobody waits.
+    pub fn try_read(&self) -> Option<spin::rwlock::RwLockReadGuard<'_, T, Relax<A>>> {
+        let _turn = self.turn.try_lock()?;
+        self.lock.try_read()
+    }
+}

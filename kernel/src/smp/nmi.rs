@@ -12,7 +12,7 @@ use crate::mm::page;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
-use crate::tlb::transport::nmi;
+use crate::tlb::transport::{nmi, paravirt};
 use crate::workload::crowd;
 
 /// References that NMIs may leave behind until the CPU drops them.
@@ -89,6 +89,7 @@ fn walk<A: Arch>(cpu: &'static Cpu<A>) {
     if what == 0 {
         return;
     }
+    paravirt::resume_if_frozen(cpu);
     let idle = rcu::enter_nmi(cpu);
     cpu.nmi.inside.store(true, Ordering::Relaxed);
     crowd::walk_in_nmi(cpu, what);

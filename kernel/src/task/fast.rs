@@ -157,7 +157,8 @@ fn call<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Done<A::Use
         let light = || registers.is_light() && unsafe { receiver.registers.get().as_ref() }.is_light();
         let plain = theirs == place && light() && state.caller.was(thread) && meeting.receivers.is_alone();
         if strange || !plain {
-            return Err(Else::Usual);
+            // One of another CPU is for the long way in any case.
+            return Err(if theirs.is_at(cpu.id) { Else::Usual } else { Else::Long });
         }
     }
     if ANY && theirs != place && !may_follow(cpu, theirs) {
@@ -210,7 +211,7 @@ fn reply_wait<A: Arch, const ANY: bool>(registers: &mut A::UserContext) -> Done<
     if !ANY {
         let plain = theirs == place && state.is_at(endpoint) && registers.is_light();
         if !plain {
-            return Err(Else::Usual);
+            return Err(if theirs.plain().is_at(cpu.id) { Else::Usual } else { Else::Long });
         }
     }
     if ANY && theirs.plain() != place && !may_follow(cpu, theirs.plain()) {
@@ -256,7 +257,8 @@ fn near<A: Arch, const ANY: bool>(thread: &Thread<A>, word: u64, rights: Rights)
     match unsafe { thread.near.at(word) } {
         Some(node) if !ANY || node.is_endpoint(rights) => Ok(node),
         _ if ANY => find(thread, word, rights).ok_or(Else::Long),
-        _ => Err(Else::Usual),
+        _ if word >> 32 == 0 => Err(Else::Usual),
+        _ => Err(Else::Long),
     }
 }
 

@@ -103,6 +103,7 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
             let generation = mm.flush_generation();
             if loaded.generation() < generation {
                 if A::tagged() {
+                    cpu.ledger.recorded.alone();
                     // Loading a root drops nothing that is tagged.
                     let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
                     cpu.ledger.invalidations.add(n.into());
@@ -139,6 +140,7 @@ pub(crate) fn try_load<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) -> bool {
     if A::tagged() && was_in && A::machine().policy.transport().interrupts() {
         // Tagged translations from an earlier stay are still here. A flush whose interrupt is on its way has this
         // generation already, so its handler will take this CPU for caught up: they go now.
+        cpu.ledger.recorded.alone();
         let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
         cpu.ledger.invalidations.add(n.into());
     }
@@ -199,6 +201,7 @@ fn catch_up<A: Arch>(cpu: &Cpu<A>) {
     // SAFETY: the mm named here is alive until this CPU has unloaded it, which it is doing just now.
     let mm = unsafe { &*pointer };
     if cpu.loaded.generation() < mm.flush_generation() {
+        cpu.ledger.recorded.alone();
         let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
         cpu.ledger.invalidations.add(n.into());
     }
@@ -241,10 +244,12 @@ pub(super) fn flushed_all<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>) {
 
 /// What a flush does on a CPU, its own or in a handler, with interrupts masked.
 pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: &super::transport::Flush) {
-    let loaded = &cpu.loaded;
+    let (loaded, recorded) = (&cpu.loaded, &cpu.ledger.recorded);
     if loaded.mm() != mm.id {
+        recorded.not_made::<A>(&flush.what);
         // Switched away meanwhile, or the mask bit is old. Tagged translations may still be here.
         if A::tagged() {
+            recorded.alone();
             let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
             cpu.ledger.invalidations.add(n.into());
         }
@@ -252,8 +257,10 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
         return;
     }
     if loaded.is_lazy() && flush.what.tables {
+        recorded.not_made::<A>(&flush.what);
         unload(cpu);
         if A::tagged() {
+            recorded.alone();
             let n = A::invalidate_local(mm.asid(), &super::invalidation::Invalidation::ALL);
             cpu.ledger.invalidations.add(n.into());
             flushed_all(cpu, mm);
@@ -262,10 +269,15 @@ pub(super) fn invalidate_here<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, flush: 
     }
     let generation = loaded.generation();
     if generation >= flush.generation {
+        recorded.not_made::<A>(&flush.what);
         return;
     }
     // A flush in between was skipped here (lazy): one range is not enough.
     let behind = generation + 1 < flush.generation;
+    if behind {
+        recorded.not_made::<A>(&flush.what);
+        recorded.alone();
+    }
     let what = if behind { &super::invalidation::Invalidation::ALL } else { &flush.what };
     let n = A::invalidate_local(mm.asid(), what);
     cpu.ledger.invalidations.add(n.into());

@@ -167,6 +167,7 @@ fn take<A: Arch>(cpu: &'static Cpu<A>, tags: &mut Tags<A>) -> Option<(u32, Optio
 /// Drops everything that any CPU has cached of `mm`, which none has loaded.
 fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
     if A::has_broadcast_invalidation() {
+        cpu.ledger.recorded.alone();
         let n = A::invalidate_broadcast(mm.asid(), &Invalidation::ALL);
         cpu.ledger.invalidations.add(n.into());
         return;
@@ -180,6 +181,7 @@ fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>) {
 }
 
 fn drop_all<A: Arch>(cpu: &'static Cpu<A>, asid: usize) {
+    cpu.ledger.recorded.alone();
     let n = A::invalidate_local(Asid(asid as u16), &Invalidation::ALL);
     cpu.ledger.invalidations.add(n.into());
 }

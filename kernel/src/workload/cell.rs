@@ -250,6 +250,7 @@ fn operate<A: Arch>(
         }
         crowd.next_round(cpu);
         profiling.open(op);
+        let nobody_flushes = (invalidations::<A>(), notes_of_all::<A>());
         crowd.open();
         if machine.policy.schedule_points() {
             // Under `-icount` the others only see the open window when this CPU lets them run: so long that they may be
@@ -259,20 +260,25 @@ fn operate<A: Arch>(
             }
         }
         cpu.events.write(EventKind::OperationBegin, 0, op, 0);
-        let before = (cpu.ledger.snapshot(), invalidations::<A>(), taken(), cpu.ledger.recorded.notes());
+        let before = (cpu.ledger.snapshot(), taken(), cpu.ledger.recorded.notes());
         let began = A::instructions();
         let result = scene.operate(cpu, op);
         counted.instructions += A::instructions() - began;
-        let notes = cpu.ledger.recorded.notes().since(&before.3);
+        let notes = cpu.ledger.recorded.notes().since(&before.2);
         let mut delta = cpu.ledger.snapshot().since(&before.0);
-        delta.tlbi = invalidations::<A>() - before.1;
         cpu.events.write(EventKind::OperationEnd, 0, op, 0);
         profiling.close(op);
         crowd.close();
         result.map_err(failed)?;
+        if crowd.invalidates_by_itself(suite.transport) {
+            // What others have begun to flush, or owe, belongs to this operation.
+            crowd.next_round(cpu);
+        }
+        delta.tlbi = invalidations::<A>() - nobody_flushes.0;
+        counted.by_all = counted.by_all.plus(&notes_of_all::<A>().since(&nobody_flushes.1));
         counted.counts = counted.counts.plus(&delta);
         counted.notes = counted.notes.plus(&notes);
-        taken().add_since(&before.2, &mut counted.bystander);
+        taken().add_since(&before.1, &mut counted.bystander);
         counted.ops += 1;
         machine.shared().progress.fetch_add(1, Ordering::Relaxed);
     }
@@ -281,6 +287,10 @@ fn operate<A: Arch>(
 
 fn invalidations<A: Arch>() -> u64 {
     A::machine().online().map(|cpu| cpu.ledger.invalidations.get()).sum()
+}
+
+fn notes_of_all<A: Arch>() -> Notes {
+    A::machine().online().fold(Notes::default(), |sum, cpu| sum.plus(&cpu.ledger.recorded.notes()))
 }
 
 /// The counts of all CPUs together.

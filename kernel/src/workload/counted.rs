@@ -11,6 +11,8 @@ pub(crate) struct Counted {
     pub(crate) counts: Snapshot,
     /// What the CPU that operates noted at its flushes and decisions.
     pub(crate) notes: Notes,
+    /// What all CPUs did, while invalidations were counted.
+    pub(crate) by_all: Notes,
     /// Instructions, from the begin of each operation to its end.
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.

@@ -36,6 +36,7 @@ use crate::smp::rcu;
 use crate::smp::wait::Wait;
 use crate::suite::Mode;
 use crate::tlb::switch;
+use crate::tlb::transport::TransportId;
 
 /// With fewer CPUs online, the one that operates included, some part of some class of walkers has nobody to play it.
 pub const ALL_PARTS: u32 = 4;
@@ -187,6 +188,11 @@ impl<'a, A: Arch> Crowd<'a, A> {
     /// The longest that it was kept from its loop while an operation was under way.
     pub fn longest_gap(&self) -> u64 {
         self.bystander.longest_gap()
+    }
+
+    /// Whether the others invalidate when nobody waits for it: for flushes of their own, or when they resume.
+    pub fn invalidates_by_itself(&self, transport: TransportId) -> bool {
+        self.mode == Mode::Contend && (self.drops || transport == TransportId::Paravirt)
     }
 
     /// The second half of the cell begins: see `Crowd::part`.

@@ -78,6 +78,7 @@ pub const PROGRAMS: &[Named] = &[
     ("message_64k", "the same with 64 KiB"),
     ("message_1m", "the same with 1 MiB"),
     ("call_reply_apart", "a short message and its answer, between two processes on one CPU"),
+    ("break_in", "processes that try to read the kernel's memory, to leave user mode, or to have the kernel trip"),
 ];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
@@ -115,6 +116,7 @@ pub enum WorkloadId {
     Message64k = 27,
     Message1m = 28,
     CallReplyApart = 29,
+    BreakIn = 30,
 }
 
 impl WorkloadId {
@@ -155,6 +157,7 @@ impl WorkloadId {
         WorkloadId::Message64k,
         WorkloadId::Message1m,
         WorkloadId::CallReplyApart,
+        WorkloadId::BreakIn,
     ];
 
     /// Whether it is one of programs.

@@ -45,18 +45,19 @@ fn form<A: Arch>(
     cell: Cell,
     strategy: &sync::Entry<A>,
     setting: Setting,
-    notes: &Notes,
+    (notes, by_all): (&Notes, &Notes),
     asked: Option<u64>,
 ) -> Prediction {
     let (workload, ops, cpus) = (cell.workload, suite.ops, A::machine().online_mask().count().into());
     let form = || predict::predict(workload, strategy, setting, cell.mode, cpus, ops);
+    let batches_fail = suite.inject.of(Fault::Batch) != 0;
     match cell.mode {
         // A gather that finds no room for a table flushes once more, as often as the chance has it.
-        _ if suite.inject.of(Fault::Batch) != 0 => Prediction::NONE,
+        _ if batches_fail && (cell.mode != Mode::Contend || !cfg!(feature = "checking")) => Prediction::NONE,
         Mode::Scripted => Prediction::NONE,
         _ if workload.is_unscheduled() => predict::programs::predict(workload, strategy, setting, cpus, ops, asked),
         _ if suite.by_program(workload) || !cfg!(feature = "checking") => form(),
-        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, notes),
+        Mode::Contend => recorded::predict(workload, strategy, setting, cpus, ops, (notes, by_all), batches_fail),
         _ => form().or_noted(notes),
     }
 }
@@ -70,10 +71,10 @@ pub(crate) fn row<A: Arch>(
     counted: &Counted,
     total: &Snapshot,
 ) -> CellRow {
-    let Counted { counts: counted, notes, instructions, bystander, gap, ops, asked, whole } = counted;
+    let Counted { counts: counted, notes, by_all, instructions, bystander, gap, ops, asked, whole } = counted;
     let machine = A::machine();
     let cpus = machine.online_mask().count();
-    let form = form(suite, cell, strategy, setting, notes, *asked);
+    let form = form(suite, cell, strategy, setting, (notes, by_all), *asked);
     let noted =
         whole.as_ref().map(|(counts, notes)| (predict::programs::noted(strategy, setting, notes), counts, notes));
     // Where all there was is in what is shown, what was noted is of that.

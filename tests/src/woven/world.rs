@@ -88,7 +88,7 @@ impl World {
         for _ in 1..cpus {
             machine.came_online();
         }
-        Rc::new(World { cpus: areas, machine, frames: table, statuses })
+        Rc::new(World { cpus: areas, machine, frames, statuses })
     }
 
     /// The area of CPU `index`.

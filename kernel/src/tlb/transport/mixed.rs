@@ -30,6 +30,7 @@ pub struct Promotion(AtomicU8);
 impl Promotion {
     /// How the next flush travels.
     pub(super) fn way(&self) -> Way {
+        // Relaxed: two flushes at once may both see the earlier stage, and then do more than is needed.
         match self.0.load(Ordering::Relaxed) {
             BY_INTERRUPT => Way::Interrupts,
             TRANSITION => Way::Both,
@@ -39,22 +40,21 @@ impl Promotion {
 }
 
 /// See [`super::flush`].
-pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
-    // Relaxed: two flushes at once may both see the earlier stage, and then do more than is needed.
-    match mm.promotion.0.load(Ordering::Relaxed) {
-        BY_INTERRUPT => {
+pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation, way: Way) -> Coverage {
+    match way {
+        Way::Interrupts => {
             let coverage = ipi::flush(cpu, mm, what);
             if mm.mask.load(Ordering::Relaxed).count() > FEW {
                 mm.promotion.0.store(TRANSITION, Ordering::Relaxed);
             }
             coverage
         }
-        TRANSITION => {
+        Way::Both => {
             let coverage = ipi::flush(cpu, mm, what);
             broadcast::invalidate(cpu, mm, &what);
             mm.promotion.0.store(BY_BROADCAST, Ordering::Relaxed);
             coverage
         }
-        _ => broadcast::flush(cpu, mm, what),
+        Way::Broadcast => broadcast::flush(cpu, mm, what),
     }
 }

@@ -105,12 +105,13 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
         cpu.events.write(EventKind::FlushBegin, mm.id, what.start.0, others.count().into());
     }
     pause!(cpu, FlushBegin);
-    recorded::flush(cpu, mm, way(mm));
+    let way = way(mm);
+    recorded::flush(cpu, mm, &what, way);
     let coverage = match A::machine().policy.transport() {
         TransportId::Ipi => ipi::flush(cpu, mm, what),
         TransportId::Broadcast => broadcast::flush(cpu, mm, what),
         TransportId::Paravirt => paravirt::flush(cpu, mm, what),
-        TransportId::Mixed => mixed::flush(cpu, mm, what),
+        TransportId::Mixed => mixed::flush(cpu, mm, what, way),
     };
     crate::oracle::ghost::flushed(cpu);
     cpu.events.write(EventKind::FlushEnd, mm.id, what.start.0, coverage.interrupts().into());

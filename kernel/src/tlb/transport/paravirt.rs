@@ -21,7 +21,6 @@ use crate::pause;
 use crate::record::event::EventKind;
 use crate::smp::cpu::Cpu;
 use crate::smp::irq;
-use crate::smp::mask::CpuMask;
 use crate::tlb::coverage::Coverage;
 use crate::tlb::invalidation::Invalidation;
 use crate::tlb::switch;
@@ -33,6 +32,17 @@ const OWES: u8 = 2;
 
 /// A frozen CPU resumes by itself after at most so many rounds of the others.
 const ROUNDS: u64 = 256;
+
+/// Whether a CPU makes a flush when it resumes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owed {
+    /// It is not frozen: it is to be interrupted.
+    Nothing,
+    /// It owes this flush, and owed none before.
+    Now,
+    /// It owes this flush as well.
+    Already,
+}
 
 /// What the hypervisor has done with this CPU.
 #[derive(Default)]
@@ -56,20 +66,28 @@ impl Vcpu {
     }
 
     /// For a flush: whether the CPU is frozen, and owes it from now on.
-    pub fn owe(&self) -> bool {
+    pub fn owe(&self) -> Owed {
         // Release: the entries were changed before; pairs with the exchange in `resume`, after which they are looked
         // at. Acquire: pairs with `freeze`.
         match self.state.compare_exchange(FROZEN, OWES, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => true,
+            Ok(_) => Owed::Now,
             // It owes one already: once more, so that the exchange that ends it sees what this flush has changed.
-            Err(OWES) => self.state.compare_exchange(OWES, OWES, Ordering::AcqRel, Ordering::Relaxed).is_ok(),
-            Err(_) => false,
+            Err(OWES) => match self.state.compare_exchange(OWES, OWES, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => Owed::Already,
+                Err(_) => Owed::Nothing,
+            },
+            Err(_) => Owed::Nothing,
         }
     }
 
     /// The address of the word in which flushes look whether it is frozen.
     pub fn flag(&self) -> usize {
         core::ptr::from_ref(&self.state) as usize
+    }
+
+    /// Whether the hypervisor runs it.
+    pub fn runs(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == RUNNING
     }
 
     /// Whether the hypervisor does not run it, and it has nothing to make good.
@@ -88,20 +106,29 @@ pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> C
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = ipi::targets(cpu, mm, &what);
     cpu.ledger.recorded.told(targets.count());
-    let interrupted: CpuMask = targets.iter().filter(|id| !leave_to_resume(mm, *id)).collect();
-    cpu.ledger.recorded.owed(targets.count() - interrupted.count());
+    let (mut interrupted, mut newly) = (targets, 0);
+    for id in targets.iter() {
+        match leave_to_resume(mm, id) {
+            Owed::Nothing => continue,
+            Owed::Now => newly += 1,
+            Owed::Already => {}
+        }
+        interrupted.remove(id);
+    }
+    cpu.ledger.recorded.owed::<A>(targets.count() - interrupted.count(), newly, &what);
     pause!(cpu, AfterTargets);
     ipi::deliver(cpu, mm, flush, interrupted)
 }
 
 /// Whether the CPU is frozen, and now owes a flush.
-fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> bool {
+fn leave_to_resume<A: Arch>(mm: &Mm<A>, id: crate::addr::CpuId) -> Owed {
     let (vcpu, loaded) = (&A::machine().cpu(id).vcpu, &A::machine().cpu(id).loaded);
     // What a CPU flushes on resume is what it has loaded; tagged translations of another mm would be left.
     if A::tagged() && loaded.mm() != mm.id {
-        return false;
+        return Owed::Nothing;
     }
-    vcpu.owe() && (!A::tagged() || loaded.mm() == mm.id)
+    let owed = vcpu.owe();
+    if A::tagged() && loaded.mm() != mm.id { Owed::Nothing } else { owed }
 }
 
 /// A schedule point: the CPU may be frozen here, under `paravirt`, and elsewhere where that fault is injected.
@@ -114,11 +141,11 @@ pub(crate) fn freeze_by_chance<A: Arch>(cpu: &Cpu<A>) {
     let enabled = irq::mask(cpu);
     freeze(cpu);
     let mut left = cpu.chance.next() % ROUNDS;
-    while left > 0 && !cpu.inbox.is_raised() {
+    while left > 0 && !cpu.inbox.is_raised() && !cpu.vcpu.runs() {
         A::relax();
         left -= 1;
     }
-    resume(cpu);
+    resume_if_frozen(cpu);
     irq::unmask(cpu, enabled);
 }
 
@@ -128,6 +155,14 @@ pub fn freeze<A: Arch>(cpu: &Cpu<A>) {
     cpu.events.write(EventKind::Freeze, 0, 0, 0);
     vcpu.freezes.store(vcpu.freezes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     vcpu.freeze();
+}
+
+/// A CPU that is frozen takes no NMI: the hypervisor lets it run first. Else it could be frozen once more in a walk that
+/// the NMI makes, and what it owed from before would be forgotten.
+pub(crate) fn resume_if_frozen<A: Arch>(cpu: &Cpu<A>) {
+    if !cpu.vcpu.runs() {
+        resume(cpu);
+    }
 }
 
 /// The CPU runs again, and first invalidates what it owes.

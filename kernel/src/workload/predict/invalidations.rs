@@ -3,7 +3,9 @@
 //! One flush of one range costs a CPU `c`:
 //!
 //! - 1 if the range has more entries than the architecture's ceiling, for then everything of the mm goes at once;
-//! - else 1 for the run where there is an instruction for runs of pages, or 1 for each entry where there is not;
+//! - else 1 for each entry; or where there is an instruction for runs of pages, which takes one digit of their number in
+//!   base 32 (`FEAT_TLBIRANGE`: an even number, times a power of 32), 1 for each digit that is not 0, and 1 for the odd
+//!   page: so 1 for what a whole table maps;
 //! - and 1 more for the recursive address of a PTE table that was removed, where walks read through the recursive
 //!   mapping (for a PMD table there are 513, and everything goes at once).
 //!
@@ -14,8 +16,10 @@
 //! the switch away from it, or where its flush is a broadcast that finds nobody else in the mask.
 
 use super::{Rounds, WorkloadId};
-use crate::addr::{ENTRIES, Level};
+use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE};
 use crate::arch::Arch;
+use crate::mm::self_map::Recursive;
+use crate::tlb::invalidation::Invalidation;
 use crate::tlb::transport::TransportId;
 
 /// What the forms depend on of a machine's hardware.
@@ -87,6 +91,34 @@ pub(super) const fn cost(hardware: &Hardware, workload: WorkloadId, self_map: bo
         None => (0, false),
     };
     if entries > hardware.ceiling || too_many { 1 } else { run + recursive }
+}
+
+/// The same of any flush, by what it covers.
+pub(crate) const fn of(hardware: &Hardware, what: &Invalidation) -> u64 {
+    let entries = what.entries();
+    let (recursive, too_many) = match what.recursive {
+        Recursive::Unused => (0, false),
+        // One page has the entries of one PTE table. As a run they are one instruction more.
+        Recursive::Removed(Level::Pte) => (what.end.0.div_ceil(PMD_SIZE) - what.start.0 / PMD_SIZE, false),
+        Recursive::Removed(_) => (0, true),
+        // The control: nothing but the range, entry by entry.
+        Recursive::LeftOut => return if what.all { 1 } else { entries },
+    };
+    let counted = if hardware.runs { entries } else { entries + recursive };
+    if what.all || too_many || counted > hardware.ceiling {
+        return 1;
+    }
+    if hardware.runs { runs(entries * (what.stride.entry_size() / PAGE_SIZE)) + runs(recursive) } else { counted }
+}
+
+/// How many runs make up `pages` pages.
+const fn runs(pages: u64) -> u64 {
+    let (mut runs, mut digits) = (pages % 2, pages / 2);
+    while digits != 0 {
+        runs += (digits % 32 != 0) as u64;
+        digits /= 32;
+    }
+    runs
 }
 
 /// The form.

@@ -31,7 +31,7 @@ const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64>
         WorkloadId::DbExit => Some(ops * EXITS_SHARE),
         // Nothing is used again: tables go with their processes, after a grace period.
         WorkloadId::ForkExec | WorkloadId::NullCall | WorkloadId::CallReply | WorkloadId::CallReplyFar => Some(0),
-        WorkloadId::TakeTurns | WorkloadId::CallReplyApart => Some(0),
+        WorkloadId::TakeTurns | WorkloadId::CallReplyApart | WorkloadId::BreakIn => Some(0),
         WorkloadId::Message4k | WorkloadId::Message64k | WorkloadId::Message1m => Some(0),
         _ => None,
     }

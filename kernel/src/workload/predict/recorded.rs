@@ -6,9 +6,13 @@
 //! | transport | flush interrupts | invalidations, `c` for one flush on one CPU ([`super::invalidations`]) |
 //! |---|---|---|
 //! | `ipi` | `ΣM` | `c·(H + ΣM)` |
-//! | `paravirt` | `ΣM − Σo` | the same if nobody was frozen, else none: a frozen CPU invalidates when it resumes |
+//! | `paravirt` | `ΣM − Σo` | `c·(H + ΣM − Σo − L) + R`: each of the `R` frozen CPUs that came to owe a flush invalidates once, everything, when it resumes, and `L` of them with that the next flush too |
 //! | `broadcast` | 0 | `c·F`, or by NMI `c·(F + ΣM)` |
 //! | `mixed` | as `ipi`, before the mm is promoted | each flush as on the transport that it took; the one that did both, as both |
+//!
+//! Where others flush too (`MADV_DONTNEED`, which they also do) no flush is like another, and a CPU may find that it
+//! has caught up with one, or that it has more to make good. There, and where a gather that finds no room flushes
+//! whenever the chance has it, `c` is summed over the flushes of all CPUs, as each begins: `of_all`.
 //!
 //! Where all other CPUs have the one mm loaded, `ΣM` is `F·(N − 1)`; and `F` is that of the other modes, but for
 //! operations that are tried again when a walker is in the way. Syncs are the sums of the strategy's form over all
@@ -56,14 +60,30 @@ struct Concerned {
     others: u64,
 }
 
-/// The counts of a cell of mode `contend` on `cpus` CPUs, given what was noted.
+/// Invalidations, given what all CPUs noted, whatever was flushed by whom:
+///
+/// - by interrupt, the cost of each flush for its own CPU, if that is in the mask, and for each other one that it
+///   concerns, less those that are frozen;
+/// - by broadcast, the cost of each flush once, or, played by NMI, for each CPU;
+/// - less what a CPU had caught up with, or made good otherwise; and one for each time that it did, and for each frozen
+///   CPU that came to owe a flush.
+fn of_all(hardware: &Hardware, noted: &Notes) -> u64 {
+    let (interrupts, both, broadcast) = (Way::Interrupts as usize, Way::Both as usize, Way::Broadcast as usize);
+    let in_handlers: u64 = [interrupts, both].map(|way| noted.cost_here[way] + noted.cost_others[way]).iter().sum();
+    let by_nmi = |way: usize| if hardware.broadcasts { 0 } else { noted.cost_others[way] };
+    let everywhere: u64 = [both, broadcast].map(|way| noted.cost[way] + by_nmi(way)).iter().sum();
+    (in_handlers + everywhere + noted.alone + noted.indebted).saturating_sub(noted.cost_owed + noted.cost_left_out)
+}
+
+/// The counts of a cell of mode `contend` on `cpus` CPUs, given what was noted by the CPU that operates, and by all.
 pub fn predict<A: Arch>(
     workload: WorkloadId,
     strategy: &sync::Entry<A>,
     setting: Setting,
     cpus: u64,
     ops: u64,
-    noted: &Notes,
+    (noted, by_all): (&Notes, &Notes),
+    batches_fail: bool,
 ) -> Prediction {
     let hardware = Hardware::of::<A>();
     let concerned = |way: Way| {
@@ -77,25 +97,93 @@ pub fn predict<A: Arch>(
     let in_handlers = |c: &Concerned| c.here + c.others;
     let instructions = in_handlers(&by_interrupt) + in_handlers(&both) + everywhere(&both) + everywhere(&broadcast);
     let tlbi = match workload {
-        // Others flush meanwhile.
-        WorkloadId::Dontneed2m | WorkloadId::Dontneed4k => None,
-        _ if noted.owed > 0 => None,
+        WorkloadId::Dontneed2m | WorkloadId::Dontneed4k => of_all(&hardware, by_all),
+        _ if batches_fail => of_all(&hardware, by_all),
         WorkloadId::UnshareExit => {
             let rounds: Rounds = rounds(workload, ops);
             let transport = setting.transport;
             let flushes = Flushes { transport, promoted: false, rounds, by_interrupt: 0, loaded: 0, lazy: false, ops };
-            Some(invalidations::count(&hardware, workload, &flushes, strategy.self_map))
+            invalidations::count(&hardware, workload, &flushes, strategy.self_map)
         }
-        _ => Some(instructions * invalidations::cost(&hardware, workload, strategy.self_map)),
+        _ => {
+            // A CPU that resumes when the next flush has begun, and has not looked at it, makes good both.
+            let made_good = if noted.owed > 0 { by_all.cost_left_out } else { 0 };
+            let each = invalidations::cost(&hardware, workload, strategy.self_map);
+            ((instructions - noted.owed) * each + noted.indebted).saturating_sub(made_good)
+        }
     };
     let promised = (strategy.promises)(setting);
     Prediction {
         flush_ipis: Some(by_interrupt.others + both.others - noted.owed),
-        sync_ipis: Some(noted.targets),
+        // Where a table is given up, readers of two words are waited for on all CPUs, whatever the strategy.
+        sync_ipis: Some(noted.targets + noted.waits_for_readers * (cpus - 1)),
         elided: Some(noted.elided),
-        tlbi,
+        tlbi: Some(tlbi),
         bystander: Some(0),
-        flushes: flushes(workload, ops),
+        flushes: flushes(workload, ops).filter(|_| !batches_fail),
         uncovered: (promised == Verdict::Safe).then_some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{Level, PAGE_SIZE, PMD_SIZE, VirtAddr};
+    use crate::mm::self_map::Recursive;
+    use crate::tlb::invalidation::Invalidation;
+
+    const BY_NMI: Hardware = Hardware { ceiling: 33, runs: false, tagged: false, broadcasts: false };
+    const RUNS: Hardware = Hardware { ceiling: 512, runs: true, tagged: true, broadcasts: true };
+
+    /// Two flushes of two pages by a CPU of the mask, each for three others, on `way`.
+    fn two(way: Way, hardware: &Hardware) -> Notes {
+        let pages = Invalidation { end: VirtAddr(2 * PAGE_SIZE), ..Invalidation::page(VirtAddr(0)) };
+        let cost = invalidations::of(hardware, &pages);
+        let mut notes = Notes { ..Notes::default() };
+        let way = way as usize;
+        (notes.cost[way], notes.cost_here[way], notes.cost_others[way]) = (2 * cost, 2 * cost, 6 * cost);
+        notes
+    }
+
+    #[test]
+    fn each_way_of_two_flushes() {
+        assert_eq!(of_all(&BY_NMI, &two(Way::Interrupts, &BY_NMI)), 16);
+        assert_eq!(of_all(&BY_NMI, &two(Way::Broadcast, &BY_NMI)), 16);
+        assert_eq!(of_all(&BY_NMI, &two(Way::Both, &BY_NMI)), 32);
+        assert_eq!(of_all(&RUNS, &two(Way::Interrupts, &RUNS)), 8);
+        assert_eq!(of_all(&RUNS, &two(Way::Broadcast, &RUNS)), 2);
+        assert_eq!(of_all(&RUNS, &two(Way::Both, &RUNS)), 10);
+    }
+
+    #[test]
+    fn what_a_cpu_makes_good_otherwise_is_one_instruction() {
+        let all = two(Way::Interrupts, &BY_NMI);
+        // One CPU was frozen for both flushes; another had caught up with one of them.
+        let notes = Notes { cost_owed: 4, indebted: 1, cost_left_out: 2, ..all };
+        assert_eq!(of_all(&BY_NMI, &notes), 16 - 4 + 1 - 2);
+        // One that is behind takes everything, in place of the range.
+        assert_eq!(of_all(&BY_NMI, &Notes { cost_left_out: 2, alone: 1, ..all }), 15);
+    }
+
+    /// By the table at the head of [`invalidations`].
+    #[test]
+    fn any_flush_costs_what_its_range_does() {
+        let one = Invalidation::page(VirtAddr(PMD_SIZE));
+        let of = |end: u64, tables, recursive| Invalidation { end: VirtAddr(end), tables, recursive, ..one };
+        let table = |recursive| of(2 * PMD_SIZE, true, recursive);
+        for (what, each, run) in [
+            (one, 1, 1),
+            (of(PMD_SIZE + 33 * PAGE_SIZE, false, Recursive::Unused), 33, 2),
+            (of(PMD_SIZE + 34 * PAGE_SIZE, false, Recursive::Unused), 1, 1),
+            // 1 + 2 · (31 + 32 · 7)
+            (of(PMD_SIZE + 511 * PAGE_SIZE, false, Recursive::Unused), 1, 3),
+            (table(Recursive::Unused), 1, 1),
+            (table(Recursive::Removed(Level::Pte)), 1, 2),
+            (table(Recursive::Removed(Level::Pmd)), 1, 1),
+            (Invalidation { stride: Level::Pmd, ..table(Recursive::Removed(Level::Pte)) }, 2, 2),
+            (Invalidation::ALL, 1, 1),
+        ] {
+            assert_eq!((invalidations::of(&BY_NMI, &what), invalidations::of(&RUNS, &what)), (each, run), "{what:?}");
+        }
     }
 }
