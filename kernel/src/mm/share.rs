@@ -31,7 +31,8 @@ use crate::sync::{Ask, MachineView, Party};
 use crate::tlb::coverage::Coverage;
 
 /// The most mms that left a table that [`SharedTable::former`] names: any number of processes may come and go while two
-/// stay.
+/// stay. Of more the oldest is forgotten: the oracle does not judge a walk of it that is still under way when so many
+/// others have left. What strategies decide by, [`SharedTable::left_behind`], forgets nobody.
 pub(crate) const MOST_FORMER: usize = 128;
 
 /// The file's record of a PMD table that shows it.
