@@ -95,6 +95,10 @@ pub(super) const fn cost(hardware: &Hardware, workload: WorkloadId, self_map: bo
 
 /// The same of any flush, by what it covers.
 pub(crate) const fn of(hardware: &Hardware, what: &Invalidation) -> u64 {
+    if what.all {
+        // It has no range.
+        return 1;
+    }
     let entries = what.entries();
     let (recursive, too_many) = match what.recursive {
         Recursive::Unused => (0, false),
@@ -102,10 +106,10 @@ pub(crate) const fn of(hardware: &Hardware, what: &Invalidation) -> u64 {
         Recursive::Removed(Level::Pte) => (what.end.0.div_ceil(PMD_SIZE) - what.start.0 / PMD_SIZE, false),
         Recursive::Removed(_) => (0, true),
         // The control: nothing but the range, entry by entry.
-        Recursive::LeftOut => return if what.all { 1 } else { entries },
+        Recursive::LeftOut => return entries,
     };
     let counted = if hardware.runs { entries } else { entries + recursive };
-    if what.all || too_many || counted > hardware.ceiling {
+    if too_many || counted > hardware.ceiling {
         return 1;
     }
     if hardware.runs { runs(entries * (what.stride.entry_size() / PAGE_SIZE)) + runs(recursive) } else { counted }
