@@ -1,6 +1,6 @@
-//! `memcpy` and `memset`, which the compiler calls to move values. Those that come with the core library for this target
-//! take a word at a time, and every byte of a short tail; moving values is most of what a long message costs beside its
-//! bytes.
+//! `memcpy` and `memset`, which the compiler calls to move values. Those that come with the core library for this
+//! target take a word at a time, and every byte of a short tail; moving values is most of what a long message costs
+//! beside its bytes.
 //!
 //! Words are loaded and stored where they are aligned only: before the MMU is on, memory takes nothing else.
 

@@ -109,8 +109,8 @@ fn frozen_cpus() {
     }
 }
 
-/// A hypervisor that stops the walker only where somebody looks causes nothing less, and nothing more: the same states in
-/// the end, the same wrong ones among them, in a small part of the runs.
+/// A hypervisor that stops the walker only where somebody looks causes nothing less, and nothing more: the same states
+/// in the end, the same wrong ones among them, in a small part of the runs.
 #[test]
 fn stops_that_nobody_sees_can_be_left_out() {
     for strategy in ["none", "targeted"] {

@@ -91,8 +91,8 @@ fn tlbs_walk_caches_and_walks_under_way() {
     }
 }
 
-/// Control 20: an invalidation of leaves leaves the entry that pointed at the table. A PMD table is pointed at by an entry
-/// of a PUD table, a PTE table by one of a PMD table; caches of other levels have nothing to do with it.
+/// Control 20: an invalidation of leaves leaves the entry that pointed at the table. A PMD table is pointed at by an
+/// entry of a PUD table, a PTE table by one of a PMD table; caches of other levels have nothing to do with it.
 #[test]
 fn each_level_has_its_walk_cache() {
     let only = |walk_caches| Parts { walk_caches, stepwise: false, ..Parts::ALL };

@@ -115,8 +115,8 @@ fn a_tag_takes_no_recursive_mapping_along() {
     }
 }
 
-/// Where a hypervisor may stop the walk at any place too; where flushes are mixed, those of the machine's first flushes.
-/// The collapse on `paravirt` is tens of thousands of classes: `cargo xtask sim --strategy self-map` has it.
+/// Where a hypervisor may stop the walk at any place too; where flushes are mixed, those of the machine's first
+/// flushes. The collapse on `paravirt` is tens of thousands of classes: `cargo xtask sim --strategy self-map` has it.
 #[test]
 fn on_other_transports() {
     for (workload, deed) in OPERATIONS {

@@ -14,8 +14,8 @@ pub const SERVE: u64 = 2;
 /// Words: this, a client's number, which may be given to another then. The answer: how many pages it read, how many are
 /// its own, and how many of these it inherited and got when it or its parent wrote.
 pub const FORGET: u64 = 3;
-/// Words: this, the number of a client, another one's, which is a fork of it: it begins with what the first has now; with
-/// a capability to its process.
+/// Words: this, the number of a client, another one's, which is a fork of it: it begins with what the first has now;
+/// with a capability to its process.
 pub const FORK: u64 = 4;
 /// How many clients there may be; their numbers begin with 1.
 pub const MOST: u64 = 32;

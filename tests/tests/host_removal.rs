@@ -96,8 +96,8 @@ fn a_revocation_takes_as_many_steps_as_descend() {
     }
 }
 
-/// A mapping of one memory and a capability know each other without a search: each that goes is one step, and the tables
-/// are read as often for each of many as for each of few.
+/// A mapping of one memory and a capability know each other without a search: each that goes is one step, and the
+/// tables are read as often for each of many as for each of few.
 #[test]
 fn undoing_mappings_takes_as_many_steps_as_there_are() {
     let steps = |many: u64| {

@@ -1,7 +1,8 @@
 //! The verdicts of a run beside those of the simulated machine for the same cells, and why they differ where they do.
 //!
 //! The simulated machine's are those of the model, or, of strategies whose walks hold no table, of the core on it; each
-//! explored to its end within its bounds (`cargo xtask sim`). They are kept in `xtask/data/sim-verdicts.json`, and `arch-sim/tests/verdicts.rs` explores a sample of them again.
+//! explored to its end within its bounds (`cargo xtask sim`). They are kept in `xtask/data/sim-verdicts.json`, and
+//! `arch-sim/tests/verdicts.rs` explores a sample of them again.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -166,8 +166,8 @@ impl Row {
         (self.cell.mode == Mode::Isolated as u16 || self.has_periodic_thread()) && self.cell.cpus > 1
     }
 
-    /// Whether programs, who meet by chance, met no violation of a strategy that promises nothing on the transport: that
-    /// is no proof of anything.
+    /// Whether programs, who meet by chance, met no violation of a strategy that promises nothing on the transport:
+    /// that is no proof of anything.
     pub(crate) fn met_nothing(&self) -> bool {
         self.is_of_programs() && self.verdict == Verdict::Safe && self.cell.promised == Verdict::Unsafe as u64
     }

@@ -2,19 +2,19 @@
 //!
 //! Whether a CPU is stopped others learn from one word, its *flag*: it says so there, others *look* by a
 //! read-modify-write, and when the CPU goes on it takes the flag back. What can be chosen is the place in the CPU's
-//! program, and which looks find the flag set. An exploration that lets the CPU stop anywhere, for any time, has a class
-//! for each place with no look in between as well; each of those is the run without the stop over again, and they are
-//! nearly all there are.
+//! program, and which looks find the flag set. An exploration that lets the CPU stop anywhere, for any time, has a
+//! class for each place with no look in between as well; each of those is the run without the stop over again, and they
+//! are nearly all there are.
 //!
 //! So the first look that finds the flag set is chosen beforehand, by its number ([`Stops::Before`]; 0: no look does),
 //! and explored for itself. The CPU stops when somebody has come to that look; the look is taken when the flag can be
 //! seen; the CPU goes on at any time after it.
 //!
 //! **Nothing is lost.** Take a run in which the CPU stops, and the first look that finds it so. The CPU's program takes
-//! no step while it is stopped, and what the stop itself changes, others can see by the flag alone. So the stop can
-//! be moved behind every step of others that comes before that look, and before the look comes a step with which somebody
-//! has come to it: the run that results is of the same outcome, and among those that are explored for that number.
-//! If no look finds the flag set, the stop and what undoes it can be moved together, to before the CPU's next step, and
+//! no step while it is stopped, and what the stop itself changes, others can see by the flag alone. So the stop can be
+//! moved behind every step of others that comes before that look, and before the look comes a step with which somebody
+//! has come to it: the run that results is of the same outcome, and among those that are explored for that number. If
+//! no look finds the flag set, the stop and what undoes it can be moved together, to before the CPU's next step, and
 //! left out: the run with number 0. With a store buffer the flag is seen when it is written to memory, in the order of
 //! the CPU's stores; the stop moves behind everything up to that.
 //!

@@ -73,7 +73,8 @@ thread_local! {
 
 impl<const TAGGED: bool> Directed<TAGGED> {
     /// Sets everything up and lets each CPU come to its first access. `ways`: which way translations go that could go
-    /// several, as [`Directed::ambiguous`] counts them; `stops`: where the hypervisor stops CPUs; `told`: events are kept.
+    /// several, as [`Directed::ambiguous`] counts them; `stops`: where the hypervisor stops CPUs; `told`: events are
+    /// kept.
     pub fn new(scope: &Scope, ways: u64, stops: &Stops, told: bool) -> Directed<TAGGED> {
         let count = scope.cpus();
         let staging = scope.staging.as_ref();

@@ -92,8 +92,8 @@ notes! {
     /// Invalidations of one instruction that a CPU decides on for itself: of all that it has of an mm, where it has
     /// more than a range to make good; of one leaf that now allows more; of a tag that is taken away.
     alone,
-    /// CPUs that flushes were decided to interrupt, or to leave to their resumption: of those in the mask, the ones that
-    /// may use what is flushed.
+    /// CPUs that flushes were decided to interrupt, or to leave to their resumption: of those in the mask, the ones
+    /// that may use what is flushed.
     told,
     /// CPUs that decisions interrupt.
     decided,

@@ -1,14 +1,14 @@
 //! Truncation: pages are taken from a file, and from every mm that has them.
 //!
 //! First the file gives them up, under its lock: no fault finds them there from then on. Then every mapping that shows
-//! them is visited with the map lock of its mm held for writing. A fault holds that lock for reading from before it asks
-//! the file for a page until it has put the page in. So one that got a page from the file before is over, and what it
-//! put in is taken out; one that comes after gets another page. A single pass is enough, and when it is over no
+//! them is visited with the map lock of its mm held for writing. A fault holds that lock for reading from before it
+//! asks the file for a page until it has put the page in. So one that got a page from the file before is over, and what
+//! it put in is taken out; one that comes after gets another page. A single pass is enough, and when it is over no
 //! translation leads to what was truncated: only who has pinned a page still has it.
 
 use core::ops::Range;
 
-use crate::addr::{Level, VirtAddr};
+use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
 use crate::mm::address_space::{Backing, MapError, Mm};
@@ -40,7 +40,7 @@ pub fn truncate<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, range: Range<u64>
     Ok(())
 }
 
-fn is_huge<A: Arch>(pfn: crate::addr::Pfn) -> bool {
+fn is_huge<A: Arch>(pfn: Pfn) -> bool {
     A::machine().frames.get(pfn).order() == HUGE_ORDER
 }
 

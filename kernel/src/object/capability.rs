@@ -124,8 +124,8 @@ impl<A: Arch> Node<A> {
     #[inline(always)]
     pub(crate) fn is_endpoint(&self, rights: Rights) -> bool {
         let wanted = brief(Kind::Endpoint, rights);
-        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`; and `kill` comes
-        // before the endpoint's lock, which who asks has taken since, or waits for him there.
+        // All of the kind's bits, and of the others those that must be there. Relaxed: as in `is_alive`; and `kill`
+        // comes before the endpoint's lock, which who asks has taken since, or waits for him there.
         self.brief.load(Ordering::Relaxed) & (wanted | KIND_BITS) == wanted
     }
 

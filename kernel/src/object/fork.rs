@@ -1,13 +1,13 @@
 //! Forks: a process whose anonymous memory is a copy of another one's.
 //!
-//! Pages are shared until either writes ([`crate::mm::fork`]); but what the copy may need is paid for at once, by whoever
-//! makes it, as if nothing were shared, so that no later write finds the account empty. No region of the parent comes,
-//! goes or changes while it is copied: its mappings are locked. Its threads go on, and what they write until the copy is
-//! made may or may not be in it, page by page.
+//! Pages are shared until either writes ([`crate::mm::fork`]); but what the copy may need is paid for at once, by
+//! whoever makes it, as if nothing were shared, so that no later write finds the account empty. No region of the parent
+//! comes, goes or changes while it is copied: its mappings are locked. Its threads go on, and what they write until the
+//! copy is made may or may not be in it, page by page.
 //!
 //! What the parent has mapped of frames and tables the child does not get: a mapping belongs to a capability, and it is
-//! for who has one to decide whether the child sees the same memory, a copy, or nothing. Nor does it get capabilities or
-//! threads.
+//! for who has one to decide whether the child sees the same memory, a copy, or nothing. Nor does it get capabilities
+//! or threads.
 
 use alloc::sync::Arc;
 use core::ops::Range;

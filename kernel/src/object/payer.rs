@@ -1,4 +1,5 @@
-//! Whose memory it is that a process gets from somebody else, and with what it goes: see the head of [`super::mapping`].
+//! Whose memory it is that a process gets from somebody else, and with what it goes: see the head of
+//! [`super::mapping`].
 
 use alloc::sync::Arc;
 

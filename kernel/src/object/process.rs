@@ -240,8 +240,8 @@ impl<A: Arch> Process<A> {
         }
     }
 
-    /// Puts it on the list of processes to be taken down: by whoever saw the last thread leave, and by whoever leaves it
-    /// for later.
+    /// Puts it on the list of processes to be taken down: by whoever saw the last thread leave, and by whoever leaves
+    /// it for later.
     pub(super) fn hand_over(self: &Arc<Process<A>>) {
         let mut ending = A::machine().objects.ending.lock();
         *self.next_ending.lock() = ending.take();

@@ -202,8 +202,8 @@ pub struct Thread<A: Arch> {
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's list, one queue, one list of timed waits. A capability that is gone keeps its memory
     // while the thread is bound to it, while a message of the thread's that others wait for has it with it, while a
-    // removal of its has come to it, and while it is the one that it called by last, with its endpoint; so does an endpoint that it received from, and the reply of
-    // the last one that called it.
+    // removal of its has come to it, and while it is the one that it called by last, with its endpoint; so does an
+    // endpoint that it received from, and the reply of the last one that called it.
     let (node, endpoint) = (Price::of::<Node<A>>(), Price::of::<Endpoint<A>>());
     let kept = node.and(node).and(node).and(node).and(endpoint).and(endpoint).and(Price::of::<Reply<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());

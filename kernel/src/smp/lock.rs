@@ -1,9 +1,9 @@
 //! Locks: those of the `spin` crate, waiting as this machine wants it.
 //!
 //! All locks of the core are taken with interrupts enabled and never from an interrupt handler, so a CPU that waits for
-//! one still acknowledges flushes and syncs: the holder may wait for it. The order is: a file's visits, mm map, file, PGD, PUD,
-//! PMD, PTE table, frame allocator. The only exception is the reclaim of an emptied PTE table, which tries the PMD lock while it
-//! holds the PTE lock.
+//! one still acknowledges flushes and syncs: the holder may wait for it. The order is: a file's visits, mm map, file,
+//! PGD, PUD, PMD, PTE table, frame allocator. The only exception is the reclaim of an emptied PTE table, which tries
+//! the PMD lock while it holds the PTE lock.
 //!
 //! Grace periods ([`crate::smp::rcu`]) stand in that order too, between the file and the tables. Whoever waits for one
 //! may hold an mm's map lock and a file's lock (the last sharer of a table syncs under it, [`crate::mm::share`]), and

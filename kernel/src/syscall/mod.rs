@@ -2,8 +2,8 @@
 //!
 //! [`decode::decode`] turns words into a [`decode::Request`], in which every field has its type and its range;
 //! `perform` does it, with the capabilities of the calling process and with nothing else. Whatever the words are, one
-//! of three things happens: an answer, which begins with a status; a wait; the thread's end. What may take long makes room for others on the way ([`Outcome::Later`]). The table of numbers is
-//! [`crate::abi::number`].
+//! of three things happens: an answer, which begins with a status; a wait; the thread's end. What may take long makes
+//! room for others on the way ([`Outcome::Later`]). The table of numbers is [`crate::abi::number`].
 
 pub mod decode;
 mod perform;

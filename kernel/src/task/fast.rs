@@ -42,8 +42,8 @@ use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::tlb::switch;
 
-/// What to go on with: a thread's registers, and its answer, which is not in them: done, then `first`, then those
-/// words of another's registers that are a message's ([`UserContext::call`], from the third on). Nothing if `context` is
+/// What to go on with: a thread's registers, and its answer, which is not in them: done, then `first`, then those words
+/// of another's registers that are a message's ([`UserContext::call`], from the third on). Nothing if `context` is
 /// null: nothing was done.
 #[repr(C)]
 pub struct Next<C> {

@@ -72,8 +72,8 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     true
 }
 
-/// Runs the current thread, whose mm is loaded, and those that it changes places with. `in_cpu`: the CPU has the current
-/// thread's floating-point registers.
+/// Runs the current thread, whose mm is loaded, and those that it changes places with. `in_cpu`: the CPU has the
+/// current thread's floating-point registers.
 fn run<A: Arch>(cpu: &'static Cpu<A>, since: u64, in_cpu: &mut bool) -> End {
     let mut thread = cpu.tasks.share_current();
     if let Some(outcome) = settle(cpu, &thread) {

@@ -1,7 +1,8 @@
 //! Programs that do what they may not: one process for each way of reading or writing the kernel's memory, of leaving
-//! user mode, or of leaving it with registers that the kernel would trip over. Each ends, with the status that says that
-//! it was refused, or goes on where nothing is wrong with what it did; the kernel and the one who made them go on. Each
-//! operation has all of them on one CPU. And whoever begins where another left its registers full finds all of them empty.
+//! user mode, or of leaving it with registers that the kernel would trip over. Each ends, with the status that says
+//! that it was refused, or goes on where nothing is wrong with what it did; the kernel and the one who made them go on.
+//! Each operation has all of them on one CPU. And whoever begins where another left its registers full finds all of
+//! them empty.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use runtime::abi::Status;

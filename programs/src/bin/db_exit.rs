@@ -1,6 +1,6 @@
-//! Two dozen processes map shared tables, as those of a database do, touch their pages, and when all have, exit at once,
-//! on every CPU; over and over. The first process stays with the tables, so in each round one of the others is the last
-//! to leave each of them.
+//! Two dozen processes map shared tables, as those of a database do, touch their pages, and when all have, exit at
+//! once, on every CPU; over and over. The first process stays with the tables, so in each round one of the others is
+//! the last to leave each of them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::{AtomicU64, Ordering};

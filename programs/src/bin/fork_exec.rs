@@ -1,7 +1,8 @@
-//! Address spaces are made and torn down, over and over, on every CPU. Each operation has for each CPU, at most fifteen:
+//! Address spaces are made and torn down, over and over, on every CPU. Each operation has for each CPU, at most
+//! fifteen:
 //!
-//! - a parent, with memory of its own and a copy of one template, which it gets from the pager (`pager.rs`) page by page
-//!   as it touches it: what it reads is the template's, what it writes its own;
+//! - a parent, with memory of its own and a copy of one template, which it gets from the pager (`pager.rs`) page by
+//!   page as it touches it: what it reads is the template's, what it writes its own;
 //! - a fork of it. Its own memory the kernel shares between the two until either writes, what came from the pager the
 //!   pager does: both write meanwhile, and each sees what there was at the fork and what it has written itself;
 //! - a process that executes another program of the module.

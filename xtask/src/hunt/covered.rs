@@ -1,4 +1,5 @@
-//! What a hunt looked at that found nothing: seeds and cells, what was not run and why, and which pause points were crossed.
+//! What a hunt looked at that found nothing: seeds and cells, what was not run and why, and which pause points were
+//! crossed.
 
 use kernel::record::cell::Verdict;
 use kernel::scenario::Point;

@@ -1,7 +1,8 @@
 //! What `cargo xtask mutate` finds of a guard, and how it tells it.
 //!
-//! A guard is missed if the checks find a run without it wrong: by the oracle's verdict, by a count that is not its closed
-//! form's, or by an end that no row tells. One that is missed on no architecture survives, which fails the command.
+//! A guard is missed if the checks find a run without it wrong: by the oracle's verdict, by a count that is not its
+//! closed form's, or by an end that no row tells. One that is missed on no architecture survives, which fails the
+//! command.
 
 use kernel::guard::{Guard, ShownBy};
 use kernel::record::cell::Verdict;

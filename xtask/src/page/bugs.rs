@@ -1,5 +1,5 @@
-//! The matrix of known bugs: each scenario under each strategy, in QEMU, as `cargo xtask scenario --json` left it in the
-//! folder.
+//! The matrix of known bugs: each scenario under each strategy, in QEMU, as `cargo xtask scenario --json` left it in
+//! the folder.
 
 use std::path::Path;
 
@@ -31,13 +31,15 @@ fn of(all: &[Record], command: String) -> Matrix {
     let lines = distinct(&rows, "scenario").into_iter().map(|scenario| {
         let of_it: Vec<&Record> = rows.iter().copied().filter(|row| text(row, "scenario") == scenario).collect();
         let fields = strategies.iter().map(|strategy| field(&of_it, strategy)).collect();
-        (scenario, fields)
+        // A strategy is not to be blamed for what the kernel lacks.
+        let lacks = of_it.iter().map(|row| text(row, "without")).find(|guards| !guards.is_empty());
+        (scenario + &lacks.map_or(String::new(), |guards| format!(", without {guards}")), fields)
     });
     Matrix {
         title: "Verdicts: known bugs",
         shows: "Each scenario is a bug that this area has had, or a design that was posted, played step by step on both architectures and every transport that it is about. \
-                Unsafe: some of them show it under this strategy, where they must; which, is in the field's tooltip. Where the bug is a guard of the kernel that is missing, it is missing here. \
-                n/a (TCG): the engine cannot show it; the simulated machine or a test on the host does, with that guard and without."
+                Unsafe: some of them show it under this strategy, where they must; which, is in the field's tooltip. Where the bug is a guard that the kernel lacked, it is taken away, and the line names it. \
+                n/a (TCG): the engine cannot show it; which one can, if any, is in the tooltip with the reason."
             .to_owned(),
         command,
         of: "scenario",
@@ -94,6 +96,7 @@ mod tests {
         // Without its guard; that it is safe with it is no news.
         assert_eq!(told(1, 1), Some((Found::Unsafe, "unsafe: aarch64 ipi")));
         assert_eq!(told(1, 0).map(|(found, _)| found), Some(Found::Wrong));
+        assert_eq!((m.lines[0].0.as_str(), m.lines[1].0.as_str()), ("a", "b, without G"));
         assert_eq!(told(2, 0), Some((Found::NotApplicable, "engine sim: no caches")));
     }
 }

@@ -1,5 +1,5 @@
-//! Scenarios as lines of JSON: one for each cell that was played, with its steps, and one for each scenario that QEMU cannot
-//! show, with the reason.
+//! Scenarios as lines of JSON: one for each cell that was played, with its steps, and one for each scenario that QEMU
+//! cannot show, with the reason.
 
 use kernel::record::cell::Verdict;
 use serde::Serialize;

@@ -157,8 +157,8 @@ pub fn freeze<A: Arch>(cpu: &Cpu<A>) {
     vcpu.freeze();
 }
 
-/// A CPU that is frozen takes no NMI: the hypervisor lets it run first. Else it could be frozen once more in a walk that
-/// the NMI makes, and what it owed from before would be forgotten.
+/// A CPU that is frozen takes no NMI: the hypervisor lets it run first. Else it could be frozen once more in a walk
+/// that the NMI makes, and what it owed from before would be forgotten.
 pub(crate) fn resume_if_frozen<A: Arch>(cpu: &Cpu<A>) {
     if !cpu.vcpu.runs() {
         resume(cpu);

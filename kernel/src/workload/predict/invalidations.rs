@@ -3,9 +3,9 @@
 //! One flush of one range costs a CPU `c`:
 //!
 //! - 1 if the range has more entries than the architecture's ceiling, for then everything of the mm goes at once;
-//! - else 1 for each entry; or where there is an instruction for runs of pages, which takes one digit of their number in
-//!   base 32 (`FEAT_TLBIRANGE`: an even number, times a power of 32), 1 for each digit that is not 0, and 1 for the odd
-//!   page: so 1 for what a whole table maps;
+//! - else 1 for each entry; or where there is an instruction for runs of pages, which takes one digit of their number
+//!   in base 32 (`FEAT_TLBIRANGE`: an even number, times a power of 32), 1 for each digit that is not 0, and 1 for the
+//!   odd page: so 1 for what a whole table maps;
 //! - and 1 more for the recursive address of a PTE table that was removed, where walks read through the recursive
 //!   mapping (for a PMD table there are 513, and everything goes at once).
 //!

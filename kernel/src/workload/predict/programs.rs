@@ -3,9 +3,9 @@
 //! invalidations. How often a table is about to be used again is not: so there is a form for syncs wherever the
 //! strategy's answer is the same, whoever is in the mask.
 //!
-//! For all else the form is in what each CPU noted at the moment of decision ([`noted`]): every CPU that a flush or a sync
-//! was to interrupt was, and no other; and where the strategy promises to be safe, none that held a table was left out.
-//! Nobody knows where a flush that another CPU makes is when an operation begins or ends, so this is a form for
+//! For all else the form is in what each CPU noted at the moment of decision ([`noted`]): every CPU that a flush or a
+//! sync was to interrupt was, and no other; and where the strategy promises to be safe, none that held a table was left
+//! out. Nobody knows where a flush that another CPU makes is when an operation begins or ends, so this is a form for
 //! everything from before the first program began until all were at rest. Invalidations have none.
 
 use super::{Prediction, WorkloadId};
@@ -26,8 +26,8 @@ const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64>
         // Every collapse that found all pages, whether or not it then gave up; and every shared table that the first of
         // two left. The programs have counted them.
         WorkloadId::IpcStorm | WorkloadId::UserFaults => told,
-        // Of those who share a table with the one that stays, one is the last to leave, in whatever order they exit: so it
-        // does not matter how many there are.
+        // Of those who share a table with the one that stays, one is the last to leave, in whatever order they exit: so
+        // it does not matter how many there are.
         WorkloadId::DbExit => Some(ops * EXITS_SHARE),
         // Nothing is used again: tables go with their processes, after a grace period.
         WorkloadId::ForkExec | WorkloadId::NullCall | WorkloadId::CallReply | WorkloadId::CallReplyFar => Some(0),
