@@ -45,7 +45,7 @@ fn bad_input_is_status_2_and_says_what_to_do() {
         (&["experiment", "flush-is-sync"][..], "did you mean \"flush-is-the-sync\"?"),
         (&["experiment", "a", "b", "--folder", "c"], "did you mean"),
         (&["diff", "target"], "needs --budget"),
-        (&["report", "no-such-folder"], "cannot read no-such-folder"),
+        (&["report", "no-such-folder"], "`cargo xtask experiment NAME` makes one"),
         (&["completions", "basch"], "bash"),
     ] {
         let output = xtask(words, &[]);
