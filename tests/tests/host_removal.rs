@@ -205,3 +205,20 @@ fn the_more_urgent_run_in_between() {
         kernel.finish(FRAMES);
     }
 }
+
+/// For whoever asks, a process has ended when it is taken down, not when its threads have: what it does on the way out is
+/// over by then.
+#[test]
+fn a_process_has_ended_when_it_is_taken_down() {
+    let (kernel, child) = machine(8);
+    let asker = kernel.thread(&kernel.first, FREE + 1, &kernel.first, VirtAddr(0x1000), 1, 0, 0);
+    let ended = || kernel.ask(0, &asker, Number::Ended, &[FREE]);
+    assert_eq!(ended()[..2], [Status::Done as u64, 0]);
+    // It has no threads, and nobody has taken it down yet; whoever leaves the kernel next does.
+    kernel.world.on(0, || child.end(kernel.world.cpu(0), 7));
+    assert!(child.has_ended() && !child.is_down());
+    assert_eq!(ended()[..2], [Status::Done as u64, 0]);
+    assert_eq!(ended()[..3], [Status::Done as u64, 1, 7]);
+    drop((child, asker));
+    kernel.finish(FRAMES);
+}

@@ -18,6 +18,7 @@ use kernel::mm::state::Unlinked;
 use kernel::mm::unmap::{dontneed, munmap};
 use kernel::mm::{exit, fault, fork, page};
 use kernel::smp::rcu;
+use kernel::task::turn;
 use kernel::tlb::switch;
 use kernel::tlb::transport::TransportId;
 use tests::audit::Audit;
@@ -108,6 +109,21 @@ fn a_retired_table_is_free_only_after_a_grace_period() {
     world.settle();
     assert_eq!(world.machine().tables.load(Ordering::Relaxed), before - 1);
     assert_eq!(frame.state(), FrameState::Table);
+}
+
+/// Between two turns at programs a CPU reads no table, and says so: its timer may be set anew in each and never fire.
+#[test]
+fn a_cpu_that_takes_turns_holds_up_no_grace_period() {
+    let world = World::<Untagged>::new(2, 4096);
+    let mm = populated(&world, PAGE_SIZE);
+    let table = unlink(&world, &mm).flush(world.cpu(0));
+    let before = world.machine().tables.load(Ordering::Relaxed);
+    table.retire(world.cpu(0));
+    world.on(0, || rcu::poll(world.cpu(0)));
+    assert_eq!(world.machine().tables.load(Ordering::Relaxed), before, "CPU 1 may still read it");
+    assert!(!world.on(1, || turn::turn(world.cpu(1))), "it has nothing to do");
+    world.on(0, || rcu::poll(world.cpu(0)));
+    assert_eq!(world.machine().tables.load(Ordering::Relaxed), before - 1);
 }
 
 #[test]

@@ -60,7 +60,7 @@ numbers! {
     Balance = 32, 0: "-> frames, bytes, spaces in use; frames, bytes, spaces left.";
     Load = 33, 5: "`process`, `module`, three words of a name: maps a program of the module into the process -> `entry`.";
     Populate = 34, 3: "`process`, `address`, `bytes` (up to 2 MiB): makes the pages there present now.";
-    Ended = 35, 1: "`thread or process` -> 1 if it has ended, `status`.";
+    Ended = 35, 1: "`thread or process` -> 1 if it has ended (a process: and is taken down), `status`.";
     Clock = 36, 0: "-> instructions so far; how many it were when this CPU last woke from idling; timer interrupts of other CPUs since: if there were none, under an engine where CPUs take turns, no other CPU's instructions are among these.";
     Plan = 37, 1: "`meter` -> operations, seed, CPUs, number of the mode, three words of the workload's name.";
     Begin = 38, 1: "`meter`: an operation begins, whose interrupts and invalidations are counted.";

@@ -222,6 +222,12 @@ impl<A: Arch> Process<A> {
         threads.ended && threads.list.is_empty()
     }
 
+    /// Whether it is taken down, too: nothing is mapped in it any more, and its capabilities are gone.
+    pub fn is_down(&self) -> bool {
+        // While somebody takes it down, this is where it begins.
+        matches!(*self.end.lock(), End::Over)
+    }
+
     /// Ends it with `status`: all its threads are stopped.
     pub fn end(self: &Arc<Process<A>>, cpu: &'static Cpu<A>, status: u64) {
         let list = {

@@ -340,7 +340,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Populate { process, at, bytes } => caller.managed(process)?.populate(cpu, at, bytes)?,
         Request::Ended { what } => {
             let (ended, status) = match caller.with(what, Rights::MANAGE)?.object() {
-                Object::Process(process) => (process.has_ended(), process.status()),
+                Object::Process(process) => (process.is_down(), process.status()),
                 Object::Thread(thread) => (thread.is_ending(), thread.status()),
                 other => return Err(ObjectError::WrongKind(other.kind())),
             };

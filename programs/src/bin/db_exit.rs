@@ -65,6 +65,8 @@ fn start(argument: u64) -> u64 {
         }
         for n in 0..MANY {
             check!(kernel::ended(CHILDREN + n * STEP + 1) == Ok(Some(exit::DONE)));
+            // What it does to the tables is counted with the round.
+            check!(kernel::wait_for_end(CHILDREN + n * STEP) == Ok(exit::DONE));
             for table in 0..TABLES {
                 // SAFETY: mapped above; the child that wrote it has said that it did.
                 check!(unsafe { (word(table, n) as *const u64).read_volatile() } == op << 8 | n | 1 << 63);

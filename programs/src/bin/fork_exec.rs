@@ -155,7 +155,7 @@ fn execute(n: u64) -> Result<(), Status> {
 /// Waits for the end of a child, which must be a good one, and forgets it.
 fn ended(n: u64, which: u64) -> Result<(), Status> {
     let process = CHILDREN + n * STEP + which;
-    let status = kernel::wait_for_end(process + 1)?;
+    let status = kernel::wait_for_end(process)?;
     if status != exit::DONE {
         call::exit(status);
     }
