@@ -74,18 +74,7 @@ impl Cell {
         let (_, workload) = OPERATIONS.into_iter().find(|(known, _)| *known == operation)?;
         let (_, role) = WALKERS.into_iter().find(|(known, _)| *known == walker)?;
         let strategy = sync::NAMES.iter().position(|(name, _)| *name == strategy)?;
-        let scope = Scope {
-            profile,
-            strategy,
-            transport,
-            workload,
-            deed: None,
-            roles: vec![role; walkers],
-            staging: None,
-            buffers: false,
-            hardware: profile.hardware(),
-            guards: 0,
-        };
+        let scope = Scope { transport, ..Scope::of(profile, strategy, workload, vec![role; walkers]) };
         let mut cell = Cell { scope, operation, walker };
         if operation.is_chain() && walker == WalkerClass::TwoWord {
             // Who reads two words for the first that leaves has been waited for when the second leaves: the walks are

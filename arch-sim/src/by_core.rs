@@ -58,18 +58,8 @@ fn scope(strategy: usize, transport: TransportId, operation: Operation, (profile
         staged.freezes[1] = u32::from(transport == TransportId::Paravirt);
         staging = Some(staged);
     }
-    Scope {
-        profile,
-        strategy,
-        transport,
-        workload,
-        deed: None,
-        roles: if staging.is_some() { Vec::new() } else { vec![Role::Walk] },
-        staging,
-        buffers: false,
-        hardware: profile.hardware(),
-        guards: 0,
-    }
+    let roles = if staging.is_some() { Vec::new() } else { vec![Role::Walk] };
+    Scope { transport, staging, ..Scope::of(profile, strategy, workload, roles) }
 }
 
 /// The row of a cell that was not explored.

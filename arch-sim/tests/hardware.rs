@@ -15,18 +15,7 @@ const LIMITS: Limits = Limits { executions: 200_000, time: Duration::from_secs(6
 /// Under the strategy that interrupts everybody: what shows is the hardware's doing.
 fn scope(profile: Profile, workload: WorkloadId, role: Role) -> Scope {
     let strategy = kernel::sync::NAMES.iter().position(|(name, _)| *name == "sync-all").expect("the kernel has it");
-    Scope {
-        profile,
-        strategy,
-        transport: profile.transport(),
-        workload,
-        deed: None,
-        staging: None,
-        roles: vec![role],
-        buffers: false,
-        hardware: profile.hardware(),
-        guards: 0,
-    }
+    Scope::of(profile, strategy, workload, vec![role])
 }
 
 fn all(scope: &Scope) -> Proof {

@@ -20,18 +20,7 @@ fn scope(profile: Profile, workload: WorkloadId, role: Role) -> Scope {
 
 fn under(strategy: &str, profile: Profile, workload: WorkloadId, role: Role) -> Scope {
     let strategy = kernel::sync::NAMES.iter().position(|(name, _)| *name == strategy).expect("the kernel has it");
-    Scope {
-        profile,
-        strategy,
-        transport: profile.transport(),
-        workload,
-        deed: None,
-        staging: None,
-        roles: vec![role],
-        buffers: false,
-        hardware: profile.hardware(),
-        guards: 0,
-    }
+    Scope::of(profile, strategy, workload, vec![role])
 }
 
 fn all(scope: &Scope) -> Proof {

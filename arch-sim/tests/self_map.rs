@@ -15,18 +15,7 @@ const LIMITS: Limits = Limits { executions: 50_000, time: Duration::from_secs(60
 
 fn scope(profile: Profile, transport: TransportId, workload: WorkloadId, deed: Option<Deed>) -> Scope {
     let strategy = kernel::sync::NAMES.iter().position(|(name, _)| *name == "self-map").expect("the kernel has it");
-    Scope {
-        profile,
-        strategy,
-        transport,
-        workload,
-        deed,
-        staging: None,
-        roles: vec![Role::Walk],
-        buffers: false,
-        hardware: profile.hardware(),
-        guards: 0,
-    }
+    Scope { transport, deed, ..Scope::of(profile, strategy, workload, vec![Role::Walk]) }
 }
 
 fn all(scope: &Scope) -> Proof {

@@ -54,16 +54,10 @@ pub(super) fn scope(strategy: usize, scenario: &Scenario, counterexample: &Count
     }
     let profile = if scenario.tagged || broadcasts { Profile::Arm } else { Profile::X86 };
     Scope {
-        profile,
-        deed: None,
-        strategy,
         transport: scenario.transport,
-        workload: workload(scenario.operation),
-        roles: Vec::new(),
         staging: Some(staging),
-        buffers: false,
-        hardware: profile.hardware(),
         guards: scenario.removed.guards(),
+        ..Scope::of(profile, strategy, workload(scenario.operation), Vec::new())
     }
 }
 

@@ -133,6 +133,23 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// On a machine as `profile` is by itself, with all guards: `workload` under the strategy with this number, beside
+    /// one CPU for each of `roles`.
+    pub fn of(profile: Profile, strategy: usize, workload: WorkloadId, roles: Vec<Role>) -> Scope {
+        Scope {
+            profile,
+            strategy,
+            transport: profile.transport(),
+            workload,
+            deed: None,
+            roles,
+            staging: None,
+            buffers: false,
+            hardware: profile.hardware(),
+            guards: 0,
+        }
+    }
+
     /// How many CPUs.
     pub fn cpus(&self) -> usize {
         self.staging.as_ref().map_or(self.roles.len() + 1, Staging::cpus)
