@@ -8,13 +8,15 @@ use kernel::guard::{self, Guard};
 use kernel::injection::{Fault, Odds};
 use kernel::mm::address_space::{Backing, Mm};
 use kernel::mm::entry::Perm;
+use kernel::mm::exit::exit;
 use kernel::mm::fault;
 use kernel::mm::file::File;
 use kernel::mm::frame::FrameState;
+use kernel::mm::pace::Pace;
 use kernel::mm::page;
 use kernel::mm::retract::retract_page_tables;
 use kernel::mm::truncate::truncate;
-use kernel::mm::unmap::dontneed;
+use kernel::mm::unmap::{dontneed, unmap_some};
 use kernel::record::cell::ViolationKind;
 use kernel::scenario::Point;
 use kernel::tlb::switch;
@@ -129,5 +131,28 @@ fn a_table_that_is_freed_without_a_batch_is_judged() {
         let first = world.machine().first_violation.take();
         assert!(first.kind == 0 || first.kind == ViolationKind::LostMapping as u16, "{first:?}");
         first.kind != 0
+    });
+}
+
+/// A part of a mapping is gone, and the rest not yet, when a program touches what is gone: its page would be in a table
+/// that nobody comes to again.
+#[test]
+fn nothing_is_put_into_what_is_half_unmapped() {
+    is_needed(Guard::GoingShut, || {
+        let world = World::<Untagged>::new(1, 4096);
+        world.choose("sync-all", TransportId::Ipi);
+        let (cpu, free) = (world.cpu(0), world.machine().free_frames());
+        let mm = Mm::<Untagged>::new(cpu, 0).expect("memory suffices");
+        let range = AT..AT.add(2 * PMD_SIZE);
+        mm.map(range.clone(), Perm::WRITE, Backing::Anon).expect("nothing is there");
+        fault::populate(cpu, &mm, range).expect("memory suffices");
+        assert!(!unmap_some(cpu, &mm, AT, &mut Pace::new(&mut || true)));
+        let touched = fault::handle(cpu, &mm, AT, true);
+        assert!(unmap_some(cpu, &mm, AT, &mut Pace::new(&mut || true)));
+        exit(cpu, mm);
+        world.settle();
+        let lost = world.machine().free_frames() != free || world.violations() != 0;
+        assert_eq!(touched.is_ok(), lost, "a page that is put there is lost");
+        lost
     });
 }
