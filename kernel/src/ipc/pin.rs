@@ -88,15 +88,14 @@ impl<A: Arch> Pinned<A> {
             return Err(PinError::Bad);
         }
         let count = bytes.div_ceil(PAGE_SIZE) as usize;
-        let list = payer.charge(Price::array::<Pfn>(count as u64));
-        let _list = list.map_err(|_| PinError::Quota)?;
+        let list = payer.charge(Price::array::<Pfn>(count as u64)).map_err(|_| PinError::Quota)?;
         let mut pinned =
             Pinned { mm: mm.clone(), start, bytes, pages: Vec::with_capacity(count), paid: None, held: true };
         for _ in 0..TRIES {
             pinned.take(cpu, count, write)?;
             if !guard!(IpcPinAgain) || pinned.is_still_there(cpu) {
-                let price = Price::frames(pinned.frames()).and(_list.price());
-                drop(_list);
+                let price = Price::frames(pinned.frames()).and(list.price());
+                drop(list);
                 pinned.paid = Some(payer.charge(price).map_err(|_| PinError::Quota)?);
                 if !guard!(IpcPin) {
                     pinned.let_go(cpu);
