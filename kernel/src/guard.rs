@@ -84,6 +84,8 @@ guards! {
     PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
     DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
     TruncateUnmaps: "pages that a file gives up are taken from every mm that maps them", Host;
+    TruncateWaits: "taking a truncated page out of an mm waits for faults that are under way there", Host;
+    UnmapFirst: "a mapping is flushed before its file forgets it", Host;
     ForkProtects: "what a fork shares cannot be written until it is copied", Host;
 }
 

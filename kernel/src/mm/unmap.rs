@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use crate::addr::{Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::mm::address_space::{Backing, MapError, Mm, Region, check_cuts, check_range, region_at, split_at};
 use crate::mm::file::File;
 use crate::mm::gather::Gather;
@@ -56,11 +57,17 @@ pub fn unmap_some<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, at: VirtAddr, pace:
     let ceiling = map.get(index + 1).map_or(A::USER_END, |r| r.gone.unwrap_or(r.range.start));
     let mut gather = Gather::new(cpu, mm);
     let over = go(cpu, mm, &mut map[index], &(floor..ceiling), &mut gather, pace);
+    if over && !guard!(UnmapFirst) {
+        leave_file(mm, &map[index]);
+    }
     gather.finish();
     two_word::wait_for_readers(cpu);
     if over {
-        leave_file(mm, &map.remove(index));
+        let region = map.remove(index);
         trim(&mut map);
+        if guard!(UnmapFirst) {
+            leave_file(mm, &region);
+        }
     }
     over
 }
@@ -128,8 +135,8 @@ fn unmap_leaves<A: Arch>(
     }
 }
 
-/// Takes a region off its file. Its leaves are flushed: a truncation that does not find it any more need not wait for
-/// that.
+/// Takes a region off its file. Its leaves are flushed, and the map lock is held: a truncation finds the region and waits
+/// for that, or there is nothing left to wait for.
 pub(super) fn leave_file<A: Arch>(mm: &Mm<A>, region: &Region<A>) {
     if let Backing::File(file, _) | Backing::Shared(file, _) = &region.backing {
         file.remove_mapping(mm, &region.range);
