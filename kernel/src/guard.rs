@@ -73,6 +73,7 @@ guards! {
     TagFlush: "a tag that is taken from an mm is flushed everywhere before another gets it", Host;
     TagOnce: "an mm that two CPUs load at once, and that has no tag, gets one", Host;
     ExitUnloads: "an mm that ends is unloaded where it is still loaded lazily", Host;
+    GoingShut: "nothing is put into a region that is being unmapped", Host;
     RightsShrink: "a capability is derived with rights that the one it comes from has", Host;
     RevokeUnmaps: "revoking a capability undoes the mappings that were made with it", Host;
     IpcPin: "a long message is copied through pages that are pinned", Host;
@@ -83,6 +84,8 @@ guards! {
     PublishFence: "targeted: a full barrier between publishing a walk and reading tables", Barriers;
     DecideFence: "targeted: a full barrier between clearing an entry and reading what is published", Barriers;
     TruncateUnmaps: "pages that a file gives up are taken from every mm that maps them", Host;
+    TruncateWaits: "taking a truncated page out of an mm waits for faults that are under way there", Host;
+    UnmapFirst: "a mapping is flushed before its file forgets it", Host;
     ForkProtects: "what a fork shares cannot be written until it is copied", Host;
 }
 

@@ -4,18 +4,22 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kernel::abi::message::{Info, pack};
-use kernel::abi::{Number, Status};
-use kernel::addr::{Level, PAGE_SIZE, VirtAddr};
+use kernel::abi::{Number, Rights, Status};
+use kernel::addr::{Level, PAGE_SIZE, PMD_SIZE, VirtAddr};
 use kernel::arch::Arch;
 use kernel::guard::{self, Guard};
 use kernel::mm::address_space::Mm;
 use kernel::mm::entry::{Entry, EntryCodec};
 use kernel::mm::fault;
-use kernel::mm::unmap::dontneed;
-use kernel::object::capability;
+use kernel::object::frames::Memory;
+use kernel::object::mapping::View;
+use kernel::object::process::Process;
+use kernel::object::{Object, capability};
 use kernel::scenario::Point;
+use kernel::smp::cpu::Cpu;
 use kernel::tlb::switch;
 use tests::host::{Tagged, Untagged, run_on, while_waiting};
 use tests::kernel_of::FREE;
@@ -23,6 +27,55 @@ use tests::talk::{ENDPOINT, IN, Log, OUT, Talk, fill, heard, long, send, stamps}
 
 const PAGES: u64 = 40;
 const BYTES: u64 = PAGES * PAGE_SIZE;
+
+/// How pages of a buffer are taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    /// They are anonymous, and discarded.
+    Discarded,
+    /// They are of memory that is truncated, by somebody else who has it.
+    Truncated,
+}
+
+const TAKEN: [Taken; 2] = [Taken::Discarded, Taken::Truncated];
+
+/// A buffer whose pages are taken away.
+struct Buffer<A: Arch> {
+    process: Arc<Process<A>>,
+    at: VirtAddr,
+    memory: Option<Arc<Memory<A>>>,
+}
+
+impl<A: Arch> Buffer<A> {
+    /// That of `process` at `at`, which has no pages yet.
+    fn new(talk: &Talk<A>, process: &Arc<Process<A>>, at: VirtAddr, taken: Taken) -> Buffer<A> {
+        const SLOT: u32 = 31;
+        let memory = (taken == Taken::Truncated).then(|| {
+            let (first, cpu) = (&talk.kernel.first, talk.kernel.world.cpu(0));
+            let memory = Memory::frames(&first.account, PMD_SIZE / PAGE_SIZE).expect("there is enough");
+            talk.kernel.world.on(0, || {
+                let made = capability::install(cpu, &first.table, SLOT, Object::Memory(memory.clone()));
+                made.expect("it is empty");
+                assert_eq!(process.unmap(cpu, at, &mut || false), Ok(true));
+            });
+            let rights = Rights::READ | Rights::WRITE;
+            let node = first.table.get(SLOT).expect("it was made");
+            let view = View { at, offset: 0, bytes: PMD_SIZE, rights };
+            process.map(&first.account, &node, view).expect("there is enough");
+            memory
+        });
+        Buffer { process: process.clone(), at, memory }
+    }
+
+    /// `pages` of it, from number `first` on, go.
+    fn lose(&self, cpu: &'static Cpu<A>, first: u64, pages: u64) {
+        let (offset, bytes) = (first * PAGE_SIZE, pages * PAGE_SIZE);
+        match &self.memory {
+            None => self.process.discard(cpu, self.at.add(offset), bytes).expect("it is mapped"),
+            Some(memory) => memory.truncate(cpu, offset, bytes).expect("no page is cut"),
+        }
+    }
+}
 
 /// What came of a message: how it ended for the client and for the server, and the stamps that the server found.
 type Came = (Status, Status, Vec<(u64, u64)>);
@@ -56,17 +109,18 @@ fn came(received: &Received, sent: &Log<Status>) -> Came {
     (sent.borrow()[0], status, seen)
 }
 
-/// A page of the receiver's buffer is discarded after the message was copied and before the receiver goes on.
-fn receiver_loses_a_page() -> Came {
+/// A page of the receiver's buffer goes after the message was copied and before the receiver goes on.
+fn receiver_loses_a_page(taken: Taken) -> Came {
     let talk = Talk::<Untagged>::new();
+    let buffer = Buffer::new(&talk, &talk.server, IN, taken);
     let (received, sent) = exchange(&talk, true);
     talk.run_cpu(1);
     talk.run_cpu(0);
     let cpu = talk.kernel.world.cpu(2);
-    let page = IN.add(5 * PAGE_SIZE);
-    talk.kernel.world.on(2, || talk.server.discard(cpu, page, PAGE_SIZE)).expect("it is mapped");
+    talk.kernel.world.on(2, || buffer.lose(cpu, 5, 1));
     talk.kernel.run_in_turn();
     let came = came(&received, &sent);
+    drop(buffer);
     talk.finish();
     came
 }
@@ -87,9 +141,10 @@ fn restamp(mm: &Mm<Tagged>, stamp: u64) {
     }
 }
 
-/// All pages of the sender's buffer are discarded and written anew when the first part of them is pinned.
-fn sender_is_changed_between() -> Came {
+/// All pages of the sender's buffer go and are written anew when the first part of them is pinned.
+fn sender_is_changed_between(taken: Taken) -> Came {
     let talk = Talk::<Tagged>::new();
+    let buffer = Buffer::new(&talk, &talk.client, OUT, taken);
     let mm = talk.client.mm.clone();
     let cpu = talk.kernel.world.cpu(2);
     talk.kernel.world.on(2, || {
@@ -102,7 +157,7 @@ fn sender_is_changed_between() -> Came {
     let theirs = mm.clone();
     talk.kernel.world.after_load(table, Level::Pte, OUT.add(32 * PAGE_SIZE), move || {
         run_on(2, || {
-            dontneed(cpu, &theirs, OUT..OUT.add(BYTES)).expect("it is mapped");
+            buffer.lose(cpu, 0, PAGES);
             restamp(&theirs, 2);
         });
     });
@@ -114,11 +169,12 @@ fn sender_is_changed_between() -> Came {
     came
 }
 
-/// A page of the receiver's buffer is discarded before the message comes, and a stranger gets the frame. What the
-/// stranger then has.
-fn stranger_is_written_to() -> u64 {
+/// A page of the receiver's buffer goes before the message comes, and a stranger gets the frame. What the stranger then
+/// has.
+fn stranger_is_written_to(taken: Taken) -> u64 {
     const STRANGERS: VirtAddr = VirtAddr(OUT.0 + 0x10_0000);
     let talk = Talk::<Untagged>::new();
+    let buffer = Buffer::new(&talk, &talk.server, IN, taken);
     let (received, sent) = exchange(&talk, true);
     let world = &talk.kernel.world;
     // The client has its pages, so that the frame is not its own next one.
@@ -126,12 +182,13 @@ fn stranger_is_written_to() -> u64 {
     talk.run_cpu(1);
     let cpu = world.cpu(2);
     world.on(2, || {
-        talk.server.discard(cpu, IN.add(5 * PAGE_SIZE), PAGE_SIZE).expect("it is mapped");
+        buffer.lose(cpu, 5, 1);
         switch::load(cpu, &talk.client.mm);
     });
     world.write(2, &talk.client.mm, STRANGERS.add(8), 99).expect("it is mapped");
     talk.run_cpu(0);
     let seen = world.read(2, &talk.client.mm, STRANGERS.add(8)).expect("it is mapped");
+    drop(buffer);
     if guard::present(Guard::IpcPin) {
         talk.kernel.run_in_turn();
         assert_eq!(came(&received, &sent), (Status::Undelivered, Status::BufferGone, Vec::new()));
@@ -209,9 +266,11 @@ fn a_removed_guard_of_messages_is_found() {
     let (done, gone, lost) = (Status::Done, Status::BufferGone, Status::Undelivered);
     let all = |stamp| vec![(stamp, stamp); PAGES as usize];
 
-    assert_eq!(receiver_loses_a_page(), (lost, gone, Vec::new()));
-    assert_eq!(sender_is_changed_between(), (done, done, all(2)));
-    assert_eq!(stranger_is_written_to(), 99);
+    for taken in TAKEN {
+        assert_eq!(receiver_loses_a_page(taken), (lost, gone, Vec::new()), "{taken:?}");
+        assert_eq!(sender_is_changed_between(taken), (done, done, all(2)), "{taken:?}");
+        assert_eq!(stranger_is_written_to(taken), 99, "{taken:?}");
+    }
     assert_eq!(memory_of_the_other(), (7, 8));
     assert_eq!(revoked_in_a_short_call(), (true, 1));
 
@@ -222,11 +281,16 @@ fn a_removed_guard_of_messages_is_found() {
     assert_eq!(memory_of_the_other(), (8, 8), "the server goes on in the client's memory");
 
     guard::remove(1 << Guard::IpcPinAgain as u64);
-    let (client, server, seen) = receiver_loses_a_page();
-    assert_eq!((client, server, seen[4], seen[5]), (done, done, (1, 1), (0, 0)));
-    let (client, server, seen) = sender_is_changed_between();
-    assert_eq!((client, server, seen[0], seen[39]), (done, done, (1, 1), (2, 2)), "old and new pages in one message");
+    for taken in TAKEN {
+        let (client, server, seen) = receiver_loses_a_page(taken);
+        assert_eq!((client, server, seen[4], seen[5]), (done, done, (1, 1), (0, 0)), "{taken:?}");
+        let (client, server, seen) = sender_is_changed_between(taken);
+        let ends = (client, server, seen[0], seen[39]);
+        assert_eq!(ends, (done, done, (1, 1), (2, 2)), "old and new pages in one message, {taken:?}");
+    }
 
     guard::remove(1 << Guard::IpcPin as u64);
-    assert_eq!(stranger_is_written_to(), 1 << 16 | 5, "the message went into a stranger's page");
+    for taken in TAKEN {
+        assert_eq!(stranger_is_written_to(taken), 1 << 16 | 5, "the message went into a stranger's page, {taken:?}");
+    }
 }

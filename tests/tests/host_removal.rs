@@ -28,7 +28,7 @@ type Machine = Kernel<Untagged>;
 
 /// A machine and a child with `slots` slots, which has itself in slot 0 and memory in [`MEMORY`].
 fn machine(slots: u32) -> (Machine, Arc<Process<Untagged>>) {
-    let kernel = Machine::with(2, FRAMES, 32, Price { frames: 16_000, bytes: 16 << 20, spaces: 8 });
+    let kernel = Machine::with(2, FRAMES, 128, Price { frames: 16_000, bytes: 16 << 20, spaces: 8 });
     kernel.world.choose("sync-all", TransportId::Ipi);
     let cpu = kernel.world.cpu(0);
     let child = kernel.world.on(0, || kernel.first.make_child(cpu, FREE as u32, slots, LIMIT, 5));
@@ -96,8 +96,7 @@ fn a_revocation_takes_as_many_steps_as_descend() {
     }
 }
 
-/// A mapping of one memory and a capability know each other without a search: each that goes is one step, and the
-/// tables are read as often for each of many as for each of few.
+/// Each small mapping that goes with its capability is one step.
 #[test]
 fn undoing_mappings_takes_as_many_steps_as_there_are() {
     let steps = |many: u64| {
@@ -131,6 +130,94 @@ fn undoing_mappings_takes_as_many_steps_as_there_are() {
         let (steps, undone) = steps(many);
         assert!((undone..undone + 8).contains(&steps), "{undone} mappings: {steps} steps");
     }
+}
+
+/// What is deleted with much that depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Dies {
+    /// An endpoint, at which threads wait for an answer.
+    Called,
+    /// One at which they wait for a call.
+    Received,
+    /// A notification.
+    Notification,
+}
+
+/// Whoever waits at what is deleted is told one step after the other, and each is; nobody can come to wait since the
+/// first.
+#[test]
+fn those_who_wait_are_told_one_after_the_other() {
+    const MANY: usize = 100;
+    for dies in [Dies::Called, Dies::Received, Dies::Notification] {
+        let (kernel, child) = machine(8);
+        let speaker = kernel.thread(&kernel.first, FREE + 1, &child, VirtAddr(0x1000), 1, 0, 0);
+        let (make, wait) = match dies {
+            Dies::Called => (Number::MakeEndpoint, Number::Call),
+            Dies::Received => (Number::MakeEndpoint, Number::Wait),
+            Dies::Notification => (Number::MakeNotification, Number::Wait),
+        };
+        assert_eq!(kernel.status(0, &speaker, make, &[MEMORY]), Status::Done);
+        let told = Rc::new(Cell::new(0));
+        let (world, cpu) = (&kernel.world, kernel.world.cpu(0));
+        let waiter = || {
+            let told = told.clone();
+            load(move |user| {
+                let status = Status::from_number(user.ask(wait, &[MEMORY])[0]);
+                if status == Some(Status::Gone) {
+                    told.set(told.get() + 1);
+                }
+            })
+        };
+        let run = || while world.on(1, || turn::turn(world.cpu(1))) {};
+        let threads: Vec<_> =
+            (0..MANY).map(|n| kernel.thread(&kernel.first, FREE + 2 + n as u64, &child, waiter(), 5, 1, 0)).collect();
+        run();
+        assert_eq!(told.get(), 0);
+        let node = child.table.get(MEMORY as u32).expect("it is there");
+        let (before, most) = (Cell::new(0), Cell::new(0));
+        let mut removal = Removal::delete(&node).expect("nobody revokes it").expect("it is there");
+        let mut steps = 1;
+        while !world.on(0, || removal.advance(cpu, || true)) {
+            run();
+            most.set(most.get().max(told.get() - before.replace(told.get())));
+            steps += 1;
+        }
+        run();
+        assert_eq!((told.get(), most.get()), (MANY, 1), "{dies:?}");
+        assert!(steps > MANY && steps < MANY + 8, "{dies:?}: {steps} steps");
+        drop((child, speaker, node, removal, threads));
+        kernel.finish(FRAMES);
+    }
+}
+
+/// The pages of memory that is deleted go as many at a time as a table has.
+#[test]
+fn pages_go_some_at_a_time() {
+    let (kernel, child) = machine(8);
+    let speaker = kernel.thread(&kernel.first, FREE + 1, &child, VirtAddr(0x1000), 1, 0, 0);
+    let ask = |number, arguments: &[u64]| assert_eq!(kernel.status(0, &speaker, number, arguments), Status::Done);
+    ask(Number::MakeFrames, &[MEMORY, 4 * 512]);
+    ask(Number::Map, &[0, MEMORY, AT, 0, 4 * 512 * PAGE_SIZE, 3]);
+    (0..4).for_each(|n| ask(Number::Populate, &[0, AT + n * 512 * PAGE_SIZE, 512 * PAGE_SIZE]));
+    ask(Number::Unmap, &[0, AT]);
+    let node = child.table.get(MEMORY as u32).expect("it is there");
+    let free = || kernel.world.machine().free_frames();
+    let (begun, before, most) = (free(), Cell::new(free()), Cell::new(0));
+    let mut removal = Removal::delete(&node).expect("nobody revokes it").expect("it is there");
+    let over = kernel.world.on(0, || {
+        removal.advance(kernel.world.cpu(0), || {
+            most.set(most.get().max(free() - before.replace(free())));
+            false
+        })
+    });
+    assert!(
+        over && most.get() == 512 && free() - begun == 4 * 512,
+        "{} at once, {} in all",
+        most.get(),
+        free() - begun
+    );
+    drop((child, speaker, node, removal));
+    kernel.finish(FRAMES);
 }
 
 /// Who removes much.

@@ -16,6 +16,7 @@ use crate::arch::Arch;
 use crate::object::capability::Node;
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
+use crate::object::process::Process;
 use crate::object::removal::Removal;
 use crate::object::thread::Thread;
 use crate::smp::cpu::Cpu;
@@ -81,6 +82,8 @@ pub(crate) enum Phase<A: Arch> {
 pub(crate) enum Unfinished<A: Arch> {
     /// It removes capabilities.
     Removal(Removal<A>),
+    /// It undoes a mapping of this process, which began here.
+    Unmapping(Arc<Process<A>>, VirtAddr),
     /// It has ended processes, which are taken down before it is answered with this.
     Ends([u64; WORDS]),
 }

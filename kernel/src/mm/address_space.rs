@@ -7,6 +7,7 @@ use core::ops::Range;
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::{Arch, Asid};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::guard;
 use crate::mm::entry::Perm;
 use crate::mm::file::File;
 use crate::mm::frame_alloc::OutOfFrames;
@@ -57,11 +58,13 @@ pub struct Region<A: Arch> {
     pub perm: Perm,
     /// What it shows.
     pub backing: Backing<A>,
+    /// It is being unmapped, and up to here it is. Nothing is put into it any more, and nothing beside it in its place.
+    pub(super) gone: Option<VirtAddr>,
 }
 
 impl<A: Arch> Clone for Region<A> {
     fn clone(&self) -> Self {
-        Region { range: self.range.clone(), perm: self.perm, backing: self.backing.clone() }
+        Region { range: self.range.clone(), perm: self.perm, backing: self.backing.clone(), gone: self.gone }
     }
 }
 
@@ -216,7 +219,7 @@ impl<A: Arch> Mm<A> {
         if let Backing::File(file, offset) | Backing::Shared(file, offset) = &backing {
             file.add_mapping(self, &range, *offset);
         }
-        map.insert(at, Region { range, perm, backing });
+        map.insert(at, Region { range, perm, backing, gone: None });
         Ok(())
     }
 
@@ -265,10 +268,10 @@ pub(super) fn check_cuts<A: Arch>(map: &[Region<A>], range: &Range<VirtAddr>) ->
     Ok(())
 }
 
-/// The region that `va` lies in.
+/// The region that `va` lies in, but for one that is being unmapped.
 pub(crate) fn region_at<A: Arch>(map: &[Region<A>], va: VirtAddr) -> Option<&Region<A>> {
     let at = map.partition_point(|r| r.range.end <= va);
-    map.get(at).filter(|r| r.range.start <= va)
+    map.get(at).filter(|r| r.range.start <= va && (r.gone.is_none() || !guard!(GoingShut)))
 }
 
 /// Cuts the regions at the ends of `range`, so that those inside it are whole.

@@ -133,6 +133,7 @@ fn in_region<A: Arch>(
                             Ok(pfn) => ready = Some(pfn),
                             Err(error) => break Err(error.into()),
                         }
+                        pause!(cpu, FaultHasPage);
                         continue;
                     }
                     (Backing::Anon | Backing::Shared(..), None) => {

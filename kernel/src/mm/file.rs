@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
-use crate::addr::{Level, PMD_SIZE, Pfn, VirtAddr};
+use crate::addr::{ENTRIES, Level, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::mm::address_space::{FILE, Mm, PLAIN};
 use crate::mm::frame::FrameState;
@@ -197,19 +197,29 @@ impl<A: Arch> File<A> {
     /// elsewhere live on there. [`crate::mm::truncate`] sees to it that no mm does.
     pub(super) fn drop_pages(&self, cpu: &Cpu<A>, range: Range<u64>) {
         let mut contents = self.lock();
-        while let Some(offset) = contents.pages.range(range.clone()).next().map(|(offset, _)| *offset) {
-            if let Some(pfn) = contents.pages.remove(&offset) {
-                page::put(cpu, pfn, 1);
-            }
-        }
+        while drop_one(cpu, &mut contents, range.clone()) {}
     }
 
     /// Drops everything. No mm maps it any more.
     pub fn destroy(&self, cpu: &Cpu<A>) {
-        self.drop_pages(cpu, 0..u64::MAX);
-        let contents = self.lock();
-        debug_assert!(contents.tables.is_empty());
+        while !self.destroy_some(cpu) {}
     }
+
+    /// Drops as many pages as one table has entries. True: there are no more. No mm maps the file any more.
+    pub(crate) fn destroy_some(&self, cpu: &Cpu<A>) -> bool {
+        let mut contents = self.lock();
+        debug_assert!(contents.tables.is_empty());
+        !(0..ENTRIES).all(|_| drop_one(cpu, &mut contents, 0..u64::MAX))
+    }
+}
+
+/// Drops the first page of `range`. False: there is none.
+fn drop_one<A: Arch>(cpu: &Cpu<A>, contents: &mut Contents<A>, range: Range<u64>) -> bool {
+    let Some(offset) = contents.pages.range(range).next().map(|(offset, _)| *offset) else { return false };
+    if let Some(pfn) = contents.pages.remove(&offset) {
+        page::put(cpu, pfn, 1);
+    }
+    true
 }
 
 fn find<A: Arch>(contents: &Contents<A>, offset: u64) -> Option<Pfn> {

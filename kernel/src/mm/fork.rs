@@ -55,7 +55,8 @@ fn copy_with<A: Arch>(
     A::fence();
     pause!(cpu, ForkBegin);
     let mut gather = Gather::new(cpu, parent);
-    let result = map.iter().try_for_each(|region| {
+    // What is being unmapped has no copy.
+    let result = map.iter().filter(|region| region.gone.is_none()).try_for_each(|region| {
         begin(region)?;
         match region.backing {
             Backing::Anon => copy_region(cpu, parent, child, region, &mut gather),

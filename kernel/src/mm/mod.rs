@@ -13,6 +13,7 @@ pub mod fork;
 pub mod frame;
 pub mod frame_alloc;
 pub mod gather;
+pub mod pace;
 pub mod page;
 pub mod protect;
 pub mod rcu_walk;

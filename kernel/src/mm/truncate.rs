@@ -3,7 +3,8 @@
 //! First the file gives them up, under its lock: no fault finds them there from then on. Then every mapping that shows
 //! them is visited with the map lock of its mm held for writing. A fault holds that lock for reading from before it
 //! asks the file for a page until it has put the page in. So one that got a page from the file before is over, and what
-//! it put in is taken out; one that comes after gets another page. A single pass is enough, and when it is over no
+//! it put in is taken out; one that comes after gets another page. One that unmaps holds the
+//! lock until it has flushed, and only then is the mapping taken off the file. A single pass is enough, and when it is over no
 //! translation leads to what was truncated: only who has pinned a page still has it.
 
 use core::ops::Range;
@@ -11,7 +12,7 @@ use core::ops::Range;
 use crate::addr::{Level, Pfn, VirtAddr};
 use crate::arch::Arch;
 use crate::guard;
-use crate::mm::address_space::{Backing, MapError, Mm};
+use crate::mm::address_space::{Backing, MapError, Mm, Region};
 use crate::mm::file::File;
 use crate::mm::gather::Gather;
 use crate::mm::page::HUGE_ORDER;
@@ -46,7 +47,14 @@ fn is_huge<A: Arch>(pfn: Pfn) -> bool {
 
 /// Clears what `mm` shows of bytes `range` of `file` in the part `at` of it, as its regions are now.
 fn take_out<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: &Range<VirtAddr>, range: &Range<u64>) {
-    let map = mm.map.write();
+    // For writing: whoever faults there, with a page that the file has given up, is over. Without the guard for reading.
+    let alone = guard!(TruncateWaits).then(|| mm.map.write());
+    let beside = alone.is_none().then(|| mm.map.read());
+    let map: &[Region<A>] = match (&alone, &beside) {
+        (Some(map), _) => map,
+        (_, Some(map)) => map,
+        (None, None) => return,
+    };
     let mut gather = Gather::new(cpu, mm);
     for region in map.iter().filter(|r| r.range.start < at.end && at.start < r.range.end) {
         let Backing::File(shown, offset) = &region.backing else { continue };
@@ -61,5 +69,5 @@ fn take_out<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, file: &File<A>, at: &Rang
         }
     }
     gather.finish();
-    drop(map);
+    drop((alone, beside));
 }

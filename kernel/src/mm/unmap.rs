@@ -4,16 +4,19 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::addr::{Level, PUD_SIZE, VirtAddr};
+use crate::addr::{Level, PAGE_SIZE, PMD_SIZE, PUD_SIZE, VirtAddr};
 use crate::arch::Arch;
+use crate::guard;
 use crate::mm::address_space::{Backing, MapError, Mm, Region, check_cuts, check_range, region_at, split_at};
 use crate::mm::file::File;
 use crate::mm::gather::Gather;
+use crate::mm::pace::Pace;
 use crate::mm::share;
 use crate::mm::table::Table;
 use crate::mm::two_word;
 use crate::mm::zap::{self, EmptyTables};
 use crate::object::account::trim;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 
 /// Unmaps `range` and frees the tables that become unnecessary.
@@ -31,29 +34,112 @@ pub fn munmap<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, range: Range<VirtAddr>)
     let floor = if first == 0 { VirtAddr(0) } else { map[first - 1].range.end };
     let ceiling = map.get(first).map_or(A::USER_END, |r| r.range.start);
     let mut gather = Gather::new(cpu, mm);
-    gone.iter().for_each(|region| unmap_region(cpu, mm, region, &mut gather));
+    gone.iter().for_each(|region| unmap_leaves(cpu, mm, region, region.range.clone(), &mut gather));
     free_tables(cpu, mm, mm.root(), Level::Pgd, &range, &(floor..ceiling), &mut gather);
     gather.finish();
+    gone.iter().for_each(|region| leave_file(mm, region));
     two_word::wait_for_readers(cpu);
     drop(map);
     Ok(())
 }
 
-/// Clears the leaves of one region and takes it off its file. The map lock is held for writing, and no end of the
-/// region cuts a leaf.
-pub(super) fn unmap_region<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, region: &Region<A>, gather: &mut Gather<'_, A>) {
-    match &region.backing {
-        Backing::Anon => zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather),
-        Backing::File(file, _) => {
-            zap::zap(cpu, mm, region.range.clone(), EmptyTables::Keep, gather);
-            file.remove_mapping(mm, &region.range);
+/// Goes on unmapping the region that begins at `at`, in the order of its addresses, until that is over, which is
+/// `true`, or `pace` says that it shall be left, with everything flushed that is unmapped so far. It is the map lock
+/// that is given up in between: see `object/unmapping.rs`.
+pub fn unmap_some<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, at: VirtAddr, pace: &mut Pace<'_>) -> bool {
+    let mut map = mm.map.write();
+    let index = map.partition_point(|r| r.range.start < at);
+    if map.get(index).is_none_or(|r| r.range.start != at) {
+        return true;
+    }
+    let floor = if index == 0 { VirtAddr(0) } else { map[index - 1].range.end };
+    // Of one that goes too, only what is left is in the way.
+    let ceiling = map.get(index + 1).map_or(A::USER_END, |r| r.gone.unwrap_or(r.range.start));
+    let mut gather = Gather::new(cpu, mm);
+    let over = go(cpu, mm, &mut map[index], &(floor..ceiling), &mut gather, pace);
+    if over && !guard!(UnmapFirst) {
+        leave_file(mm, &map[index]);
+    }
+    gather.finish();
+    two_word::wait_for_readers(cpu);
+    if over {
+        let region = map.remove(index);
+        trim(&mut map);
+        if guard!(UnmapFirst) {
+            leave_file(mm, &region);
         }
+    }
+    over
+}
+
+/// Unmaps `region` from where it was left, part by part, with the tables that map nothing outside of `free` any more,
+/// until nothing is left of it, which is `true`, or `pace` says so. What it shows is not left yet ([`leave_file`]).
+pub(super) fn go<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    region: &mut Region<A>,
+    free: &Range<VirtAddr>,
+    gather: &mut Gather<'_, A>,
+    pace: &mut Pace<'_>,
+) -> bool {
+    let end = region.range.end;
+    let mut at = region.gone.unwrap_or(region.range.start);
+    loop {
+        let (part, work) = next_part(mm, region, at);
+        unmap_leaves(cpu, mm, region, part.clone(), gather);
+        let over = part.end == end;
+        let ceiling = if over { free.end } else { part.end };
+        free_tables(cpu, mm, mm.root(), Level::Pgd, &part, &(free.start..ceiling), gather);
+        at = part.end;
+        region.gone = Some(at);
+        pause!(cpu, UnmapPart);
+        pace.did(work);
+        if over || pace.stops() {
+            return over;
+        }
+    }
+}
+
+/// The part of `region` from `at` on that is unmapped at once, and how much work that is at most: what one PMD entry
+/// maps, a GiB in which there is nothing, or the whole of one that shares tables, which is one GiB for programs.
+fn next_part<A: Arch>(mm: &Mm<A>, region: &Region<A>, at: VirtAddr) -> (Range<VirtAddr>, u64) {
+    let end = region.range.end;
+    if let Backing::Shared(..) = region.backing {
+        return (at..end, (end.0 - at.0) / PMD_SIZE);
+    }
+    match mm.table_at(Level::Pmd, at) {
+        None => (at..at.align_down(Level::Pud).add(PUD_SIZE).min(end), 1),
+        Some(pmd) => {
+            let next = at.align_down(Level::Pmd).add(PMD_SIZE).min(end);
+            (at..next, if pmd.load(Level::Pmd, at) == 0 { 1 } else { (next.0 - at.0) / PAGE_SIZE })
+        }
+    }
+}
+
+/// Clears the leaves of one region in `part` of it; all of them where it shares tables. The map lock is held for
+/// writing, and no end of the part cuts a leaf.
+fn unmap_leaves<A: Arch>(
+    cpu: &'static Cpu<A>,
+    mm: &Mm<A>,
+    region: &Region<A>,
+    part: Range<VirtAddr>,
+    gather: &mut Gather<'_, A>,
+) {
+    match &region.backing {
+        Backing::Anon | Backing::File(..) => zap::zap(cpu, mm, part, EmptyTables::Keep, gather),
         Backing::Shared(file, offset) => {
             for own in leave_shared(cpu, mm, file, region, *offset, gather) {
                 zap::zap(cpu, mm, own, EmptyTables::Keep, gather);
             }
-            file.remove_mapping(mm, &region.range);
         }
+    }
+}
+
+/// Takes a region off its file. Its leaves are flushed, and the map lock is held: a truncation finds the region and waits
+/// for that, or there is nothing left to wait for.
+pub(super) fn leave_file<A: Arch>(mm: &Mm<A>, region: &Region<A>) {
+    if let Backing::File(file, _) | Backing::Shared(file, _) = &region.backing {
+        file.remove_mapping(mm, &region.range);
     }
 }
 

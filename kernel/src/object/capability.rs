@@ -258,12 +258,12 @@ impl<A: Arch> Node<A> {
         }
     }
 
-    /// Undoes one of the mappings that were made with it. False: there is none.
-    pub(super) fn unmap_one(&self, cpu: &'static Cpu<A>) -> bool {
+    /// Undoes one of the mappings that were made with it, or some of one if `stops` says so. False: there is none.
+    pub(super) fn unmap_one(&self, cpu: &'static Cpu<A>, stops: &mut dyn FnMut() -> bool) -> bool {
         // It stays in the list until it is undone: who comes second waits for who is at it.
         let Some((process, tie)) = self.uses.lock().last().cloned() else { return false };
         match process.upgrade() {
-            Some(process) => process.unmap_use(cpu, self, &tie),
+            Some(process) => process.unmap_use(cpu, self, &tie, stops),
             None => self.forget_use(&tie),
         }
         true
@@ -307,7 +307,7 @@ pub fn install<A: Arch>(
         table.fill(slot, &node(table, slot, object.clone(), Rights::all(), 0, None))
     };
     if result.is_err() {
-        object.end(cpu);
+        while !object.end_some(cpu) {}
         super::finish(cpu);
     }
     result

@@ -35,16 +35,15 @@ impl<A: Arch> Endpoint<A> {
         Ok(Arc::new(Endpoint { meeting: Mutex::<A, _>::new(meeting), _paid: paid }))
     }
 
-    /// It ends: whoever waits here is told.
-    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
-        loop {
-            let one = {
-                let mut meeting = self.meeting.lock();
-                meeting.ended = true;
-                meeting.callers.pop().or_else(|| meeting.receivers.pop())
-            };
-            let Some(thread) = one else { return };
-            wait::wake_with(cpu, &thread, Status::Gone);
-        }
+    /// It ends: one of those who wait here is told. True: nobody waits any more.
+    pub(super) fn end_some(&self, cpu: &'static Cpu<A>) -> bool {
+        let one = {
+            let mut meeting = self.meeting.lock();
+            meeting.ended = true;
+            meeting.callers.pop().or_else(|| meeting.receivers.pop())
+        };
+        let Some(thread) = one else { return true };
+        wait::wake_with(cpu, &thread, Status::Gone);
+        false
     }
 }

@@ -127,8 +127,9 @@ impl<A: Arch> Memory<A> {
         Ok(())
     }
 
-    /// No capability is left, so no mapping either: the pages go, but for those that are pinned.
-    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
-        self.file.destroy(cpu);
+    /// No capability is left, so no mapping either: some of the pages go, but for those that are pinned. True: there
+    /// are no more.
+    pub(super) fn end_some(&self, cpu: &'static Cpu<A>) -> bool {
+        self.file.destroy_some(cpu)
     }
 }

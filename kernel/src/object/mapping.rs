@@ -42,6 +42,8 @@ pub(super) struct Mapped<A: Arch> {
     pub(super) range: Range<VirtAddr>,
     /// What it may ever allow.
     most: Rights,
+    /// It is being undone: see [`super::unmapping`].
+    pub(super) goes: bool,
     /// The capability that it was made with, if it ends with one.
     node: Option<(Weak<Node<A>>, Arc<Tie>)>,
     _paid: Paid,
@@ -262,7 +264,7 @@ impl<A: Arch> Process<A> {
                 None
             }
         };
-        mappings.list.push(Mapped { range, most, node, _paid: paid });
+        mappings.list.push(Mapped { range, most, goes: false, node, _paid: paid });
         Ok(())
     }
 
@@ -270,7 +272,10 @@ impl<A: Arch> Process<A> {
     pub fn protect(&self, cpu: &'static Cpu<A>, at: VirtAddr, rights: Rights) -> Result<(), ObjectError> {
         check_rights(rights)?;
         let mappings = self.mappings.write();
-        let mapped = mappings.list.iter().find(|m| m.range.start == at).ok_or(MapError::NotMapped(at))?;
+        if mappings.ended {
+            return Err(ObjectError::Gone);
+        }
+        let mapped = mappings.list.iter().find(|m| m.range.start == at && !m.goes).ok_or(MapError::NotMapped(at))?;
         let missing = rights - mapped.most;
         if !missing.is_empty() {
             return Err(ObjectError::Forbidden(missing));

@@ -96,18 +96,19 @@ impl<A: Arch> Object<A> {
         }
     }
 
-    /// Its original capability is gone.
-    fn end(&self, cpu: &'static Cpu<A>) {
+    /// Its original capability is gone: a step of its end. True: that was the last one.
+    fn end_some(&self, cpu: &'static Cpu<A>) -> bool {
         match self {
+            Object::Memory(memory) => return memory.end_some(cpu),
+            Object::Endpoint(endpoint) => return endpoint.end_some(cpu),
+            Object::Notification(notification) => return notification.end_some(cpu),
             Object::Process(process) => process.end(cpu, Status::Gone as u64),
-            Object::Memory(memory) => memory.end(cpu),
             Object::Thread(thread) => thread.end(cpu, Status::Gone as u64),
-            Object::Endpoint(endpoint) => endpoint.end(cpu),
-            Object::Notification(notification) => notification.end(cpu),
             Object::Interrupt(interrupt) => interrupt.unbind(),
             // Nothing but their memory is to be given back.
             Object::Module(_) | Object::Meter(_) => {}
         }
+        true
     }
 }
 
@@ -224,7 +225,7 @@ pub fn finish<A: Arch>(cpu: &'static Cpu<A>) {
 /// Takes down the processes that have ended since, for as long as `stops` does not say otherwise, which is asked before
 /// each step with the highest priority that threads of the process could have. To be called after whatever may end one,
 /// with no lock held. True: something is left.
-pub(crate) fn finish_some<A: Arch>(cpu: &'static Cpu<A>, stops: impl Fn(u8) -> bool) -> bool {
+pub fn finish_some<A: Arch>(cpu: &'static Cpu<A>, stops: impl Fn(u8) -> bool) -> bool {
     let objects = &A::machine().objects;
     loop {
         // Relaxed: who has just put one there sees that; another CPU's is that CPU's to see.

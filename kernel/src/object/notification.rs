@@ -61,16 +61,15 @@ impl<A: Arch> Notification<A> {
         }
     }
 
-    /// It ends: whoever waits is told.
-    pub(super) fn end(&self, cpu: &'static Cpu<A>) {
-        loop {
-            let one = {
-                let mut state = self.bits.lock();
-                state.ended = true;
-                state.waiting.pop()
-            };
-            let Some(thread) = one else { return };
-            wait::wake_with(cpu, &thread, Status::Gone);
-        }
+    /// It ends: one of those who wait is told. True: nobody waits any more.
+    pub(super) fn end_some(&self, cpu: &'static Cpu<A>) -> bool {
+        let one = {
+            let mut state = self.bits.lock();
+            state.ended = true;
+            state.waiting.pop()
+        };
+        let Some(thread) = one else { return true };
+        wait::wake_with(cpu, &thread, Status::Gone);
+        false
     }
 }

@@ -66,8 +66,10 @@ enum End<A: Arch> {
     Begins,
     /// The capabilities in slots from this one on are to go; the one before is going.
     Slots(u32, Option<Removal<A>>),
-    /// Its mappings, while there are many.
+    /// Its mappings.
     Mappings,
+    /// What is kept of them.
+    List,
     /// Whole.
     Over,
 }
@@ -279,11 +281,10 @@ impl<A: Arch> Process<A> {
                     End::Slots(next, (!done).then_some(removal))
                 }
                 End::Slots(next, None) => self.next_slot(next),
-                End::Mappings if self.unmap_of_many(cpu) => End::Mappings,
-                End::Mappings => {
-                    self.unmap_everything(cpu);
-                    End::Over
-                }
+                End::Mappings if self.unmap_everything(cpu, &mut stops) => End::List,
+                End::Mappings => End::Mappings,
+                End::List if self.forget_some() => End::Over,
+                End::List => End::List,
                 End::Over => {
                     *self.end.lock() = End::Over;
                     return true;

@@ -1,8 +1,9 @@
 //! Removal: revoking and deleting capabilities, and undoing what was mapped with them, a part at a time.
 //!
-//! A removal has steps, each of which is one look at the tree or one mapping undone, whatever depends on it; between
-//! any two it can be left and gone on with ([`Removal::advance`]). So what takes long keeps nobody from its CPU who is
-//! more urgent. In this order:
+//! A removal has steps, each of which is one look at the tree, one mapping undone, or one thread woken that waited for
+//! what ends, whatever depends on it; between any two it can be left and gone on with ([`Removal::advance`]), and so can
+//! the undoing of a mapping (`unmapping.rs`). So what takes long keeps nobody from its CPU who is more urgent. In
+//! this order:
 //!
 //! - **All that descends is dead**: nothing can be derived from it and nothing mapped with it any more. Nothing is
 //!   derived from what is being revoked either, so the number of what descends only falls.
@@ -10,8 +11,9 @@
 //!   unmapped, then it leaves the tree. Whoever else revokes meanwhile finds each until nothing of it is mapped any
 //!   more.
 //! - **The capability itself**: what was mapped with it goes. If it is deleted, what is derived from it, which is
-//!   something only where it is not the original, becomes its parent's, one after the other; then it is taken out, and
-//!   an original takes its object along.
+//!   something only where it is not the original, becomes its parent's, one after the other; then it is taken out.
+//! - **The object**, if that was the original: whoever waits at it is told, one after the other, or its pages go, as
+//!   many at a time as one table has. Nobody comes to wait any more from the first step on.
 //!
 //! The tree is changed under its lock, which is held for one step, or for some that change nothing. Mappings are undone
 //! without it, since that flushes and waits for other CPUs. A capability is not deleted while another thread revokes
@@ -41,6 +43,8 @@ enum Step<A: Arch> {
     Own,
     /// Its children, and itself.
     Out,
+    /// Its object.
+    Object,
     /// Nothing is left to do.
     Over,
 }
@@ -97,7 +101,7 @@ impl<A: Arch> Removal<A> {
     /// Goes on until it is over, which is `true`, or `stops` says so, which is asked after each step or few.
     pub fn advance(&mut self, cpu: &'static Cpu<A>, mut stops: impl FnMut() -> bool) -> bool {
         loop {
-            self.step(cpu);
+            self.step(cpu, &mut stops);
             pause!(cpu, RemovalStep);
             if let Step::Over = self.step {
                 return true;
@@ -108,15 +112,15 @@ impl<A: Arch> Removal<A> {
         }
     }
 
-    fn step(&mut self, cpu: &'static Cpu<A>) {
+    fn step(&mut self, cpu: &'static Cpu<A>, stops: &mut dyn FnMut() -> bool) {
         let root = &self.root;
         self.step = match core::mem::replace(&mut self.step, Step::Over) {
             Step::Kills(at, all) => Removal::kill_some(root, at, all),
-            Step::Takes(at) => Removal::take_one(cpu, root, at),
+            Step::Takes(at) => Removal::take_one(cpu, root, at, stops),
             Step::Own => {
                 // Deleting is no revocation: without the guard it unmaps nevertheless.
                 let unmaps = guard!(RevokeUnmaps) || (self.deletes && !self.original);
-                if unmaps && root.unmap_one(cpu) {
+                if unmaps && root.unmap_one(cpu, stops) {
                     Step::Own
                 } else if self.deletes {
                     Step::Out
@@ -127,18 +131,20 @@ impl<A: Arch> Removal<A> {
                 }
             }
             Step::Out => {
-                {
-                    let _tree = tree::<A>();
-                    if root.hand_child_up() {
-                        self.step = Step::Out;
-                        return;
-                    }
+                let _tree = tree::<A>();
+                if root.hand_child_up() {
+                    Step::Out
+                } else {
                     root.take_out();
+                    if self.original { Step::Object } else { Step::Over }
                 }
-                if self.original {
-                    root.object().end(cpu);
+            }
+            Step::Object => {
+                if root.object().end_some(cpu) {
+                    Step::Over
+                } else {
+                    Step::Object
                 }
-                Step::Over
             }
             Step::Over => Step::Over,
         };
@@ -169,7 +175,12 @@ impl<A: Arch> Removal<A> {
         Step::Kills(at, all)
     }
 
-    fn take_one(cpu: &'static Cpu<A>, root: &Arc<Node<A>>, at: Arc<Node<A>>) -> Step<A> {
+    fn take_one(
+        cpu: &'static Cpu<A>,
+        root: &Arc<Node<A>>,
+        at: Arc<Node<A>>,
+        stops: &mut dyn FnMut() -> bool,
+    ) -> Step<A> {
         let at = {
             let _tree = tree::<A>();
             let (at, _) = Removal::found(root, at);
@@ -183,7 +194,7 @@ impl<A: Arch> Removal<A> {
         if Arc::ptr_eq(&at, root) {
             return Step::Own;
         }
-        if guard!(RevokeUnmaps) && at.unmap_one(cpu) {
+        if guard!(RevokeUnmaps) && at.unmap_one(cpu, stops) {
             return Step::Takes(at);
         }
         let _tree = tree::<A>();

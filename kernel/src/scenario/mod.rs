@@ -72,8 +72,10 @@ points! {
     AfterMaskInsert = "after_mask_insert": "context switch: in the mask, the root is not loaded yet";
     ShortLooked = "short_looked": "short call: the capability is alive, and nothing is done yet";
     RemovalStep = "removal_step": "removal of capabilities: one step is done, whoever is more urgent may run";
+    UnmapPart = "unmap_part": "unmapping in parts: a part is cleared, and what was is not yet flushed";
     AfterRootLoad = "after_root_load": "context switch: the root is loaded, the mm is not named yet";
     AfterPmdLookup = "after_pmd_lookup": "fault: has found the PTE table, has not locked it";
+    FaultHasPage = "fault_has_page": "fault: has got the page from its file, has not put it in";
     BeforeFree = "before_free": "free: the frame of a table is about to be freed";
     ForkBegin = "fork_begin": "fork: the sequence is odd, no page is looked at yet";
     ForkPinsRead = "fork_pins_read": "fork: has seen that a page is not pinned, has not protected it yet";

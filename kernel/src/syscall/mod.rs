@@ -3,29 +3,21 @@
 //! [`decode::decode`] turns words into a [`decode::Request`], in which every field has its type and its range;
 //! `perform` does it, with the capabilities of the calling process and with nothing else. Whatever the words are, one
 //! of three things happens: an answer, which begins with a status; a wait; the thread's end. What may take long makes
-//! room for others on the way ([`Outcome::Later`]). The table of numbers is [`crate::abi::number`].
+//! room for others on the way ([`Outcome::Later`], `later`). The table of numbers is [`crate::abi::number`].
 
 pub mod decode;
+mod later;
 mod perform;
 
 use alloc::sync::Arc;
 
-use crate::abi::{Status, WORDS};
+use crate::abi::WORDS;
 use crate::arch::Arch;
 use crate::ipc::exchange::Outcome;
-use crate::ipc::wait::Unfinished;
 use crate::object::thread::Thread;
 use crate::smp::cpu::Cpu;
 
-/// Goes on with what [`handle`] left for later.
-pub fn go_on<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Outcome {
-    let unfinished = thread.state.lock().unfinished.take();
-    match unfinished {
-        Some(Unfinished::Removal(removal)) => perform::remove(cpu, thread, removal),
-        Some(Unfinished::Ends(words)) => perform::when_finished(cpu, thread, words),
-        None => Outcome::from(Status::Done),
-    }
-}
+pub use self::later::go_on;
 
 /// Does what `thread`, whose mm is loaded, asks for.
 pub fn handle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, words: [u64; WORDS]) -> Outcome {

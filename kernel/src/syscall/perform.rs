@@ -1,15 +1,14 @@
 //! Doing what was asked, with the capabilities of the calling process.
 
 use alloc::sync::Arc;
-use core::cell::Cell;
 
 use super::decode::{Request, Slot};
+use super::later;
 use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
 use crate::addr::{CpuId, Level};
 use crate::arch::Arch;
 use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
-use crate::ipc::wait::{Unfinished, just};
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
@@ -21,7 +20,7 @@ use crate::object::payer::Payer;
 use crate::object::process::Process;
 use crate::object::removal::Removal;
 use crate::object::thread::{Start, Thread};
-use crate::object::{self, Object, ObjectError};
+use crate::object::{Object, ObjectError};
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
 
@@ -122,40 +121,22 @@ pub(super) fn perform<A: Arch>(
         Request::Wait { at, info } => or_paged(wait(&caller, at, info)),
         Request::Delete { slot } => {
             let removal = caller.node(slot).and_then(|node| Removal::delete(&node)).map_err(ObjectError::status)?;
-            Ok(removal.map_or(Outcome::from(Status::Done), |removal| remove(cpu, thread, removal)))
+            Ok(removal.map_or(Outcome::from(Status::Done), |removal| later::remove(cpu, thread, removal)))
         }
         Request::Revoke { slot } => {
             let removal = caller.node(slot).and_then(|node| Removal::revoke(&node)).map_err(ObjectError::status)?;
-            Ok(remove(cpu, thread, removal))
+            Ok(later::remove(cpu, thread, removal))
+        }
+        Request::Unmap { process, at } => {
+            let theirs = caller.managed(process).map_err(ObjectError::status)?;
+            let over = theirs.unmap(cpu, at, &mut later::wanted(cpu, thread)).map_err(ObjectError::status)?;
+            Ok(later::unmapped(cpu, thread, theirs, at, over))
         }
         other => {
             let words = at_once(&caller, other).map_err(ObjectError::status)?;
-            Ok(when_finished(cpu, thread, words))
+            Ok(later::when_finished(cpu, thread, words))
         }
     }
-}
-
-/// Goes on with a removal that `thread` asked for, until others want the CPU.
-pub(super) fn remove<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, mut removal: Removal<A>) -> Outcome {
-    let since = sched::ticks(cpu);
-    if !removal.advance(cpu, || sched::is_wanted(cpu, thread.priority(), since)) {
-        thread.state.lock().unfinished = Some(Unfinished::Removal(removal));
-        return Outcome::Later;
-    }
-    when_finished(cpu, thread, just(Status::Done))
-}
-
-/// Answers with `words` when what `thread` has ended is taken down: it finds its account whole. What others end counts
-/// too, wherever it is not being taken down.
-pub(super) fn when_finished<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, words: [u64; WORDS]) -> Outcome {
-    let (since, begun) = (sched::ticks(cpu), Cell::new(false));
-    // One step at least, whatever is wanted.
-    let stops = |_| begun.replace(true) && sched::is_wanted(cpu, thread.priority(), since);
-    if object::finish_some(cpu, stops) {
-        thread.state.lock().unfinished = Some(Unfinished::Ends(words));
-        return Outcome::Later;
-    }
-    Outcome::Answer(words)
 }
 
 /// A thread that waits for its pager waits.
@@ -226,7 +207,7 @@ fn done(results: &[u64]) -> [u64; WORDS] {
     words
 }
 
-/// Calls that neither wait nor end the thread.
+/// Calls that neither wait nor end the thread, nor take long.
 fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WORDS], ObjectError> {
     let (cpu, process) = (caller.cpu, caller.process);
     let account = &process.account;
@@ -290,7 +271,6 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             let (node, theirs) = caller.managed_by(process)?;
             theirs.map_anonymous(Payer::by(account, &node, &theirs), at, bytes, rights)?;
         }
-        Request::Unmap { process, at } => caller.managed(process)?.unmap(cpu, at)?,
         Request::Protect { process, at, rights } => caller.managed(process)?.protect(cpu, at, rights)?,
         Request::Discard { process, at, bytes } => caller.managed(process)?.discard(cpu, at, bytes)?,
         Request::Collapse { process, at } => caller.managed(process)?.collapse(cpu, account, at)?,
@@ -365,6 +345,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         | Request::ReplyWait { .. }
         | Request::Delete { .. }
         | Request::Revoke { .. }
+        | Request::Unmap { .. }
         | Request::Wait { .. } => {}
     }
     Ok(done(&[]))

@@ -24,7 +24,7 @@ pub fn load<A: Arch>(
         if let Err(error) = load_segment(cpu, payer, process, segment) {
             for before in &program.segments[..done] {
                 // Whoever else manages the process may have unmapped it already.
-                let _ = process.unmap(cpu, before.range.start);
+                let _ = process.unmap(cpu, before.range.start, &mut || false);
             }
             return Err(error);
         }

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use runtime::abi::{Rights, Status};
 use runtime::first::{FREE, METER, PRIORITY, PROCESS, TIMERS};
 use runtime::image::Image;
-use runtime::kernel::{self, Begin, Limits, Plan};
+use runtime::kernel::{self, Begin, Limits};
 use runtime::{call, check, check_telling, exit, program};
 
 program!(start);
@@ -167,7 +167,7 @@ fn tell() -> Result<(), Status> {
         2 * so_far >= all
     });
     let [least, median, longest] =
-        [measured().next(), median, measured().last()].map(|pair| pair.map_or(0, |it| it[0]));
+        [measured().next(), median, measured().next_back()].map(|pair| pair.map_or(0, |it| it[0]));
     kernel::tell(METER, all, least, median, longest)
 }
 
