@@ -15,6 +15,7 @@ use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::thread::Thread;
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::task::sched;
 
@@ -42,6 +43,8 @@ pub(crate) enum Refused {
     With(Status),
     /// A page of the buffer is the pager's to bring: the thread waits for it, and then does its system call again.
     Paged,
+    /// Others want the CPU: the thread does its system call again when it runs next.
+    Again,
 }
 
 impl From<Status> for Refused {
@@ -299,8 +302,7 @@ pub(crate) fn reply<A: Arch>(
     let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
     let sender = waits.then(|| {
         sched::may_time_out(cpu, thread);
-        let wait = thread.state.lock().begin_confirming();
-        Sender::Confirms { thread: Arc::downgrade(thread), wait }
+        Sender::Confirms(thread.state.lock().begin_confirming(thread))
     });
     let delivery = hand_over(cpu, outgoing, incoming, sender);
     give(cpu, &client, delivery, None);
@@ -319,6 +321,7 @@ pub(crate) fn wait_for_call<A: Arch>(
         tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
     }
     let incoming = expect(cpu, thread, info)?;
+    let since = sched::ticks(cpu);
     loop {
         let mut meeting = endpoint.meeting.lock();
         if meeting.ended {
@@ -353,6 +356,12 @@ pub(crate) fn wait_for_call<A: Arch>(
             (too_long, _, caller) => {
                 drop(too_long);
                 caller.inspect(|caller| wait::wake_with(cpu, caller, Status::TooLong));
+                pause!(cpu, Refused);
+                // Who was refused may call again at once, and be refused again: that keeps nobody from this CPU.
+                if sched::is_wanted(cpu, thread.priority(), since) {
+                    thread.state.lock().retry = true;
+                    return Err(Refused::Again);
+                }
                 continue;
             }
         };
@@ -380,11 +389,4 @@ pub(crate) fn wait_for_bits<A: Arch>(
     thread.state.lock().phase = Phase::Listening { notification: notification.clone() };
     bits.waiting.push(thread.clone());
     Ok(Outcome::Waits)
-}
-
-/// What a capability to an endpoint names, if it allows `rights`.
-pub(crate) fn endpoint_of<A: Arch>(node: &Arc<Node<A>>, rights: Rights) -> Result<Arc<Endpoint<A>>, Status> {
-    let crate::object::Object::Endpoint(endpoint) = node.object() else { return Err(Status::WrongKind) };
-    node.require(rights).map_err(|error| error.status())?;
-    Ok(endpoint.clone())
 }

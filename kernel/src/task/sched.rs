@@ -22,11 +22,13 @@ use crate::addr::CpuId;
 use crate::arch::Arch;
 use crate::ipc::wait;
 use crate::object::account::{trim, trim_queue};
-use crate::object::thread::{Place, Thread};
+use crate::object::thread::Thread;
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::smp::rcu;
+use crate::task::deadline::Deadline;
+use crate::task::place::Place;
 use crate::tlb::switch;
 
 /// Between two ticks where the run does not say, in ns of the machine's time.
@@ -161,6 +163,11 @@ pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
         let mut queues = tasks.queues.lock();
         if thread.is_ending() {
             thread.hurry();
+        }
+        // It may have moved before; if it does from here on it takes along what it was told.
+        if thread.home() != home {
+            drop(queues);
+            return requeue(cpu, thread);
         }
         let priority = thread.priority();
         let found = queues.iter().enumerate().find_map(|(at, queue)| {
@@ -332,11 +339,12 @@ pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
 pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
     let patience = thread.patience.load(Ordering::Relaxed);
     if patience == 0 {
-        thread.deadline.store(u64::MAX, Ordering::Relaxed);
+        thread.set_deadline(Deadline::NEVER);
         return;
     }
-    thread.deadline.store(ticks(cpu).saturating_add(patience), Ordering::Relaxed);
-    // Once in one CPU's list at most; its deadline is looked at there, by a clock that may be another CPU's.
+    thread.set_deadline(Deadline::after(cpu.id, ticks(cpu), patience));
+    // Once in one CPU's list at most. If that is another's, because it has waited there before, that one hands it over
+    // when it next looks, which is with its next tick.
     if !thread.timed.swap(true, Ordering::Relaxed) {
         cpu.tasks.timed.lock().push(Arc::downgrade(thread));
     }
@@ -348,13 +356,19 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     if cpu.tasks.looked.swap(now, Ordering::Relaxed) == now {
         return;
     }
-    let mut over = Vec::new();
+    let (mut over, mut elsewhere) = (Vec::new(), Vec::new());
     {
         let mut timed = cpu.tasks.timed.lock();
         timed.retain(|thread| {
             let Some(thread) = thread.upgrade() else { return false };
-            let late = thread.deadline.load(Ordering::Relaxed) <= now;
-            let kept = !late && thread.deadline.load(Ordering::Relaxed) != u64::MAX && !thread.is_ending();
+            let deadline = thread.deadline();
+            let ends = deadline != Deadline::NEVER && !thread.is_ending();
+            if ends && deadline.cpu() != cpu.id {
+                elsewhere.push(thread);
+                return false;
+            }
+            let late = ends && deadline.ticks() <= now;
+            let kept = ends && !late;
             if !kept {
                 thread.timed.store(false, Ordering::Relaxed);
             }
@@ -367,6 +381,12 @@ pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     }
     for thread in over {
         wait::cancel(cpu, &thread, Status::TimedOut);
+    }
+    for thread in elsewhere {
+        let id = thread.deadline().cpu();
+        A::machine().cpu(id).tasks.timed.lock().push(Arc::downgrade(&thread));
+        // If it sleeps it has no timer: it had nothing to look at.
+        look_again(cpu, id);
     }
 }
 
