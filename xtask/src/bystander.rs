@@ -95,7 +95,7 @@ mod tests {
         row.gap = Some(Gap { longest: 2345, times: 678, least: 2111, median: 2112 });
         let text = bare(&of(&[row]));
         let table = "ipi          flush sync NMI runs least median longest\nrt_bystander\n\
-                     \u{20} sync-all       0    2   0 678  2,111  2,112 2,345\n\n";
+                     \u{20} sync-all       0    2   0  678 2,111  2,112 2,345\n\n";
         assert!(text.ends_with(table), "{text}");
         assert!(text.lines().all(|l| l.len() <= 110), "{text}");
     }
