@@ -3,11 +3,16 @@
 
 use std::sync::Arc;
 
-use kernel::abi::{MOST_BYTES, Number, Rights, Status};
+use kernel::abi::{Info, MOST_BYTES, Number, Rights, Status, message};
+use kernel::addr::VirtAddr;
 use kernel::arch::Arch;
 use kernel::object::account::Price;
+use kernel::object::mapping::View;
 use kernel::object::process::Process;
+use kernel::object::removal::Removal;
 use kernel::object::thread::Thread;
+use kernel::object::{ObjectError, capability};
+use kernel::tlb::switch;
 use scripted::load;
 use tests::host::Untagged;
 use tests::kernel_of::{FREE, Kernel};
@@ -116,6 +121,62 @@ fn what_is_refused_is_not_paid_for_and_a_share_is() {
     assert!(shared.frames >= before.frames + 100 && shared.bytes >= before.bytes + 4096, "{shared:?}");
     assert_eq!(ask(Number::Delete, &[EMPTY]), Status::Done);
     assert_eq!(account.used(), before);
+    drop((process, thread));
+    kernel.finish(FRAMES);
+}
+
+#[test]
+fn what_one_has_never_becomes_more() {
+    let kernel = Kernel::<Untagged>::new(2, FRAMES, 16);
+    let (process, thread) = caller(&kernel);
+    let ask = |number, arguments: &[u64]| kernel.status(0, &thread, number, arguments);
+    // What is mapped by a capability that only reads is not made writable.
+    assert_eq!(ask(Number::Copy, &[MEMORY, EMPTY, Rights::READ.bits().into(), 0]), Status::Done);
+    assert_eq!(ask(Number::Map, &[OWN, EMPTY, AT, 0, PAGE, 1]), Status::Done);
+    assert_eq!(ask(Number::Protect, &[OWN, AT, 3]), Status::Forbidden);
+    // A badge stays what it is.
+    assert_eq!(ask(Number::MakeEndpoint, &[6]), Status::Done);
+    assert_eq!(ask(Number::Copy, &[6, 7, Rights::all().bits().into(), 77]), Status::Done);
+    assert_eq!(ask(Number::Copy, &[7, 8, Rights::all().bits().into(), 78]), Status::Forbidden);
+    assert_eq!(ask(Number::Copy, &[7, 8, Rights::all().bits().into(), 0]), Status::Done);
+    assert_eq!(kernel.ask(0, &thread, Number::Identify, &[8])[3], 77);
+    // Bits are taken by whoever waits, once.
+    assert_eq!(ask(Number::MakeNotification, &[9]), Status::Done);
+    for bit in [1, 2] {
+        assert_eq!(ask(Number::Signal, &[9, bit]), Status::Done);
+        assert_eq!(kernel.ask(0, &thread, Number::Wait, &[9])[1], bit);
+    }
+    // What is gone is not derived from, nor mapped with, whoever still holds it; nor is what is being revoked.
+    let node = process.table.get(EMPTY as u32).expect("it is there");
+    let (table, view) = (&process.table, View { at: VirtAddr(2 * AT), offset: 0, bytes: PAGE, rights: Rights::READ });
+    let mut revoking = Removal::revoke(&node).expect("nobody deletes it");
+    let derived = capability::derive(&node, table, 11, Rights::READ, 0).err();
+    assert_eq!(derived, Some(ObjectError::Revoked));
+    assert!(kernel.world.on(0, || revoking.advance(kernel.world.cpu(0), || false)));
+    drop(revoking);
+    assert_eq!(ask(Number::Delete, &[EMPTY]), Status::Done);
+    assert_eq!(capability::derive(&node, table, 11, Rights::READ, 0).err(), Some(ObjectError::Gone));
+    assert_eq!(process.map(&process.account, &node, view).err(), Some(ObjectError::Gone));
+    drop((node, process, thread));
+    kernel.finish(FRAMES);
+}
+
+#[test]
+fn pages_that_are_pinned_or_twice_there_are_paid_for() {
+    let kernel = Kernel::<Untagged>::new(2, FRAMES, 16);
+    let (process, thread) = caller(&kernel);
+    let ask = |number, arguments: &[u64]| kernel.status(0, &thread, number, arguments);
+    assert_eq!(ask(Number::MakeEndpoint, &[6]), Status::Done);
+    assert_eq!(ask(Number::MapAnonymous, &[OWN, AT, 8 * PAGE, 3]), Status::Done);
+    kernel.world.on(0, || switch::load(kernel.world.cpu(0), &process.mm));
+    // A collapse needs a page of 2 MiB beside the 512, of which this account has none.
+    assert_eq!(ask(Number::Collapse, &[OWN, AT]), Status::Quota);
+    // All but seven frames are spent: eight pages cannot be pinned.
+    let left = process.account.left().frames;
+    assert_eq!(ask(Number::MakeFrames, &[7, left - 7]), Status::Done);
+    let call = [message::pack(6, Info::LONG), 0, 0, 0, 0, AT, 8 * PAGE];
+    assert_eq!(ask(Number::Call, &call), Status::Quota);
+    assert_eq!(process.account.left().frames, 7, "nothing is kept of it");
     drop((process, thread));
     kernel.finish(FRAMES);
 }

@@ -63,6 +63,38 @@ fn turns<A: Arch>(between: bool, cpu: u16, client: u8, server: u8) -> usize {
     turns
 }
 
+/// A short call by a capability that only receives is refused, and so is an answer with one that only calls, on the
+/// short way as on the long one.
+#[test]
+fn the_short_way_looks_at_rights() {
+    let talk = Talk::<Untagged>::new();
+    let log = Log::<Status>::default();
+    let (at_server, at_client) = (log.clone(), log.clone());
+    let copy = |user: &User<'_>, rights: Rights| {
+        let made = user.ask(Number::Copy, &[ENDPOINT, ENDPOINT + 1, rights.bits().into(), 0]);
+        assert_eq!(made[0], Status::Done as u64);
+    };
+    talk.server(0, move |user| {
+        copy(user, Rights::WRITE);
+        user.ask(Number::Wait, &[ENDPOINT]);
+        let answer = send(user, Number::ReplyWait, ENDPOINT + 1, Info::empty(), [1; 6]);
+        at_server.borrow_mut().push(answer.status);
+        send(user, Number::ReplyWait, ENDPOINT, Info::empty(), [2; 6]);
+    });
+    talk.run_cpu(0);
+    talk.client(move |user| {
+        copy(user, Rights::READ);
+        let refused = send(user, Number::Call, ENDPOINT + 1, Info::empty(), [0; 6]);
+        at_client.borrow_mut().push(refused.status);
+        let answer = send(user, Number::Call, ENDPOINT, Info::empty(), [0; 6]);
+        assert_eq!(answer.words, [2; 6], "the answer that was refused came nevertheless");
+        at_client.borrow_mut().push(answer.status);
+    });
+    talk.run_cpu(0);
+    assert_eq!(*log.borrow(), [Status::Forbidden, Status::Forbidden, Status::Done]);
+    talk.finish();
+}
+
 /// A call whose server waits on the same CPU, in the same process or in another, and its answer, take no turn: the CPU
 /// goes from one thread to the other. Across CPUs each answer takes one.
 #[test]

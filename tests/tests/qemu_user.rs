@@ -23,7 +23,7 @@ fn programs_fault_in_what_others_unmap(arch: &str) {
 /// make calls that make no sense, try to break in: each ends as it must, and nothing is left.
 #[track_caller]
 fn processes_end_as_they_must(arch: &str) {
-    const PROGRAMS: &str = "null_call,call_reply,call_reply_apart,call_reply_far,fork_exec,db_exit,ipc_storm,take_turns,syscall_fuzz,break_in";
+    const PROGRAMS: &str = "null_call,call_reply,call_reply_apart,call_reply_far,fork_exec,db_exit,ipc_storm,take_turns,syscall_fuzz,break_in,hand_over";
     let rows = rows(
         &format!("{arch}-programs"),
         &format!("--arch {arch} --workload {PROGRAMS} --strategy sync-all,targeted --ops 8"),

@@ -79,8 +79,10 @@ notes! {
     cost[3],
     /// The same, of flushes of an mm whose mask has the CPU itself in it.
     cost_here[3],
-    /// The same, times the other CPUs that a flush concerns.
-    cost_others[3],
+    /// The same, times the other CPUs to which it goes by NMI, where that plays a broadcast.
+    cost_by_nmi,
+    /// The same, times the CPUs that a flush was decided to interrupt, or to leave to their resumption (`told`).
+    cost_told,
     /// The same, of flushes that frozen CPUs owe.
     cost_owed,
     /// Frozen CPUs that came to owe a flush, however many more they owed until they resumed: each then invalidates
@@ -111,11 +113,20 @@ notes! {
 }
 
 impl Recorded {
-    /// A flush goes to `count` other CPUs.
+    /// A flush of `what` goes to `count` other CPUs.
     #[inline]
-    pub(crate) fn told(&self, count: u32) {
+    pub(crate) fn told<A: Arch>(&self, count: u32, what: &Invalidation) {
         if cfg!(feature = "checking") {
             self.told.add(count.into());
+            self.cost_told.add(u64::from(count) * invalidations::of(&Hardware::of::<A>(), what));
+        }
+    }
+
+    /// A flush of `what` goes to `count` other CPUs by NMI.
+    #[inline]
+    pub(crate) fn by_nmi<A: Arch>(&self, count: u32, what: &Invalidation) {
+        if cfg!(feature = "checking") {
+            self.cost_by_nmi.add(u64::from(count) * invalidations::of(&Hardware::of::<A>(), what));
         }
     }
 
@@ -231,6 +242,5 @@ pub(crate) fn flush<A: Arch>(cpu: &Cpu<A>, mm: &Mm<A>, what: &Invalidation, way:
         recorded.others[way].add(others);
         recorded.cost[way].add(cost);
         recorded.cost_here[way].add(here * cost);
-        recorded.cost_others[way].add(others * cost);
     }
 }

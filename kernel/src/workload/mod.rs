@@ -79,6 +79,7 @@ pub const PROGRAMS: &[Named] = &[
     ("message_1m", "the same with 1 MiB"),
     ("call_reply_apart", "a short message and its answer, between two processes on one CPU"),
     ("break_in", "processes that try to read the kernel's memory, to leave user mode, or to have the kernel trip"),
+    ("hand_over", "a process that shares a page with another hands it 64 KiB and a capability: the guide's example"),
 ];
 
 /// The number of a workload in [`NAMES`], or in [`STAGED`] or [`PROGRAMS`] behind it.
@@ -117,6 +118,7 @@ pub enum WorkloadId {
     Message1m = 28,
     CallReplyApart = 29,
     BreakIn = 30,
+    HandOver = 31,
 }
 
 impl WorkloadId {
@@ -158,6 +160,7 @@ impl WorkloadId {
         WorkloadId::Message1m,
         WorkloadId::CallReplyApart,
         WorkloadId::BreakIn,
+        WorkloadId::HandOver,
     ];
 
     /// Whether it is one of programs.

@@ -79,7 +79,7 @@ pub const fn rounds(workload: WorkloadId, ops: u64) -> Rounds {
         UnshareMunmap3way => Rounds { flush: ops + ops / BATCH, flush_of_tables: ops + ops / BATCH, sync: 0 },
         // Linux makes one round more here, by a nested gather that ours does not need.
         UnshareMprotectLast => Rounds { flush: ops, flush_of_tables: ops, sync: ops },
-        // A collapse; a shared table that is left, and its PUD table, which held nothing else; the reclaim of a PTE
+        // A shared table that is left, and its PUD table, which held nothing else; a collapse; the reclaim of a PTE
         // table.
         RtBystander => Rounds { flush: 4 * ops, flush_of_tables: 4 * ops, sync: 2 * ops },
         // The mm ran on the initiator alone.
@@ -198,7 +198,12 @@ pub fn predict<A: Arch>(
     let groups = if rounds.sync == 0 {
         [(0, true), (0, false)]
     } else {
-        [(syncs_per_op * interrupting_ops, true), (syncs_per_op * (ops - interrupting_ops), false)]
+        let by_interrupt = match workload {
+            // Its first operation begins with the shared table, whose flush and its PUD table's are those by interrupt.
+            WorkloadId::RtBystander if promoted => interrupting_ops,
+            _ => syncs_per_op * interrupting_ops,
+        };
+        [(by_interrupt, true), (rounds.sync - by_interrupt, false)]
     };
     for (syncs, interrupts) in groups.into_iter().filter(|(syncs, _)| *syncs > 0) {
         let predicted = (strategy.predicts)(&round(workload, setting, crowd, interrupts));
@@ -254,6 +259,7 @@ impl Prediction {
             flush_ipis: self.flush_ipis.filter(|_| one.flush_ipis == other.flush_ipis),
             sync_ipis: self.sync_ipis.filter(|_| one.sync_ipis == other.sync_ipis),
             elided: self.elided.filter(|_| one.syncs_elided == other.syncs_elided),
+            tlbi: self.tlbi.filter(|_| one.tlbi == other.tlbi),
             ..Prediction::NONE
         }
     }
@@ -264,6 +270,7 @@ impl Prediction {
             flush_ipis: self.flush_ipis.or(other.flush_ipis),
             sync_ipis: self.sync_ipis.or(other.sync_ipis),
             elided: self.elided.or(other.elided),
+            tlbi: self.tlbi.or(other.tlbi),
             ..self
         }
     }

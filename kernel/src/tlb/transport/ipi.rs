@@ -31,7 +31,7 @@ struct Order<'a, A: Arch> {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = targets(cpu, mm, &what);
-    cpu.ledger.recorded.told(targets.count());
+    cpu.ledger.recorded.told::<A>(targets.count(), &what);
     pause!(cpu, AfterTargets);
     deliver(cpu, mm, flush, targets)
 }

@@ -49,6 +49,7 @@ pub(super) fn invalidate<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: &Inval
     let _turn = board.turn.lock();
     let mut targets: CpuMask = mm.mask.load(Ordering::Relaxed);
     targets.remove(cpu.id);
+    cpu.ledger.recorded.by_nmi::<A>(targets.count(), what);
     board.what.store(what as *const Invalidation as usize, Ordering::Relaxed);
     board.asid.store(mm.asid().0.into(), Ordering::Relaxed);
     board.instructions.store(0, Ordering::Relaxed);

@@ -105,7 +105,7 @@ impl Vcpu {
 pub fn flush<A: Arch>(cpu: &'static Cpu<A>, mm: &Mm<A>, what: Invalidation) -> Coverage {
     let flush = Flush { what, generation: switch::begin_flush(mm) };
     let targets = ipi::targets(cpu, mm, &what);
-    cpu.ledger.recorded.told(targets.count());
+    cpu.ledger.recorded.told::<A>(targets.count(), &what);
     let (mut interrupted, mut newly) = (targets, 0);
     for id in targets.iter() {
         match leave_to_resume(mm, id) {

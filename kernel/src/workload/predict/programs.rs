@@ -4,11 +4,17 @@
 //! strategy's answer is the same, whoever is in the mask.
 //!
 //! For all else the form is in what each CPU noted at the moment of decision ([`noted`]): every CPU that a flush or a
-//! sync was to interrupt was, and no other; and where the strategy promises to be safe, none that held a table was left
-//! out. Nobody knows where a flush that another CPU makes is when an operation begins or ends, so this is a form for
-//! everything from before the first program began until all were at rest. Invalidations have none.
+//! sync was to interrupt was, and no other; each invalidated as often as the flushes that it was told of take, or once
+//! for those that it had missed; and where the strategy promises to be safe, none that held a table was left out.
+//! Nobody knows where a flush that another CPU makes is when an operation begins or ends, so this is a form for
+//! everything from before the first program began until all were at rest.
+//!
+//! What has no form is what depends on when threads wait: how many CPUs a flush finds in the mask, and of these how
+//! many idle (they are told of tables only, and catch up when they go on); how often a fault finds that another CPU has
+//! made its page writable, and drops one translation; and how often a tag is taken away. Each of these is noted where
+//! it is decided, and the counts are compared with the notes.
 
-use super::{Prediction, WorkloadId};
+use super::{Prediction, WorkloadId, recorded};
 use crate::arch::Arch;
 use crate::ledger::recorded::Notes;
 use crate::record::cell::Verdict;
@@ -31,7 +37,7 @@ const fn asked(workload: WorkloadId, ops: u64, told: Option<u64>) -> Option<u64>
         WorkloadId::DbExit => Some(ops * EXITS_SHARE),
         // Nothing is used again: tables go with their processes, after a grace period.
         WorkloadId::ForkExec | WorkloadId::NullCall | WorkloadId::CallReply | WorkloadId::CallReplyFar => Some(0),
-        WorkloadId::TakeTurns | WorkloadId::CallReplyApart | WorkloadId::BreakIn => Some(0),
+        WorkloadId::TakeTurns | WorkloadId::CallReplyApart | WorkloadId::BreakIn | WorkloadId::HandOver => Some(0),
         WorkloadId::Message4k | WorkloadId::Message64k | WorkloadId::Message1m => Some(0),
         _ => None,
     }
@@ -63,6 +69,7 @@ pub fn noted<A: Arch>(strategy: &sync::Entry<A>, setting: Setting, notes: &Notes
         flush_ipis: Some(notes.told - notes.owed),
         sync_ipis: Some(notes.decided),
         elided: Some(notes.left_out),
+        tlbi: Some(recorded::of_all(notes)),
         uncovered: ((strategy.promises)(setting) == Verdict::Safe).then_some(0),
         ..Prediction::NONE
     }

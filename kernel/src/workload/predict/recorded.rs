@@ -62,16 +62,15 @@ struct Concerned {
 
 /// Invalidations, given what all CPUs noted, whatever was flushed by whom:
 ///
-/// - by interrupt, the cost of each flush for its own CPU, if that is in the mask, and for each other one that it
-///   concerns, less those that are frozen;
-/// - by broadcast, the cost of each flush once, or, played by NMI, for each CPU;
+/// - by interrupt, the cost of each flush for its own CPU, if that is in the mask, and for each other one that it was
+///   decided to tell, less those that are frozen;
+/// - by broadcast, the cost of each flush once, and played by NMI for each CPU to which that was sent;
 /// - less what a CPU had caught up with, or made good otherwise; and one for each time that it did, and for each frozen
 ///   CPU that came to owe a flush.
-fn of_all(hardware: &Hardware, noted: &Notes) -> u64 {
+pub(super) fn of_all(noted: &Notes) -> u64 {
     let (interrupts, both, broadcast) = (Way::Interrupts as usize, Way::Both as usize, Way::Broadcast as usize);
-    let in_handlers: u64 = [interrupts, both].map(|way| noted.cost_here[way] + noted.cost_others[way]).iter().sum();
-    let by_nmi = |way: usize| if hardware.broadcasts { 0 } else { noted.cost_others[way] };
-    let everywhere: u64 = [both, broadcast].map(|way| noted.cost[way] + by_nmi(way)).iter().sum();
+    let in_handlers = noted.cost_here[interrupts] + noted.cost_here[both] + noted.cost_told;
+    let everywhere = noted.cost[both] + noted.cost[broadcast] + noted.cost_by_nmi;
     (in_handlers + everywhere + noted.alone + noted.indebted).saturating_sub(noted.cost_owed + noted.cost_left_out)
 }
 
@@ -97,8 +96,8 @@ pub fn predict<A: Arch>(
     let in_handlers = |c: &Concerned| c.here + c.others;
     let instructions = in_handlers(&by_interrupt) + in_handlers(&both) + everywhere(&both) + everywhere(&broadcast);
     let tlbi = match workload {
-        WorkloadId::Dontneed2m | WorkloadId::Dontneed4k => of_all(&hardware, by_all),
-        _ if batches_fail => of_all(&hardware, by_all),
+        WorkloadId::Dontneed2m | WorkloadId::Dontneed4k => of_all(by_all),
+        _ if batches_fail => of_all(by_all),
         WorkloadId::UnshareExit => {
             let rounds: Rounds = rounds(workload, ops);
             let transport = setting.transport;
@@ -139,20 +138,25 @@ mod tests {
     fn two(way: Way, hardware: &Hardware) -> Notes {
         let pages = Invalidation { end: VirtAddr(2 * PAGE_SIZE), ..Invalidation::page(VirtAddr(0)) };
         let cost = invalidations::of(hardware, &pages);
-        let mut notes = Notes { ..Notes::default() };
-        let way = way as usize;
-        (notes.cost[way], notes.cost_here[way], notes.cost_others[way]) = (2 * cost, 2 * cost, 6 * cost);
+        let mut notes = Notes::default();
+        (notes.cost[way as usize], notes.cost_here[way as usize]) = (2 * cost, 2 * cost);
+        if way != Way::Broadcast {
+            notes.cost_told = 6 * cost;
+        }
+        if way != Way::Interrupts && !hardware.broadcasts {
+            notes.cost_by_nmi = 6 * cost;
+        }
         notes
     }
 
     #[test]
     fn each_way_of_two_flushes() {
-        assert_eq!(of_all(&BY_NMI, &two(Way::Interrupts, &BY_NMI)), 16);
-        assert_eq!(of_all(&BY_NMI, &two(Way::Broadcast, &BY_NMI)), 16);
-        assert_eq!(of_all(&BY_NMI, &two(Way::Both, &BY_NMI)), 32);
-        assert_eq!(of_all(&RUNS, &two(Way::Interrupts, &RUNS)), 8);
-        assert_eq!(of_all(&RUNS, &two(Way::Broadcast, &RUNS)), 2);
-        assert_eq!(of_all(&RUNS, &two(Way::Both, &RUNS)), 10);
+        assert_eq!(of_all(&two(Way::Interrupts, &BY_NMI)), 16);
+        assert_eq!(of_all(&two(Way::Broadcast, &BY_NMI)), 16);
+        assert_eq!(of_all(&two(Way::Both, &BY_NMI)), 32);
+        assert_eq!(of_all(&two(Way::Interrupts, &RUNS)), 8);
+        assert_eq!(of_all(&two(Way::Broadcast, &RUNS)), 2);
+        assert_eq!(of_all(&two(Way::Both, &RUNS)), 10);
     }
 
     #[test]
@@ -160,9 +164,9 @@ mod tests {
         let all = two(Way::Interrupts, &BY_NMI);
         // One CPU was frozen for both flushes; another had caught up with one of them.
         let notes = Notes { cost_owed: 4, indebted: 1, cost_left_out: 2, ..all };
-        assert_eq!(of_all(&BY_NMI, &notes), 16 - 4 + 1 - 2);
+        assert_eq!(of_all(&notes), 16 - 4 + 1 - 2);
         // One that is behind takes everything, in place of the range.
-        assert_eq!(of_all(&BY_NMI, &Notes { cost_left_out: 2, alone: 1, ..all }), 15);
+        assert_eq!(of_all(&Notes { cost_left_out: 2, alone: 1, ..all }), 15);
     }
 
     /// By the table at the head of [`invalidations`].
