@@ -237,6 +237,47 @@ fn a_wait_ends_by_its_own_clock() {
     kernel.finish(FRAMES);
 }
 
+/// A thread goes to another CPU and begins to wait there while the one where it waited before looks at waits: it is in
+/// some CPU's list all the same.
+#[test]
+fn a_wait_is_in_some_list() {
+    let kernel = machine();
+    let child = kernel.child(FREE, 8, LIMIT);
+    let status = Rc::new(Cell::new(None));
+    let seen = status.clone();
+    let program = load(move |user| {
+        user.ask(Number::SetPatience, &[4]);
+        user.ask(Number::MakeNotification, &[1]);
+        user.ask(Number::Wait, &[1]);
+        user.ask(Number::SetPatience, &[0]);
+        user.ask(Number::Migrate, &[0, 0]);
+        user.ask(Number::SetPatience, &[4]);
+        seen.set(Some(user.ask(Number::Wait, &[1])[0]));
+    });
+    let thread = kernel.thread(&kernel.first, FREE + 1, &child, program, 5, 1, 0);
+    kernel.give(&child, 0, FREE + 1, Rights::all(), 0);
+    turns(&kernel, 1);
+    let node = child.table.get(1).expect("it was made");
+    let Object::Notification(bits) = node.object() else { panic!("no notification") };
+    kernel.world.on(0, || bits.signal(kernel.world.cpu(0), 1));
+    turns(&kernel, 1);
+    assert_eq!((thread.home().0, status.get()), (0, None));
+    kernel.world.on(1, kernel::upcall::timer::<Untagged>);
+    let cpu = kernel.world.cpu(0);
+    kernel.world.at_point(Point::DeadlineRead, move || while turn::turn(cpu) {});
+    turns(&kernel, 1);
+    assert!(kernel.world.hook_ran());
+    for _ in 0..8 {
+        for cpu in [0, 1] {
+            kernel.world.on(cpu, kernel::upcall::timer::<Untagged>);
+            turns(&kernel, cpu);
+        }
+    }
+    assert_eq!(status.get(), Some(Status::TimedOut as u64));
+    drop((child, thread, node));
+    kernel.finish(FRAMES);
+}
+
 /// An answer that its receiver does not look at keeps nothing of the thread that has sent it.
 #[test]
 fn an_answer_on_its_way_keeps_no_thread() {
