@@ -128,15 +128,22 @@ fn a_stranger_keeps_no_process() {
     it.ends(kernel::object::thread::price::<Untagged>());
 }
 
-/// A system call that ends nobody does not take down what others have ended.
+/// Nobody takes down what others have ended: neither by a system call that ends nobody, nor by one that ends another.
 #[test]
 fn who_asks_for_the_time_takes_nobody_down() {
     let kernel = machine();
     let child = kernel.child(FREE, 8, LIMIT);
     let asker = speaker(&kernel, FREE + 1, &kernel.first.clone());
     kernel.world.on(0, || child.end(kernel.world.cpu(0), 7));
+    let mine = kernel.child(FREE + 2, 8, Price { spaces: 1, ..LIMIT });
+    let its =
+        kernel.world.on(0, || mine.make_child(kernel.world.cpu(0), 1, 1, Price::NOTHING, 1)).expect("memory suffices");
     assert_eq!(kernel.status(0, &asker, Number::Clock, &[]), Status::Done);
     assert!(!child.is_down());
+    drop((mine.clone(), its));
+    assert_eq!(kernel.status(0, &asker, Number::End, &[FREE + 2, 7]), Status::Done);
+    assert!(mine.is_down() && mine.account.used() == Price::NOTHING && !child.is_down());
+    drop(mine);
     drop((child, asker));
     kernel.finish(FRAMES);
 }

@@ -84,8 +84,8 @@ pub(crate) enum Unfinished<A: Arch> {
     Removal(Removal<A>),
     /// It undoes a mapping of this process, which began here. Nothing is left of it if the process is gone.
     Unmapping(Weak<Process<A>>, VirtAddr),
-    /// It has ended processes, which are taken down before it is answered with this.
-    Ends([u64; WORDS]),
+    /// It has ended this process, which is taken down before it is answered.
+    Ends(Weak<Process<A>>),
 }
 
 /// What others leave for a thread, and what they need to know of it.

@@ -23,8 +23,10 @@
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
+use super::Object;
 use super::ObjectError;
 use super::capability::{Node, tree};
+use super::process::Process;
 use crate::arch::Arch;
 use crate::guard;
 use crate::pause;
@@ -122,6 +124,14 @@ impl<A: Arch> Removal<A> {
             if stops() {
                 return false;
             }
+        }
+    }
+
+    /// The process that ends with it, if one does.
+    pub(crate) fn process(&self) -> Option<&Arc<Process<A>>> {
+        match self.original.as_ref().filter(|_| self.deletes)?.object() {
+            Object::Process(process) => Some(process),
+            _ => None,
         }
     }
 
