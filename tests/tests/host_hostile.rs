@@ -8,10 +8,11 @@ use kernel::abi::message::{Info, pack};
 use kernel::abi::{Number, Rights, Status};
 use kernel::addr::{PAGE_SIZE, VirtAddr};
 use kernel::object::account::Price;
+use kernel::object::interrupt::Interrupt;
 use kernel::object::process::Process;
 use kernel::object::removal::Removal;
 use kernel::object::thread::Thread;
-use kernel::object::{Object, capability};
+use kernel::object::{Object, ObjectError, capability};
 use kernel::scenario::Point;
 use kernel::smp::cpu::Cpu;
 use kernel::task::turn;
@@ -335,4 +336,27 @@ fn a_removal_that_stands_still_keeps_nothing() {
         turns(&it.kernel, 1);
         it.ends_and(Price::NOTHING, |cpu| assert!(removal.advance(cpu, || false)));
     }
+}
+
+/// Who binds a line by a capability that another thread has just deleted with the line is told so, and nobody's CPU
+/// ticks for it.
+#[test]
+fn nobody_binds_a_line_that_has_ended() {
+    let kernel = machine();
+    let cpu = kernel.world.cpu(0);
+    let asker = speaker(&kernel, FREE, &kernel.first.clone());
+    let interrupt = Interrupt::new(&kernel.first.account, 1).expect("nobody has it");
+    let installed =
+        capability::install(cpu, &kernel.first.table, FREE as u32 + 1, Object::Interrupt(interrupt.clone()));
+    let line = installed.expect("it is empty");
+    assert_eq!(kernel.status(0, &asker, Number::MakeNotification, &[FREE + 2]), Status::Done);
+    assert_eq!(kernel.status(0, &asker, Number::Bind, &[FREE + 1, FREE + 2, 1]), Status::Done);
+    let lines = &kernel.world.machine().objects.lines;
+    assert!(lines.is_wanted(1));
+    assert_eq!(kernel.status(0, &asker, Number::Delete, &[FREE + 1]), Status::Done);
+    let bits = kernel.first.table.get(FREE as u32 + 2).expect("it was made");
+    assert_eq!(kernel.world.on(0, || interrupt.bind(cpu, &line, &bits, 1)), Err(ObjectError::Gone));
+    assert!(!lines.is_wanted(1));
+    drop((asker, interrupt, line, bits));
+    kernel.finish(FRAMES);
 }

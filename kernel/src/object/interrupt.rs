@@ -131,15 +131,29 @@ impl<A: Arch> Interrupt<A> {
 
     /// Has `bits` set when it fires in the notification that `node` names, for as long as that is there, and so is
     /// `by`, the caller's capability to the line.
-    pub fn bind(&self, cpu: &'static Cpu<A>, by: &Arc<Node<A>>, node: &Arc<Node<A>>, bits: u64) {
+    ///
+    /// # Errors
+    /// [`ObjectError::Gone`] if `by` is gone. Who deletes it and ends the line takes the lock of its state in between:
+    /// that comes first, or undoes this.
+    pub fn bind(
+        &self,
+        cpu: &'static Cpu<A>,
+        by: &Arc<Node<A>>,
+        node: &Arc<Node<A>>,
+        bits: u64,
+    ) -> Result<(), ObjectError> {
         {
             let mut state = self.state.lock();
+            if !by.is_alive() {
+                return Err(ObjectError::Gone);
+            }
             let (bound, by) = (Some((Arc::downgrade(node), bits)), Arc::downgrade(by));
             *state = State { bound, by, fired: false, again: false };
             A::machine().objects.lines.wanted.fetch_or(1 << self.line, Ordering::Relaxed);
         }
         // Its CPU may sleep without a timer: it looks again, with interrupts masked, before it sleeps the next time.
         sched::look_again(cpu, CpuId(self.line as u16));
+        Ok(())
     }
 
     /// It may fire again, and does at once if it was raised meanwhile. `when`: if this is the timer of the calling CPU,

@@ -315,7 +315,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             };
             let by = caller.with(what, Rights::MANAGE)?;
             match by.object() {
-                Object::Interrupt(interrupt) => interrupt.bind(cpu, &by, &node, bits),
+                Object::Interrupt(interrupt) => interrupt.bind(cpu, &by, &node, bits)?,
                 Object::Thread(thread) => thread.bind(&node, bits),
                 other => return Err(ObjectError::WrongKind(other.kind())),
             }
