@@ -49,10 +49,15 @@ impl<A: Arch> Lines<A> {
     }
 
     /// Tells whoever is bound to the lines that were raised since.
+    #[inline]
     pub fn deliver(&self, cpu: &'static Cpu<A>) {
-        if self.raised.load(Ordering::Relaxed) == 0 {
-            return;
+        if self.any() {
+            self.deliver_raised(cpu);
         }
+    }
+
+    #[cold]
+    fn deliver_raised(&self, cpu: &'static Cpu<A>) {
         let raised = self.raised.swap(0, Ordering::Relaxed);
         for line in (0..LINES).filter(|line| raised & (1 << line) != 0) {
             let found = self.known.lock().iter().find(|(number, _)| *number == line).map(|(_, it)| it.clone());

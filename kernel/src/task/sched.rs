@@ -186,8 +186,11 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     tasks.gives_way.store(false, Ordering::Relaxed);
     if tasks.ready.load(Ordering::Relaxed) == 0 {
         tasks.running.store(0, Ordering::Relaxed);
-        // Full: nothing runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
+        // Full: nothing runs, then read what is ready. Pairs with the fence in `wake` (tests/litmus/wake-run).
         A::fence();
+        if tasks.ready.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
     }
     let mut queues = tasks.queues.lock();
     let ready = tasks.ready.load(Ordering::Relaxed);
@@ -311,12 +314,19 @@ pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>
     }
 }
 
-/// Ends the waits whose time is over.
+/// Ends the waits whose time is over, if the timer has fired since.
+#[inline]
 pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     let now = ticks(cpu);
-    if cpu.tasks.looked.swap(now, Ordering::Relaxed) == now {
-        return;
+    // This CPU alone looks.
+    if cpu.tasks.looked.load(Ordering::Relaxed) != now {
+        cpu.tasks.looked.store(now, Ordering::Relaxed);
+        end_waits_at(cpu, now);
     }
+}
+
+#[cold]
+fn end_waits_at<A: Arch>(cpu: &'static Cpu<A>, now: u64) {
     let mut over = Vec::new();
     {
         let mut timed = cpu.tasks.timed.lock();
