@@ -18,7 +18,7 @@ use crate::entry::Codec;
 use crate::invlpgb::{self, Target};
 use crate::tlb::{self, Plan};
 use crate::user_mode::X86Context;
-use crate::{X86, apic, cpu_area, features, fixup, kernel_map, user};
+use crate::{X86, apic, cpu_area, descriptors, features, fixup, kernel_map, user};
 
 static MACHINE: Once<Machine<X86>> = Once::new();
 
@@ -162,6 +162,7 @@ impl Arch for X86 {
         // SAFETY: the caller's root has the kernel half, by `init_root`. A write of CR3 is serialising, so earlier
         // stores are done.
         unsafe { kernel_map::load(root, asid) }
+        descriptors::forget_selectors();
     }
 
     #[inline]

@@ -150,6 +150,20 @@ impl CpuTables {
     }
 }
 
+/// Empties the segment registers that mean nothing to programs of 64 bits but that they can load, and read: whoever runs
+/// in another address space finds nothing in them. Interrupts are masked.
+#[inline]
+pub(crate) fn forget_selectors() {
+    // SAFETY: the kernel uses none of these but GS, whose base is away while its selector is loaded; an NMI in between
+    // looks at the base itself.
+    unsafe {
+        asm!(
+            "mov ds, {none:e}", "mov es, {none:e}", "mov fs, {none:e}", "swapgs", "mov gs, {none:e}", "swapgs",
+            none = in(reg) 0, options(nomem, nostack, preserves_flags)
+        )
+    };
+}
+
 /// The address of the task-state segment that the calling CPU uses.
 pub(crate) fn task_state_here() -> u64 {
     let table = sgdt().base.as_u64();

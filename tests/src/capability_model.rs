@@ -234,7 +234,8 @@ impl Model {
             if pages == 0 || offset + pages > there {
                 return Err("BadArgument");
             }
-            (cap, most, show) = (Some(found.id), found.rights, (found.object, offset));
+            most = if who == process { found.rights } else { rights };
+            (cap, show) = (Some(found.id), (found.object, offset));
         } else if bad_rights(rights) || pages == 0 {
             return Err("BadArgument");
         }

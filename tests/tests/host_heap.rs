@@ -55,7 +55,7 @@ fn page(n: u64) -> u64 {
     AT + n * 2 * PAGE_SIZE
 }
 
-const MAKES: [(&str, u64, Make); 12] = [
+const MAKES: [(&str, u64, Make); 13] = [
     ("capability", MANY, |n| vec![(Number::Copy, vec![0, n, 1, 0])]),
     ("endpoint", MANY, |n| vec![(Number::MakeEndpoint, vec![n])]),
     ("notification", MANY, |n| vec![(Number::MakeNotification, vec![n])]),
@@ -79,6 +79,13 @@ const MAKES: [(&str, u64, Make); 12] = [
     }),
     ("thread that is gone, but for one", MANY, |n| {
         let mut calls = vec![(Number::MakeThread, vec![0, n, 0x1000, 0x2000, 0, 1 | 1 << 32])];
+        if n == 7 + MANY {
+            calls.extend((9..n).map(|gone| (Number::Delete, vec![gone])));
+        }
+        calls
+    }),
+    ("process that is gone, but for one", MANY, |n| {
+        let mut calls = vec![(Number::MakeProcess, vec![n, 0, 0, 0, 0, 1])];
         if n == 7 + MANY {
             calls.extend((9..n).map(|gone| (Number::Delete, vec![gone])));
         }

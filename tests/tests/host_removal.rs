@@ -301,10 +301,11 @@ fn a_process_has_ended_when_it_is_taken_down() {
     let asker = kernel.thread(&kernel.first, FREE + 1, &kernel.first, VirtAddr(0x1000), 1, 0, 0);
     let ended = || kernel.ask(0, &asker, Number::Ended, &[FREE]);
     assert_eq!(ended()[..2], [Status::Done as u64, 0]);
-    // It has no threads, and nobody has taken it down yet; whoever leaves the kernel next does.
+    // It has no threads, and nobody has taken it down yet; the CPU that takes a turn next does.
     kernel.world.on(0, || child.end(kernel.world.cpu(0), 7));
     assert!(child.has_ended() && !child.is_down());
     assert_eq!(ended()[..2], [Status::Done as u64, 0]);
+    kernel.world.on(1, || turn::turn(kernel.world.cpu(1)));
     assert_eq!(ended()[..3], [Status::Done as u64, 1, 7]);
     drop((child, asker));
     kernel.finish(FRAMES);

@@ -47,8 +47,8 @@ numbers! {
     Map = 19, 6: "`process`, `frames`, `address`, `offset`, `bytes`, `rights`.";
     MapAnonymous = 20, 4: "`process`, `address`, `bytes`, `rights`: zeroed pages of its own, allocated when they are touched.";
     Unmap = 21, 2: "`process`, `address`: undoes the mapping that begins there.";
-    Protect = 22, 3: "`process`, `address`, `rights`: changes what the mapping that begins there allows, up to what it was made with.";
-    Discard = 23, 3: "`process`, `address`, `bytes`: drops the contents of anonymous pages, which are mapped as before.";
+    Protect = 22, 3: "`process`, `address`, `rights`: changes what the mapping that begins there allows: of frames that the process has mapped itself up to what its capability does, of those that another has mapped there up to what that asked for.";
+    Discard = 23, 3: "`process`, `address`, `bytes`: drops the contents of anonymous pages, which are mapped as before. If that may leave a part of a collapsed page, which stays whole till then, whoever made the mapping pays for the rest of such pages, once.";
     Collapse = 24, 2: "`process`, `address`: makes the 512 anonymous pages there one of 2 MiB.";
     Migrate = 25, 2: "`thread`, `CPU`.";
     SetPriority = 26, 2: "`thread`, `priority`.";

@@ -16,8 +16,9 @@ use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::thread::Thread;
+use crate::pause;
 use crate::smp::cpu::Cpu;
-use crate::task::sched;
+use crate::task::{deadline, sched};
 
 /// What became of a system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub(crate) enum Refused {
     With(Status),
     /// A page of the buffer is the pager's to bring: the thread waits for it, and then does its system call again.
     Paged,
+    /// Others want the CPU: the thread does its system call again when it runs next.
+    Again,
 }
 
 impl From<Status> for Refused {
@@ -230,7 +233,7 @@ pub(crate) fn call<A: Arch>(
         return Err(Status::Gone);
     }
     let Some(receiver) = meeting.receivers.first() else {
-        sched::may_time_out(cpu, thread);
+        deadline::may_time_out(cpu, thread);
         thread.state.lock().begin_at(endpoint, Phase::Calling { outgoing, incoming });
         meeting.callers.push(thread.clone());
         return Ok(());
@@ -239,7 +242,7 @@ pub(crate) fn call<A: Arch>(
     let Some(ready) = ready else { return Err(Status::TooLong) };
     let Some(receiver) = meeting.receivers.pop() else { return Err(Status::Gone) };
     drop(meeting);
-    sched::may_time_out(cpu, thread);
+    deadline::may_time_out(cpu, thread);
     let caller = {
         let mut state = thread.state.lock();
         let caller = Caller::begin(thread);
@@ -299,9 +302,8 @@ pub(crate) fn reply<A: Arch>(
     }
     let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
     let sender = waits.then(|| {
-        sched::may_time_out(cpu, thread);
-        let wait = thread.state.lock().begin_confirming();
-        Sender::Confirms { thread: Arc::downgrade(thread), wait }
+        deadline::may_time_out(cpu, thread);
+        Sender::Confirms(thread.state.lock().begin_confirming(thread))
     });
     let delivery = hand_over(cpu, outgoing, incoming, sender);
     give(cpu, &client, delivery, None);
@@ -320,13 +322,14 @@ pub(crate) fn wait_for_call<A: Arch>(
         tell(cpu, &Sender::Awaits(caller), Status::Unanswered);
     }
     let incoming = expect(cpu, thread, info)?;
+    let since = sched::ticks(cpu);
     loop {
         let mut meeting = endpoint.meeting.lock();
         if meeting.ended {
             return Err(Status::Gone.into());
         }
         let Some(first) = meeting.callers.first() else {
-            sched::may_time_out(cpu, thread);
+            deadline::may_time_out(cpu, thread);
             thread.state.lock().receive_at(endpoint, incoming.long);
             meeting.receivers.push(thread.clone());
             return Ok(Outcome::Waits);
@@ -354,6 +357,12 @@ pub(crate) fn wait_for_call<A: Arch>(
             (too_long, _, caller) => {
                 drop(too_long);
                 caller.inspect(|caller| wait::wake_with(cpu, caller, Status::TooLong));
+                pause!(cpu, Refused);
+                // Who was refused may call again at once, and be refused again: that keeps nobody from this CPU.
+                if sched::is_wanted(cpu, thread.priority(), since) {
+                    thread.state.lock().retry = true;
+                    return Err(Refused::Again);
+                }
                 continue;
             }
         };
@@ -377,15 +386,8 @@ pub(crate) fn wait_for_bits<A: Arch>(
         let taken = core::mem::take(&mut bits.bits);
         return Ok(Outcome::Answer([Status::Done as u64, taken, 0, 0, 0, 0, 0, 0]));
     }
-    sched::may_time_out(cpu, thread);
+    deadline::may_time_out(cpu, thread);
     thread.state.lock().phase = Phase::Listening { notification: notification.clone() };
     bits.waiting.push(thread.clone());
     Ok(Outcome::Waits)
-}
-
-/// What a capability to an endpoint names, if it allows `rights`.
-pub(crate) fn endpoint_of<A: Arch>(node: &Arc<Node<A>>, rights: Rights) -> Result<Arc<Endpoint<A>>, Status> {
-    let crate::object::Object::Endpoint(endpoint) = node.object() else { return Err(Status::WrongKind) };
-    node.require(rights).map_err(|error| error.status())?;
-    Ok(endpoint.clone())
 }

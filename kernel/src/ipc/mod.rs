@@ -6,8 +6,8 @@
 //! A message is delivered whole and unmixed, or the sender gets an error; whatever anybody does to either address space
 //! meanwhile. *Whole*: all bytes of the sender's buffer, as they were mapped there at one moment during the call, are
 //! mapped in the receiver's buffer at one moment before the receiver goes on. *Unmixed*: nothing else is among them.
-//! What other threads of the sender's own process store into the buffer during the call may come along or not; that is
-//! between them. At most once: after an error the receiver may have the message nevertheless (the sender's patience
+//! What others who can write to the sender's pages store there during the call may come along or not; that is between
+//! them. So it is where the receiver's buffer has one of these pages too. At most once: after an error the receiver may have the message nevertheless (the sender's patience
 //! ended while it was being received), never half of it.
 //!
 //! # The protocol

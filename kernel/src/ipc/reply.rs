@@ -13,7 +13,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::arch::Arch;
-use crate::object::thread::{Place, Thread};
+use crate::object::thread::Thread;
+use crate::task::place::Place;
 
 /// A thread's place to wait for an answer.
 pub(crate) struct Reply<A: Arch> {

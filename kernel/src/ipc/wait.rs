@@ -1,7 +1,7 @@
 //! Waiting: what a thread waits for, who may end that, and how.
 //!
 //! A thread that waits in a queue is *taken* by removing it from there under the queue's lock; one that waits for an
-//! answer, out of its `Reply`; one that waits for a confirmation, by changing its phase under its own lock. Whoever
+//! answer, or for a confirmation, out of its `Reply`. Whoever
 //! takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or
 //! what it waits at. Locks: the queue's, then the thread's.
 //!
@@ -45,8 +45,8 @@ pub(crate) struct Incoming<A: Arch> {
 pub(crate) enum Sender<A: Arch> {
     /// One that waits for the answer: told that there will be none.
     Awaits(Caller<A>),
-    /// One that waits for nothing but this, in this wait of its. It may be gone, or wait for something else by now.
-    Confirms { thread: Weak<Thread<A>>, wait: u64 },
+    /// One that waits for nothing but this. It may be gone, or wait for something else by now.
+    Confirms(Caller<A>),
 }
 
 /// A message that lies in the receiver's pages and that the receiver has not yet looked at.
@@ -78,7 +78,7 @@ pub(crate) enum Phase<A: Arch> {
     ReceivingShort,
     /// It waits for bits.
     Listening { notification: Arc<Notification<A>> },
-    /// It has answered, and waits until that has arrived.
+    /// It has answered, and waits until that has arrived, if it is in its [`super::reply::Reply`]; else it has.
     Confirming,
 }
 
@@ -86,8 +86,8 @@ pub(crate) enum Phase<A: Arch> {
 pub(crate) enum Unfinished<A: Arch> {
     /// It removes capabilities.
     Removal(Removal<A>),
-    /// It undoes a mapping of this process, which began here.
-    Unmapping(Arc<Process<A>>, VirtAddr),
+    /// It undoes a mapping of this process, which began here. Nothing is left of it if the process is gone.
+    Unmapping(Weak<Process<A>>, VirtAddr),
     /// It has ended processes, which are taken down before it is answered with this.
     Ends([u64; WORDS]),
 }
@@ -99,8 +99,6 @@ pub(crate) struct State<A: Arch> {
     at: Weak<Endpoint<A>>,
     /// Its address.
     at_address: usize,
-    /// How many confirmations it has waited for.
-    pub(crate) wait: u64,
     /// To be put into its registers.
     pub(crate) answer: Option<[u64; WORDS]>,
     /// To be looked at before that.
@@ -128,7 +126,6 @@ impl<A: Arch> State<A> {
             phase: Phase::Runs,
             at: Weak::new(),
             at_address: 0,
-            wait: 0,
             answer: None,
             delivery: None,
             fault: false,
@@ -210,11 +207,10 @@ impl<A: Arch> State<A> {
         self.at_address == core::ptr::from_ref(endpoint) as usize
     }
 
-    /// Begins to wait for a confirmation; says the how manieth that is.
-    pub(crate) fn begin_confirming(&mut self) -> u64 {
-        self.wait += 1;
+    /// `thread`, whose state this is and which the calling code has, begins to wait for a confirmation.
+    pub(crate) fn begin_confirming(&mut self, thread: &Arc<Thread<A>>) -> Caller<A> {
         self.phase = Phase::Confirming;
-        self.wait
+        Caller::begin(thread)
     }
 }
 
@@ -292,13 +288,10 @@ pub(crate) fn tell<A: Arch>(cpu: &'static Cpu<A>, sender: &Sender<A>, status: St
                 wake_with(cpu, &thread, status);
             }
         }
-        Sender::Confirms { thread, wait } => {
-            let Some(thread) = thread.upgrade() else { return };
+        Sender::Confirms(confirms) => {
+            let Some(thread) = confirms.take() else { return };
             {
                 let mut state = thread.state.lock();
-                if state.wait != *wait || !matches!(state.phase, Phase::Confirming) {
-                    return;
-                }
                 state.phase = Phase::Runs;
                 state.replied = Some(status);
                 state.retry = true;
@@ -316,22 +309,18 @@ pub(crate) fn cancel<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, sta
         Taken,
     }
     let at = {
-        let mut state = thread.state.lock();
+        let state = thread.state.lock();
         if thread.reply.take_any().is_some() {
             At::Taken
         } else {
             match &state.phase {
-                Phase::Runs | Phase::Taken | Phase::Awaiting { .. } => return,
+                Phase::Runs | Phase::Taken | Phase::Awaiting { .. } | Phase::Confirming => return,
                 // If it has ended it has told all who waited there.
                 Phase::Calling { .. } | Phase::Receiving { .. } | Phase::ReceivingShort => match state.at.upgrade() {
                     Some(endpoint) => At::Endpoint(endpoint),
                     None => return,
                 },
                 Phase::Listening { notification } => At::Notification(notification.clone()),
-                Phase::Confirming => {
-                    state.phase = Phase::Taken;
-                    At::Taken
-                }
             }
         }
     };

@@ -31,7 +31,7 @@ pub struct Mapping<A: Arch> {
     pub range: Range<VirtAddr>,
     /// The file's byte that is at the start.
     pub offset: u64,
-    /// The last visit ([`File::visit`]) that has been here, or was under way when it was made.
+    /// The last visit ([`Visits::visit`]) that has been here, or was under way when it was made.
     visited: u64,
 }
 
@@ -56,6 +56,21 @@ pub struct File<A: Arch> {
     contents: Mutex<A, Contents<A>>,
     /// Held during a visit: there is one at a time. Comes before map locks, which come before the file's own.
     visiting: Mutex<A, ()>,
+}
+
+/// The right to visit who has mapped a file.
+pub(super) struct Visits<'f, A: Arch> {
+    file: &'f File<A>,
+    _alone: MutexGuard<'f, A, ()>,
+}
+
+impl<A: Arch> Visits<'_, A> {
+    /// Calls `each` for every mapping that shows a byte of `range`, with its mm, where it is there and the byte at its
+    /// start, and with no lock of the file held. A mapping that is made meanwhile is left out. Takes no memory, however
+    /// many there are.
+    pub(super) fn visit(&self, range: &Range<u64>, each: impl FnMut(&Arc<Mm<A>>, Range<VirtAddr>, u64)) {
+        self.file.visit(range, each);
+    }
 }
 
 impl<A: Arch> File<A> {
@@ -100,11 +115,12 @@ impl<A: Arch> File<A> {
         contents.mappings.push(Mapping { mm: Arc::downgrade(mm), range: range.clone(), offset, visited });
     }
 
-    /// Calls `each` for every mapping that shows a byte of `range`, with its mm, where it is there and the byte at its
-    /// start, and with no lock of the file held. A mapping that is made meanwhile is left out. Takes no memory, however
-    /// many there are.
-    pub(super) fn visit(&self, range: &Range<u64>, mut each: impl FnMut(&Arc<Mm<A>>, Range<VirtAddr>, u64)) {
-        let _visiting = self.visiting.lock();
+    /// Waits until nobody else visits: nobody does before this is dropped.
+    pub(super) fn begin_visits(&self) -> Visits<'_, A> {
+        Visits { file: self, _alone: self.visiting.lock() }
+    }
+
+    fn visit(&self, range: &Range<u64>, mut each: impl FnMut(&Arc<Mm<A>>, Range<VirtAddr>, u64)) {
         let visit = {
             let mut contents = self.lock();
             contents.visits += 1;

@@ -64,7 +64,7 @@ fn maps<A: Arch>(table: Table<A>, index: usize, pfn: Pfn) -> bool {
 /// Takes the PTE tables that map nothing but bytes `range` of `file` out of every mm, and drops the references behind
 /// their entries. Faults bring them back.
 pub fn retract_page_tables<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, range: Range<u64>) {
-    file.visit(&range, |mm, at, offset| {
+    file.begin_visits().visit(&range, |mm, at, offset| {
         let shown = offset + (at.end.0 - at.start.0);
         let first = at.start.add(range.start.saturating_sub(offset));
         let end = VirtAddr(at.end.0 - shown.saturating_sub(range.end));

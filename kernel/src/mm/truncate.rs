@@ -6,6 +6,9 @@
 //! it put in is taken out; one that comes after gets another page. One that unmaps holds the
 //! lock until it has flushed, and only then is the mapping taken off the file. A single pass is enough, and when it is over no
 //! translation leads to what was truncated: only who has pinned a page still has it.
+//!
+//! One truncation of a file comes after the other. A 2 MiB page that the file has given up may be mapped by one leaf
+//! until its own truncation has been everywhere; another that begins or ends inside it would cut that.
 
 use core::ops::Range;
 
@@ -17,6 +20,7 @@ use crate::mm::file::File;
 use crate::mm::gather::Gather;
 use crate::mm::page::HUGE_ORDER;
 use crate::mm::zap::{self, EmptyTables};
+use crate::pause;
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 
@@ -26,6 +30,7 @@ use crate::smp::rcu;
 /// # Errors
 /// An end of the range cuts a 2 MiB page of the file. Nothing was changed.
 pub fn truncate<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, range: Range<u64>) -> Result<(), MapError> {
+    let visits = file.begin_visits();
     for cut in [range.start, range.end] {
         let cut = VirtAddr(cut);
         let inside = !cut.is_aligned(Level::Pmd) && file.find(cut.align_down(Level::Pmd).0).is_some_and(is_huge::<A>);
@@ -34,8 +39,9 @@ pub fn truncate<A: Arch>(cpu: &'static Cpu<A>, file: &File<A>, range: Range<u64>
         }
     }
     file.drop_pages(cpu, range.clone());
+    pause!(cpu, Truncated);
     if guard!(TruncateUnmaps) {
-        file.visit(&range, |mm, at, _| take_out(cpu, mm, file, &at, &range));
+        visits.visit(&range, |mm, at, _| take_out(cpu, mm, file, &at, &range));
     }
     rcu::poll(cpu);
     Ok(())

@@ -193,6 +193,11 @@ impl Paid {
     pub fn price(&self) -> Price {
         self.price
     }
+
+    /// Takes `price` out of the same account.
+    pub fn more(&self, price: Price) -> Result<Paid, NotEnough> {
+        self.account.charge(price)
+    }
 }
 
 impl Drop for Paid {

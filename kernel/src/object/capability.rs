@@ -301,10 +301,11 @@ pub fn install<A: Arch>(
     table: &Arc<Table<A>>,
     slot: u32,
     object: Object<A>,
-) -> Result<(), ObjectError> {
+) -> Result<Arc<Node<A>>, ObjectError> {
     let result = {
         let _tree = tree::<A>();
-        table.fill(slot, &node(table, slot, object.clone(), Rights::all(), 0, None))
+        let node = node(table, slot, object.clone(), Rights::all(), 0, None);
+        table.fill(slot, &node).map(|()| node)
     };
     if result.is_err() {
         while !object.end_some(cpu) {}

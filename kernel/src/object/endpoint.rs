@@ -19,29 +19,31 @@ pub(crate) struct Meeting<A: Arch> {
     pub(crate) receivers: Queue<A>,
     /// Nobody comes any more.
     pub(crate) ended: bool,
+    /// Until then. Who keeps it longer has paid for that: see [`super::thread::price`].
+    paid: Option<Paid>,
 }
 
 /// An endpoint.
 pub struct Endpoint<A: Arch> {
     pub(crate) meeting: Mutex<A, Meeting<A>>,
-    _paid: Paid,
 }
 
 impl<A: Arch> Endpoint<A> {
     /// One where nobody waits.
     pub fn new(payer: &Arc<Account>) -> Result<Arc<Endpoint<A>>, ObjectError> {
-        let paid = payer.charge(Price::of::<Endpoint<A>>())?;
-        let meeting = Meeting { callers: Queue::default(), receivers: Queue::default(), ended: false };
-        Ok(Arc::new(Endpoint { meeting: Mutex::<A, _>::new(meeting), _paid: paid }))
+        let paid = Some(payer.charge(Price::of::<Endpoint<A>>())?);
+        let meeting = Meeting { callers: Queue::default(), receivers: Queue::default(), ended: false, paid };
+        Ok(Arc::new(Endpoint { meeting: Mutex::<A, _>::new(meeting) }))
     }
 
     /// It ends: one of those who wait here is told. True: nobody waits any more.
     pub(super) fn end_some(&self, cpu: &'static Cpu<A>) -> bool {
-        let one = {
+        let (one, paid) = {
             let mut meeting = self.meeting.lock();
             meeting.ended = true;
-            meeting.callers.pop().or_else(|| meeting.receivers.pop())
+            (meeting.callers.pop().or_else(|| meeting.receivers.pop()), meeting.paid.take())
         };
+        drop(paid);
         let Some(thread) = one else { return true };
         wait::wake_with(cpu, &thread, Status::Gone);
         false

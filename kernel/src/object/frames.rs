@@ -100,7 +100,9 @@ impl<A: Arch> Memory<A> {
     /// Lets the `bytes` bytes from `offset` on be fetched as instructions, as they are now: what a program has written
     /// there.
     pub(super) fn publish_code(&self, offset: u64, bytes: u64) {
-        for at in (offset..offset + bytes).step_by(PAGE_SIZE as usize) {
+        // A shared table's span is longer than what there is.
+        let end = (offset + bytes).min(self.bytes);
+        for at in (offset..end).step_by(PAGE_SIZE as usize) {
             if let Some(page) = self.file.find(at) {
                 A::publish_code(A::direct_map(page.addr()), PAGE_SIZE as usize);
             }

@@ -3,7 +3,8 @@
 //! Each is made, changed and undone as a whole by whoever has a capability to the process with the right to manage it.
 //! The maker of a mapping pays for the tables that it can need at most, and for anonymous pages, when it is made: no
 //! fault can find the account empty. What a mapping of frames allows was allowed by the capability that it was made
-//! with, and never becomes more. What a stranger maps of its own account (anonymous memory, programs) belongs to the
+//! with, and never becomes more; where a process has it from another, never more than that has asked for. What a
+//! stranger maps of its own account (anonymous memory, programs) belongs to the
 //! capability by which it manages the process: it goes with that, at the latest with the stranger, whose account is
 //! then whole again.
 //!
@@ -16,18 +17,19 @@ use core::sync::atomic::Ordering;
 
 use super::account::{Account, Paid, Price, trim};
 use super::capability::{self, NOWHERE, Node, Tie};
+use super::huge::Huge;
 use super::payer::Payer;
 use super::process::Process;
 use super::{Object, ObjectError};
 use crate::abi::Rights;
-use crate::addr::{ENTRIES, Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
+use crate::addr::{Level, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use crate::arch::Arch;
-use crate::mm::address_space::{Backing, MapError, Mm, Region, region_at};
+use crate::mm::address_space::{Backing, MapError, Mm, Region};
 use crate::mm::entry::Perm;
 use crate::mm::file::Mapping;
 use crate::mm::protect::mprotect;
-use crate::mm::unmap::{dontneed, munmap};
-use crate::mm::{collapse, fault, page, retract};
+use crate::mm::unmap::munmap;
+use crate::mm::{fault, page};
 use crate::smp::cpu::Cpu;
 use crate::smp::rcu;
 use crate::task::program::Segment;
@@ -46,7 +48,9 @@ pub(super) struct Mapped<A: Arch> {
     pub(super) goes: bool,
     /// The capability that it was made with, if it ends with one.
     node: Option<(Weak<Node<A>>, Arc<Tie>)>,
-    _paid: Paid,
+    /// What of it may become pages of 2 MiB.
+    pub(super) huge: Huge,
+    pub(super) paid: Paid,
 }
 
 impl<A: Arch> Mapped<A> {
@@ -151,12 +155,14 @@ impl<A: Arch> Process<A> {
         if !aligned || bytes == 0 || end.is_none() {
             return Err(ObjectError::BadArgument(4));
         }
+        let range = self.range(at, bytes)?;
         if rights.contains(Rights::EXECUTE) {
             memory.publish_code(offset, bytes);
         }
-        let range = self.range(at, bytes)?;
         let price = Price::frames(tables(&range, memory.is_shared())).and(Price::growing::<Mapping<A>>(1));
-        let (most, backing) = (node.rights(), memory.backing(offset));
+        // Whoever has memory mapped into another process decides what that may do with it.
+        let most = if Arc::ptr_eq(payer, &self.account) { node.rights() } else { rights };
+        let backing = memory.backing(offset);
         self.add(Wanted { payer, price, range, rights, most, node: Some(node), backing })
     }
 
@@ -223,7 +229,7 @@ impl<A: Arch> Process<A> {
         Ok(fault::populate(cpu, &self.mm, range)?)
     }
 
-    fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
+    pub(super) fn range(&self, at: VirtAddr, bytes: u64) -> Result<Range<VirtAddr>, ObjectError> {
         // The first page stays empty, so that a null pointer faults; the last, so that no instruction ends where the
         // user half does.
         let end = at.0.checked_add(bytes).filter(|end| bytes != 0 && *end <= A::USER_END.0 - PAGE_SIZE);
@@ -251,6 +257,7 @@ impl<A: Arch> Process<A> {
         if mappings.ended {
             return Err(ObjectError::Gone);
         }
+        let huge = Huge::new(&backing, &range);
         let map = || Ok(self.mm.map(range.clone(), perm(rights), backing)?);
         let node = match node {
             Some(node) => {
@@ -264,7 +271,7 @@ impl<A: Arch> Process<A> {
                 None
             }
         };
-        mappings.list.push(Mapped { range, most, goes: false, node, _paid: paid });
+        mappings.list.push(Mapped { range, most, goes: false, node, huge, paid });
         Ok(())
     }
 
@@ -281,43 +288,6 @@ impl<A: Arch> Process<A> {
             return Err(ObjectError::Forbidden(missing));
         }
         Ok(mprotect(cpu, &self.mm, mapped.range.clone(), perm(rights))?)
-    }
-
-    /// Drops the contents of pages, and gives back tables that this empties; they stay mapped.
-    pub fn discard(&self, cpu: &'static Cpu<A>, at: VirtAddr, bytes: u64) -> Result<(), ObjectError> {
-        let range = self.range(at, bytes)?;
-        {
-            let mappings = self.mappings.read();
-            if mappings.ended {
-                return Err(ObjectError::Gone);
-            }
-            dontneed(cpu, &self.mm, range)?;
-        }
-        bound_retired(cpu);
-        Ok(())
-    }
-
-    /// Makes 512 anonymous pages one of 2 MiB; `payer` pays for it while both are there. Of memory that consists of
-    /// such a page, which is mapped 4 KiB at a time, it is mapped whole.
-    pub fn collapse(&self, cpu: &'static Cpu<A>, payer: &Arc<Account>, at: VirtAddr) -> Result<(), ObjectError> {
-        let _both = payer.charge(Price::frames(ENTRIES as u64))?;
-        {
-            let mappings = self.mappings.read();
-            if mappings.ended {
-                return Err(ObjectError::Gone);
-            }
-            if at >= A::USER_END {
-                return Err(ObjectError::BadArgument(1));
-            }
-            let file = region_at(&self.mm.map.read(), at).is_some_and(|r| matches!(r.backing, Backing::File(..)));
-            if file {
-                retract::collapse_pte_mapped(cpu, &self.mm, at)?;
-            } else {
-                collapse::collapse_anon(cpu, &self.mm, at)?;
-            }
-        }
-        bound_retired(cpu);
-        Ok(())
     }
 }
 

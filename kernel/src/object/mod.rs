@@ -12,6 +12,7 @@ pub mod capability;
 pub mod endpoint;
 pub mod fork;
 pub mod frames;
+mod huge;
 pub mod interrupt;
 pub mod mapping;
 pub mod meter;
@@ -103,7 +104,10 @@ impl<A: Arch> Object<A> {
             Object::Endpoint(endpoint) => return endpoint.end_some(cpu),
             Object::Notification(notification) => return notification.end_some(cpu),
             Object::Process(process) => process.end(cpu, Status::Gone as u64),
-            Object::Thread(thread) => thread.end(cpu, Status::Gone as u64),
+            Object::Thread(thread) => {
+                thread.process.forget_guests();
+                thread.end(cpu, Status::Gone as u64);
+            }
             Object::Interrupt(interrupt) => interrupt.unbind(),
             // Nothing but their memory is to be given back.
             Object::Module(_) | Object::Meter(_) => {}

@@ -48,6 +48,10 @@ pub struct Process<A: Arch> {
     pub(super) mappings: RwLock<A, Mappings<A>>,
     threads: Mutex<A, Threads<A>>,
     children: Mutex<A, Vec<Weak<Process<A>>>>,
+    /// Who made it, if that was a process.
+    parent: Mutex<A, Weak<Process<A>>>,
+    /// The original capabilities of threads that strangers have made in it: see [`Process::has_guest`].
+    guests: Mutex<A, Vec<Weak<Node<A>>>>,
     /// The capability by which somebody is called for faults.
     pager: Mutex<A, Weak<Node<A>>>,
     /// The next of the list of processes to be taken down.
@@ -126,6 +130,8 @@ impl<A: Arch> Process<A> {
             mappings: RwLock::<A, _>::new(Mappings::default()),
             threads: Mutex::<A, _>::new(Threads { list: Vec::new(), ended: false }),
             children: Mutex::<A, _>::new(Vec::new()),
+            parent: Mutex::<A, _>::new(Weak::new()),
+            guests: Mutex::<A, _>::new(Vec::new()),
             pager: Mutex::<A, _>::new(Weak::new()),
             next_ending: Mutex::<A, _>::new(None),
             end: Mutex::<A, _>::new(End::Begins),
@@ -164,12 +170,8 @@ impl<A: Arch> Process<A> {
         slot: u32,
         child: Arc<Process<A>>,
     ) -> Result<Arc<Process<A>>, ObjectError> {
-        {
-            let mut children = self.children.lock();
-            children.retain(|other| other.strong_count() != 0);
-            trim(&mut children);
-            children.push(Arc::downgrade(&child));
-        }
+        *child.parent.lock() = Arc::downgrade(self);
+        self.children.lock().push(Arc::downgrade(&child));
         capability::install(cpu, &self.table, slot, Object::Process(child.clone()))?;
         Ok(child)
     }
@@ -186,6 +188,32 @@ impl<A: Arch> Process<A> {
             Object::Endpoint(endpoint) => Some((endpoint.clone(), node.badge())),
             _ => None,
         }
+    }
+
+    /// It is taken down: who made it keeps nothing of it.
+    fn leave_parent(&self) {
+        let Some(parent) = core::mem::take(&mut *self.parent.lock()).upgrade() else { return };
+        let mut children = parent.children.lock();
+        children.retain(|child| !core::ptr::eq(child.as_ptr(), self));
+        trim(&mut children);
+    }
+
+    /// Whether `other` is neither this process nor who made it.
+    pub(super) fn is_stranger(&self, other: &Process<A>) -> bool {
+        !core::ptr::eq(self, other) && !core::ptr::eq(self.parent.lock().as_ptr(), other)
+    }
+
+    /// A stranger has made a thread here, whose original capability is `node`. That would keep what the process is made
+    /// of for as long as the stranger likes, while another pays for it: so it goes when the process is taken down.
+    pub(super) fn has_guest(&self, node: &Arc<Node<A>>) {
+        self.guests.lock().push(Arc::downgrade(node));
+    }
+
+    /// The original capability of a thread of it is gone.
+    pub(super) fn forget_guests(&self) {
+        let mut guests = self.guests.lock();
+        guests.retain(|guest| guest.upgrade().is_some_and(|guest| guest.is_alive()));
+        trim(&mut guests);
     }
 
     /// A thread begins.
@@ -283,7 +311,10 @@ impl<A: Arch> Process<A> {
                 End::Slots(next, None) => self.next_slot(next),
                 End::Mappings if self.unmap_everything(cpu, &mut stops) => End::List,
                 End::Mappings => End::Mappings,
-                End::List if self.forget_some() => End::Over,
+                End::List if self.forget_some() => {
+                    self.leave_parent();
+                    End::Over
+                }
                 End::List => End::List,
                 End::Over => {
                     *self.end.lock() = End::Over;
@@ -295,6 +326,11 @@ impl<A: Arch> Process<A> {
 
     /// Begins to delete the next capability.
     fn next_slot(&self, next: u32) -> End<A> {
+        let guest = self.guests.lock().pop();
+        if let Some(guest) = guest {
+            let removal = guest.upgrade().and_then(|node| Removal::delete_original(&node));
+            return End::Slots(next, removal);
+        }
         let len = self.table.len();
         let last = next.saturating_add(SLOTS_AT_ONCE).min(len);
         for slot in next..last {

@@ -98,6 +98,17 @@ impl<A: Arch> Removal<A> {
         Ok(Some(Removal { root: node.clone(), deletes: true, original, step }))
     }
 
+    /// Begins to delete the original capability of an object with which nothing is mapped, and with it all that is
+    /// derived from it, whoever may revoke that just now: of both nothing is left. `None`: it is gone.
+    pub(super) fn delete_original(node: &Arc<Node<A>>) -> Option<Removal<A>> {
+        let _tree = tree::<A>();
+        if !node.is_alive() || !node.is_original() {
+            return None;
+        }
+        node.kill();
+        Some(Removal { root: node.clone(), deletes: true, original: true, step: Step::Kills(node.clone(), false) })
+    }
+
     /// Goes on until it is over, which is `true`, or `stops` says so, which is asked after each step or few.
     pub fn advance(&mut self, cpu: &'static Cpu<A>, mut stops: impl FnMut() -> bool) -> bool {
         loop {

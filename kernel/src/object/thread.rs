@@ -22,6 +22,8 @@ use crate::ipc::reply::Reply;
 use crate::ipc::wait::{self, Phase, State};
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
+use crate::task::deadline::Deadline;
+use crate::task::place::Place;
 use crate::task::sched;
 use crate::task::user::UserContext;
 
@@ -38,69 +40,6 @@ pub struct Start {
     pub priority: u8,
     /// Its CPU.
     pub cpu: CpuId,
-}
-
-/// Where a thread runs, and with which priority: in one word, so that one comparison says whether two threads may
-/// change places.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place(u64);
-
-impl Place {
-    const HOME: u32 = 0;
-    const WANTED: u32 = 16;
-    const PRIORITY: u32 = 32;
-
-    const HEAVY: u64 = 1 << 48;
-    const STRANGE: u64 = 1 << 49;
-    /// Where no thread runs.
-    pub(crate) const NOWHERE: Place = Place(u64::MAX);
-
-    /// The same, of a thread that takes more than a few instructions to move ([`UserContext::is_light`]). It is no
-    /// other's.
-    pub(crate) const fn heavy(self) -> Place {
-        Place(self.0 | Place::HEAVY)
-    }
-
-    /// The same, of a thread of another process than the one that has its call.
-    pub(crate) const fn strange(self) -> Place {
-        Place(self.0 | Place::STRANGE)
-    }
-
-    /// The same, of any thread.
-    pub(crate) const fn plain(self) -> Place {
-        Place(self.0 & !(Place::HEAVY | Place::STRANGE))
-    }
-
-    pub(crate) const fn new(cpu: CpuId, priority: u8) -> Place {
-        Place((cpu.0 as u64) << Place::HOME | (cpu.0 as u64) << Place::WANTED | (priority as u64) << Place::PRIORITY)
-    }
-
-    pub(crate) const fn from_bits(bits: u64) -> Place {
-        Place(bits)
-    }
-
-    pub(crate) const fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The CPU whose queue the thread goes into.
-    pub(crate) const fn home(self) -> CpuId {
-        CpuId((self.0 >> Place::HOME) as u16)
-    }
-
-    /// The CPU that it shall go to.
-    const fn wanted(self) -> CpuId {
-        CpuId((self.0 >> Place::WANTED) as u16)
-    }
-
-    pub(crate) const fn priority(self) -> u8 {
-        (self.0 >> Place::PRIORITY) as u8
-    }
-
-    /// Whether it is to run on `cpu`, and nowhere else.
-    pub(crate) fn is_at(self, cpu: CpuId) -> bool {
-        self.home() == cpu && self.wanted() == cpu
-    }
 }
 
 /// The registers of a thread. Whoever has the thread may touch them, and nobody else: the CPU that it is current on, or
@@ -190,9 +129,9 @@ pub struct Thread<A: Arch> {
     pub(crate) paged: AtomicU32,
     /// For how many ticks it waits; 0 for ever. Changed by itself.
     pub(crate) patience: AtomicU64,
-    /// When its wait is over, in ticks of the CPU where it began.
-    pub(crate) deadline: AtomicU64,
-    /// It is in that CPU's list of waits that end.
+    /// When its wait is over: a [`Deadline`].
+    deadline: AtomicU64,
+    /// It is in some CPU's list of waits that end.
     pub(crate) timed: AtomicBool,
     bound: Mutex<A, Option<Bound<A>>>,
     _paid: Paid,
@@ -200,14 +139,23 @@ pub struct Thread<A: Arch> {
 
 /// What a thread costs.
 pub fn price<A: Arch>() -> Price {
-    // Its places in its process's list, one queue, one list of timed waits. A capability that is gone keeps its memory
+    // Its places in its process's lists, one queue, one list of timed waits. A capability that is gone keeps its memory
     // while the thread is bound to it, while a message of the thread's that others wait for has it with it, while a
     // removal of its has come to it, and while it is the one that it called by last, with its endpoint; so does an
-    // endpoint that it received from, and the reply of the last one that called it.
-    let (node, endpoint) = (Price::of::<Node<A>>(), Price::of::<Endpoint<A>>());
-    let kept = node.and(node).and(node).and(node).and(endpoint).and(endpoint).and(Price::of::<Reply<A>>());
+    // endpoint that it received from, the reply of the last one that called it, and that of who waits until it has looked
+    // at an answer; and a process while it undoes a mapping of that.
+    let (node, endpoint, reply) = (Price::of::<Node<A>>(), Price::of::<Endpoint<A>>(), Price::of::<Reply<A>>());
+    let kept = node
+        .and(node)
+        .and(node)
+        .and(node)
+        .and(endpoint)
+        .and(endpoint)
+        .and(reply)
+        .and(reply)
+        .and(Price::of::<Process<A>>());
     let own = Price::of::<Thread<A>>().and(Price::of::<Reply<A>>());
-    own.and(Price::growing::<Arc<Thread<A>>>(4)).and(kept)
+    own.and(Price::growing::<Arc<Thread<A>>>(5)).and(kept)
 }
 
 impl<A: Arch> Thread<A> {
@@ -230,8 +178,13 @@ impl<A: Arch> Thread<A> {
         process.join(&thread)?;
         // If there is no room after all it is ended, and leaves its process when it is first scheduled.
         let result = capability::install(cpu, &maker.table, slot, Object::Thread(thread.clone()));
+        if let Ok(node) = &result
+            && process.is_stranger(maker)
+        {
+            process.has_guest(node);
+        }
         sched::wake(cpu, &thread);
-        result.map(|()| thread)
+        result.map(|_| thread)
     }
 
     fn new(payer: &Arc<Account>, process: &Arc<Process<A>>, start: Start) -> Result<Arc<Thread<A>>, ObjectError> {
@@ -249,7 +202,7 @@ impl<A: Arch> Thread<A> {
             status: AtomicU64::new(0),
             paged: AtomicU32::new(0),
             patience: AtomicU64::new(0),
-            deadline: AtomicU64::new(u64::MAX),
+            deadline: AtomicU64::new(Deadline::NEVER.bits()),
             timed: AtomicBool::new(false),
             bound: Mutex::<A, _>::new(None),
             _paid: paid,
@@ -335,7 +288,17 @@ impl<A: Arch> Thread<A> {
             unsafe { self.near.forget() };
         }
         self.patience.store(ticks, Ordering::Relaxed);
-        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        self.set_deadline(Deadline::NEVER);
+    }
+
+    /// When its wait is over.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::from_bits(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// It begins a wait that is over then. It is the one that runs.
+    pub(crate) fn set_deadline(&self, deadline: Deadline) {
+        self.deadline.store(deadline.bits(), Ordering::Relaxed);
     }
 
     /// Whether it waits for a call, or has one that it has not looked at: what a test of delivery reads.

@@ -81,6 +81,8 @@ points! {
     ForkPinsRead = "fork_pins_read": "fork: has seen that a page is not pinned, has not protected it yet";
     ForkEnd = "fork_end": "fork: pages are shared and flushed, the sequence is still odd";
     AfterTouch = "after_touch": "user: has touched the page through its TLB once";
+    Refused = "refused": "receive: has refused a message that does not fit, has not looked for another";
+    Truncated = "truncated": "truncation: the file has given its pages up, who has mapped them has not";
 }
 
 impl Point {

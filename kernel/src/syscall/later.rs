@@ -21,7 +21,10 @@ pub fn go_on<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Outcome 
     let unfinished = thread.state.lock().unfinished.take();
     match unfinished {
         Some(Unfinished::Removal(removal)) => remove(cpu, thread, removal),
-        Some(Unfinished::Unmapping(process, at)) => unmap_on(cpu, thread, process, at),
+        Some(Unfinished::Unmapping(process, at)) => match process.upgrade() {
+            Some(process) => unmap_on(cpu, thread, process, at),
+            None => Outcome::from(Status::Done),
+        },
         Some(Unfinished::Ends(words)) => when_finished(cpu, thread, words),
         None => Outcome::from(Status::Done),
     }
@@ -36,22 +39,21 @@ pub(super) fn wanted<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>) -> impl 
 /// Goes on with a mapping that `thread` undoes, until others want the CPU.
 fn unmap_on<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, process: Arc<Process<A>>, at: VirtAddr) -> Outcome {
     let over = process.unmap_on(cpu, at, &mut wanted(cpu, thread));
-    unmapped(cpu, thread, process, at, over)
+    unmapped(thread, process, at, over)
 }
 
 /// What becomes of the call of `thread`, which undoes the mapping at `at`, when that is `over` or is left.
 pub(super) fn unmapped<A: Arch>(
-    cpu: &'static Cpu<A>,
     thread: &Arc<Thread<A>>,
     process: Arc<Process<A>>,
     at: VirtAddr,
     over: bool,
 ) -> Outcome {
     if !over {
-        thread.state.lock().unfinished = Some(Unfinished::Unmapping(process, at));
+        thread.state.lock().unfinished = Some(Unfinished::Unmapping(Arc::downgrade(&process), at));
         return Outcome::Later;
     }
-    when_finished(cpu, thread, just(Status::Done))
+    Outcome::from(Status::Done)
 }
 
 /// Goes on with a removal that `thread` asked for, until others want the CPU.

@@ -8,7 +8,8 @@ use crate::abi::message::Info;
 use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
 use crate::addr::{CpuId, Level};
 use crate::arch::Arch;
-use crate::ipc::exchange::{self, Outcome, Refused, endpoint_of};
+use crate::ipc::exchange::{self, Outcome, Refused};
+use crate::ipc::wait::just;
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
@@ -96,7 +97,7 @@ impl<A: Arch> Caller<'_, A> {
     }
 
     fn install(&self, slot: Slot, object: Object<A>) -> Result<(), ObjectError> {
-        capability::install(self.cpu, &self.process.table, slot, object)
+        capability::install(self.cpu, &self.process.table, slot, object).map(|_| ())
     }
 }
 
@@ -130,12 +131,14 @@ pub(super) fn perform<A: Arch>(
         Request::Unmap { process, at } => {
             let theirs = caller.managed(process).map_err(ObjectError::status)?;
             let over = theirs.unmap(cpu, at, &mut later::wanted(cpu, thread)).map_err(ObjectError::status)?;
-            Ok(later::unmapped(cpu, thread, theirs, at, over))
+            Ok(later::unmapped(thread, theirs, at, over))
         }
-        other => {
-            let words = at_once(&caller, other).map_err(ObjectError::status)?;
+        // What may end a process is answered when that is taken down; nobody else does that for others.
+        Request::End { .. } | Request::Fork { .. } => {
+            let words = at_once(&caller, request).unwrap_or_else(|error| just(error.status()));
             Ok(later::when_finished(cpu, thread, words))
         }
+        other => Ok(Outcome::Answer(at_once(&caller, other).map_err(ObjectError::status)?)),
     }
 }
 
@@ -144,6 +147,7 @@ fn or_paged(result: Result<Outcome, Refused>) -> Result<Outcome, Status> {
     match result {
         Ok(outcome) => Ok(outcome),
         Err(Refused::Paged) => Ok(Outcome::Waits),
+        Err(Refused::Again) => Ok(Outcome::Later),
         Err(Refused::With(status)) => Err(status),
     }
 }
@@ -182,13 +186,20 @@ fn reply_wait<A: Arch>(
         Some(Status::Done) => {}
         Some(status) => return Err(status.into()),
     }
-    // If its pager is called, what is done again is the wait alone.
+    // What is done again, if its pager is called or its CPU is wanted, is the wait alone.
     thread.state.lock().replied = Some(Status::Done);
     let waited = wait(caller, slot, info & Info::EXPECT_LONG);
-    if waited != Err(Refused::Paged) {
+    if !matches!(waited, Err(Refused::Paged | Refused::Again)) {
         thread.state.lock().replied = None;
     }
     waited
+}
+
+/// What a capability to an endpoint names, if it allows `rights`.
+fn endpoint_of<A: Arch>(node: &Arc<Node<A>>, rights: Rights) -> Result<Arc<Endpoint<A>>, Status> {
+    let Object::Endpoint(endpoint) = node.object() else { return Err(Status::WrongKind) };
+    node.require(rights).map_err(|error| error.status())?;
+    Ok(endpoint.clone())
 }
 
 fn wait<A: Arch>(caller: &Caller<'_, A>, slot: Slot, info: Info) -> Result<Outcome, Refused> {

@@ -37,9 +37,10 @@ use crate::guard;
 use crate::ipc::exchange;
 use crate::object::capability::Node;
 use crate::object::endpoint::Endpoint;
-use crate::object::thread::{Place, Thread};
+use crate::object::thread::Thread;
 use crate::pause;
 use crate::smp::cpu::Cpu;
+use crate::task::place::Place;
 use crate::tlb::switch;
 
 /// What to go on with: a thread's registers, and its answer, which is not in them: done, then `first`, then those words

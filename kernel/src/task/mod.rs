@@ -4,9 +4,11 @@
 //! it run in user mode until something stops it ([`user::UserEvent`]), and handles that to completion or blocks the
 //! thread.
 
+pub(crate) mod deadline;
 pub mod fast;
 pub mod load;
 pub mod module;
+pub(crate) mod place;
 pub mod program;
 pub mod sched;
 pub mod turn;

@@ -17,16 +17,16 @@ use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use crate::abi::{PRIORITIES, Status};
+use crate::abi::PRIORITIES;
 use crate::addr::CpuId;
 use crate::arch::Arch;
-use crate::ipc::wait;
-use crate::object::account::{trim, trim_queue};
-use crate::object::thread::{Place, Thread};
+use crate::object::account::trim_queue;
+use crate::object::thread::Thread;
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::smp::rcu;
+use crate::task::place::Place;
 use crate::tlb::switch;
 
 /// Between two ticks where the run does not say, in ns of the machine's time.
@@ -46,15 +46,15 @@ pub struct Tasks<A: Arch> {
     ticks: AtomicU64,
     /// The timer was set, and has not fired since.
     armed: AtomicBool,
-    /// The tick up to which waits were looked at.
-    looked: AtomicU64,
+    /// The tick up to which waits were looked at. Its own.
+    pub(super) looked: AtomicU64,
     /// The thread that runs wants another to.
     gives_way: AtomicBool,
     /// When this CPU last woke from idling, in instructions, and how many timer interrupts all others had had then.
     woke: AtomicU64,
     others: AtomicU64,
     /// Threads whose waits began here and end by the timer.
-    timed: Mutex<A, Vec<Weak<Thread<A>>>>,
+    pub(super) timed: Mutex<A, Vec<Weak<Thread<A>>>>,
     /// The thread that runs, and a reference to it; null if none does. Its own.
     current: AtomicPtr<Thread<A>>,
     /// A [`Place`]: where it runs, and with which priority since it was last taken from a queue. Its own.
@@ -154,6 +154,11 @@ pub(crate) fn requeue<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
         let mut queues = tasks.queues.lock();
         if thread.is_ending() {
             thread.hurry();
+        }
+        // It may have moved before; if it does from here on it takes along what it was told.
+        if thread.home() != home {
+            drop(queues);
+            return requeue(cpu, thread);
         }
         let priority = thread.priority();
         let found = queues.iter().enumerate().find_map(|(at, queue)| {
@@ -298,55 +303,6 @@ pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
     cpu.tasks.armed.store(false, Ordering::Relaxed);
     cpu.tasks.ticks.store(ticks(cpu) + 1, Ordering::Relaxed);
     A::machine().objects.lines.raise(cpu.id.index());
-}
-
-/// `thread`, which runs here, begins a wait: its patience counts from now.
-pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let patience = thread.patience.load(Ordering::Relaxed);
-    if patience == 0 {
-        thread.deadline.store(u64::MAX, Ordering::Relaxed);
-        return;
-    }
-    thread.deadline.store(ticks(cpu).saturating_add(patience), Ordering::Relaxed);
-    // Once in one CPU's list at most; its deadline is looked at there, by a clock that may be another CPU's.
-    if !thread.timed.swap(true, Ordering::Relaxed) {
-        cpu.tasks.timed.lock().push(Arc::downgrade(thread));
-    }
-}
-
-/// Ends the waits whose time is over, if the timer has fired since.
-#[inline]
-pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
-    let now = ticks(cpu);
-    // This CPU alone looks.
-    if cpu.tasks.looked.load(Ordering::Relaxed) != now {
-        cpu.tasks.looked.store(now, Ordering::Relaxed);
-        end_waits_at(cpu, now);
-    }
-}
-
-#[cold]
-fn end_waits_at<A: Arch>(cpu: &'static Cpu<A>, now: u64) {
-    let mut over = Vec::new();
-    {
-        let mut timed = cpu.tasks.timed.lock();
-        timed.retain(|thread| {
-            let Some(thread) = thread.upgrade() else { return false };
-            let late = thread.deadline.load(Ordering::Relaxed) <= now;
-            let kept = !late && thread.deadline.load(Ordering::Relaxed) != u64::MAX && !thread.is_ending();
-            if !kept {
-                thread.timed.store(false, Ordering::Relaxed);
-            }
-            if late {
-                over.push(thread);
-            }
-            kept
-        });
-        trim(&mut timed);
-    }
-    for thread in over {
-        wait::cancel(cpu, &thread, Status::TimedOut);
-    }
 }
 
 /// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer, and the

@@ -4,8 +4,8 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::sched;
 use super::user::{Access, UserContext, UserEvent};
+use super::{deadline, sched};
 use crate::abi::{self, Status, WORDS};
 use crate::arch::Arch;
 use crate::guard;
@@ -36,7 +36,7 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     // Between two turns a CPU reads no table: grace periods pass here, and while a program runs with its timer.
     rcu::quiescent(cpu);
     A::machine().objects.lines.deliver(cpu);
-    sched::end_waits(cpu);
+    deadline::end_waits(cpu);
     let left = finish_some(cpu);
     let Some(thread) = sched::next(cpu) else { return left };
     // One that ends in the middle of a removal goes on until that is over: nobody else does.

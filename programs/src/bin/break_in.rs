@@ -96,6 +96,7 @@ const ATTEMPTS: &[Attempt] = &[
     tries!(Refused, "int 0x80"),
     tries!(Refused, "int 0xf0"),
     tries!(Refused, "int3"),
+    tries!(Refused, ".byte 0xf1"),
     tries!(Refused, "ud2"),
     // Back from an interrupt that never was: into ring 0, and to no address.
     tries!(Refused, "mov rcx, rsp", "push 0x10", "push rcx", "push 2", "push 0x8", "push 0x1000", "iretq"),
@@ -198,6 +199,19 @@ const ATTEMPTS: &[Attempt] = &[
     tries!(Refused, "smc #0"),
     tries!(Refused, "brk #0"),
     tries!(Refused, "wfi"),
+    tries!(Refused, "mrs x0, ctr_el0"),
+    tries!(Refused, "mrs x0, cntvct_el0"),
+    tries!(Refused, "mrs x0, cntv_ctl_el0"),
+    tries!(Refused, "mrs x0, pmcr_el0"),
+    tries!(Refused, "mrs x0, midr_el1"),
+    tries!(Refused, "mrs x0, dbgdtr_el0"),
+    tries!(Refused, "msr dbgdtr_el0, x0"),
+    // TPIDR2_EL0, SCXTNUM_EL0.
+    tries!(Refused, "mrs x0, s3_3_c13_c0_5"),
+    tries!(Refused, "mrs x0, s3_3_c13_c0_7"),
+    tries!(Refused, "mov x0, sp", "ic ivau, x0"),
+    tries!(Refused, "mov x0, sp", "dc cvau, x0"),
+    tries!(Refused, "mov x0, sp", "dc zva, x0"),
     tries!(Refused, ".inst 0"),
     // The host's door to this QEMU: not from here.
     tries!(Refused, "mov x0, #0x18", "mov x1, #0", "hlt #0xf000"),
@@ -262,6 +276,11 @@ extern "C" fn attempt(n: u64) -> ! {
 
 /// Leaves its registers full.
 extern "C" fn fill(seed: u64) -> ! {
+    #[cfg(all(target_os = "none", target_arch = "x86_64"))]
+    // SAFETY: the user's data segment, which is no other than none at all to programs of 64 bits.
+    unsafe {
+        core::arch::asm!("mov ds, {0:e}", "mov es, {0:e}", "mov fs, {0:e}", "mov gs, {0:e}", in(reg) 0x1bu32)
+    };
     call::exit(if vectors::hold(!seed) { exit::DONE } else { exit::CHECK | u64::from(line!()) })
 }
 
@@ -277,6 +296,7 @@ extern "C" fn empty(_argument: u64) -> ! {
     core::arch::naked_asm!(
         "or rax, rbx\nor rax, rcx\nor rax, rdx\nor rax, rsi\nor rax, rbp\nor rax, r8\nor rax, r9\nor rax, r10",
         "or rax, r11\nor rax, r12\nor rax, r13\nor rax, r14\nor rax, r15",
+        "mov ecx, ds\nor rax, rcx\nmov ecx, es\nor rax, rcx\nmov ecx, fs\nor rax, rcx\nmov ecx, gs\nor rax, rcx",
         all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
         "mov rdi, rax",
         "and rsp, -16",
