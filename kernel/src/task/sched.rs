@@ -1,4 +1,4 @@
-//! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
+//! Which thread runs where: a queue per CPU and priority, preemption by interrupts.
 //!
 //! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority
 //! that is ready runs; within a priority each runs for a tick at a time. A thread changes its home when its home turns
