@@ -34,6 +34,6 @@ pub fn timer<A: Arch>() {
 pub fn start_ticks<A: Arch>(cpu: &Cpu<A>) {
     let mean = A::machine().policy.tick_ns.load(Ordering::Relaxed);
     if mean != 0 {
-        A::set_timer(mean / 2 + cpu.chance.next() % mean);
+        sched::set_timer(cpu, mean / 2 + cpu.chance.next() % mean);
     }
 }

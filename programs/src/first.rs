@@ -10,6 +10,9 @@ pub const MODULE: u64 = 2;
 pub const METER: u64 = 3;
 /// The first slot that is empty; the table has 1024.
 pub const FREE: u64 = 4;
+/// The first of the slots of interrupt lines, up to the end of the table: behind it by `n` is the timer of CPU `n`, for
+/// the first 64 CPUs.
+pub const TIMERS: u64 = 960;
 /// Its priority; up to 31 may be given to others.
 pub const PRIORITY: u8 = 16;
 

@@ -141,7 +141,7 @@ pub fn make_thread(process: u64, slot: u64, begin: Begin) -> Done {
     does(Number::MakeThread, [process, slot, begin.entry, stack, begin.argument, priority, 0])
 }
 
-/// Has `bits` set in `notification` when the thread in `slot` ends.
+/// Has `bits` set in `notification` when the thread in `slot` ends, or the interrupt there fires.
 pub fn bind(slot: u64, notification: u64, bits: u64) -> Done {
     does(Number::Bind, [slot, notification, bits, 0, 0, 0, 0])
 }
@@ -250,7 +250,7 @@ pub fn ended(slot: u64) -> Result<Option<u64>, Status> {
     ask(Number::Ended, [slot, 0, 0, 0, 0, 0, 0]).map(|answer| (answer[1] != 0).then_some(answer[2]))
 }
 
-/// Instructions that the machine has executed, now and when this CPU last woke.
+/// Instructions that the machine has executed, now and at other moments.
 #[derive(Clone, Copy)]
 pub struct Clock {
     /// Now.
@@ -259,12 +259,22 @@ pub struct Clock {
     pub woke: u64,
     /// Timer interrupts that other CPUs have had since: if there were any, their instructions may be among these.
     pub others: u64,
+    /// When the last timer interrupt of this CPU was due.
+    pub due: u64,
+    /// When the next is.
+    pub next: u64,
 }
 
 /// The time, in instructions.
 pub fn clock() -> Clock {
-    let answer = raw(Number::Clock as u64, [0; 7]);
-    Clock { now: answer[1], woke: answer[2], others: answer[3] }
+    let [_, now, woke, others, due, next, ..] = raw(Number::Clock as u64, [0; 7]);
+    Clock { now, woke, others, due, next }
+}
+
+/// The interrupt in `slot` may fire again; at the time `when` if it is the timer of the calling thread's CPU, and
+/// `when` is neither 0 nor later than it would anyway.
+pub fn acknowledge(slot: u64, when: u64) -> Done {
+    does(Number::Acknowledge, [slot, when, 0, 0, 0, 0, 0])
 }
 
 /// What is to be done.
@@ -305,14 +315,19 @@ pub fn begin(meter: u64) -> Done {
     does(Number::Begin, [meter, 0, 0, 0, 0, 0, 0])
 }
 
-/// It is over: instructions that it took. The longest latency that is told is kept.
-pub fn finish(meter: u64, latency: u64) -> Result<u64, Status> {
-    ask(Number::Finish, [meter, latency, 0, 0, 0, 0, 0]).map(|answer| answer[1])
+/// It is over: instructions that it took.
+pub fn finish(meter: u64) -> Result<u64, Status> {
+    ask(Number::Finish, [meter, 0, 0, 0, 0, 0, 0]).map(|answer| answer[1])
 }
 
 /// The run goes on; `syncs` tables were about to be used again because of this program since it last said so.
 pub fn progress(meter: u64, syncs: u64) -> Done {
     does(Number::Progress, [meter, syncs, 0, 0, 0, 0, 0])
+}
+
+/// How long something took, measured so many times: what is told last counts.
+pub fn tell(meter: u64, times: u64, least: u64, median: u64, longest: u64) -> Done {
+    does(Number::Tell, [meter, times, least, median, longest, 0, 0])
 }
 
 /// Derives a capability within the caller's own table.

@@ -27,8 +27,14 @@ pub mod exit {
     pub const DONE: u64 = 0;
     /// A panic; the line of the source is in the low half.
     pub const PANIC: u64 = 0xdead << 32;
-    /// A check of [`crate::check!`] failed; the line of the source is in the low half.
+    /// A check of [`crate::check!`] or [`crate::must!`] failed; the line of the source is in the low half, of the second
+    /// below a byte with the status.
     pub const CHECK: u64 = 0xbad << 32;
+
+    /// With a status.
+    pub const fn refused(status: crate::abi::Status, line: u32) -> u64 {
+        CHECK | (status as u64) << 24 | line as u64
+    }
 }
 
 /// Makes `fn start(argument: u64) -> u64` the program: what it returns is its exit status.
@@ -72,6 +78,17 @@ macro_rules! check {
     ($condition:expr) => {
         if !$condition {
             $crate::call::exit($crate::exit::CHECK | u64::from(line!()))
+        }
+    };
+}
+
+/// What a system call gives; if it gives an error, ends the program with status [`exit::CHECK`], the error and the line.
+#[macro_export]
+macro_rules! must {
+    ($call:expr) => {
+        match $call {
+            Ok(given) => given,
+            Err(status) => $crate::call::exit($crate::exit::refused(status, line!())),
         }
     };
 }

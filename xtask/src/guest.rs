@@ -214,12 +214,14 @@ impl Guest {
                 format!("the {arch} kernel panicked on cpu {cpu}: {message}")
             }
             Ending::Hang(limit) => {
-                details.extend(hang::report(&self.memory.cpu_states().unwrap_or_default()));
+                let states = self.memory.cpu_states().unwrap_or_default();
+                details.extend(hang::report(&states));
+                let hint = hang::hint(&states);
                 let place = match seen.run_state() {
                     Some(RunState::Booting) => format!("during bring-up, with {} cpus online", seen.cpus),
                     _ => format!("in cell {} of {}", seen.cells_done + 1, seen.cells_planned),
                 };
-                format!("the {arch} kernel made no progress for {} s {place}, and was stopped", limit.as_secs())
+                format!("the {arch} kernel made no progress for {} s {place}, and was stopped{hint}", limit.as_secs())
             }
             Ending::Stayed => format!("the {arch} kernel finished, but {program} did not leave and was stopped"),
             Ending::Silent => format!(

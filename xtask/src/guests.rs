@@ -17,7 +17,7 @@ use crate::error::Interrupted;
 use crate::guest::{Guest, Report};
 use crate::profile::Profile;
 use crate::qemu::Launch;
-use crate::rows::Row;
+use crate::rows::{Gap, Row};
 use crate::shared_memory::{CpuEvents, GuestMemory};
 
 /// One guest to run.
@@ -41,8 +41,8 @@ enum Event {
 struct Measured {
     /// Instructions per operation.
     instructions: HashMap<(&'static str, &'static str), f64>,
-    /// Longest gaps of the bystander, in instructions.
-    gaps: HashMap<(&'static str, &'static str), u64>,
+    /// Gaps of the bystander.
+    gaps: HashMap<(&'static str, &'static str), Gap>,
 }
 
 /// What one group's guests have said so far.
@@ -178,7 +178,7 @@ fn take_row(collected: &mut Collected, job: &Job, row: Row, observer: &mut dyn O
             let pair = (row.strategy, row.workload);
             let Some(measured) = &mut collected.measured else { return };
             if row.has_bystander() {
-                measured.gaps.insert(pair, row.cell.bystander_gap);
+                measured.gaps.insert(pair, Gap::of(&row.cell));
             }
             // Of a mode of its own, which is measured with all other CPUs idle besides.
             if let Some(n) = per_op.filter(|_| !row.has_bystander() || row.has_periodic_thread()) {
@@ -196,8 +196,8 @@ fn hand_on(all: &mut [Collected], rest: bool, observer: &mut dyn Observer) -> an
             let pending = collected.measured.as_ref();
             let measured = pending.unwrap_or(&collected.known);
             row.instructions_per_op = measured.instructions.get(&pair).copied();
-            row.longest_gap = measured.gaps.get(&pair).copied().filter(|_| row.has_bystander());
-            let missing = row.instructions_per_op.is_none() || (row.has_bystander() && row.longest_gap.is_none());
+            row.gap = measured.gaps.get(&pair).copied().filter(|_| row.has_bystander());
+            let missing = row.instructions_per_op.is_none() || (row.has_bystander() && row.gap.is_none());
             if missing && pending.is_some() && !rest {
                 return Ok(());
             }

@@ -22,6 +22,16 @@ pub(crate) fn report(states: &[CpuState]) -> Vec<String> {
         .collect()
 }
 
+/// What to look for where programs ran: it may be one of them that does not go on.
+pub(crate) fn hint(states: &[CpuState]) -> &'static str {
+    if states.iter().any(|state| state.doing == Some(Doing::Programs)) {
+        ": a program loops or waits for ever, or works for long without saying so by kernel::progress \
+         (docs/write-a-program.md)"
+    } else {
+        ""
+    }
+}
+
 fn in_words(state: &CpuState) -> String {
     let Some(doing) = state.doing else { return "wrote a state that has no meaning".into() };
     let mut words = doing.in_words().to_owned();
@@ -44,6 +54,14 @@ mod tests {
 
     fn state(doing: Doing, waits_for: Option<u32>) -> CpuState {
         CpuState { doing: Some(doing), waits_for, detail: 0, points: 0 }
+    }
+
+    #[test]
+    fn where_programs_ran_it_may_be_theirs() {
+        let states = [state(Doing::Programs, None), state(Doing::WaitSync, Some(0))];
+        assert!(hint(&states).contains("kernel::progress"));
+        assert_eq!(report(&states)[0], "cpu 0 runs programs");
+        assert_eq!(hint(&states[1..]), "");
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cpio::newc::Builder;
+use kernel::abi::NAME_BYTES;
 
 use crate::arch::Arch;
 use crate::build::{BUILD_LIMIT, fingerprint_of, guest_dir, lock, repository};
 use crate::child;
+use crate::error::bad_input;
 use crate::progress::Step;
 use crate::setup;
 use crate::toolchain::RustFacts;
@@ -48,6 +50,7 @@ fn fingerprint(arch: Arch) -> anyhow::Result<String> {
 
 /// Builds the programs for `archs`, whether or not they are there.
 pub(crate) fn build(archs: &[Arch], verbose: bool) -> anyhow::Result<()> {
+    check_sources()?;
     let facts = RustFacts::gather()?;
     let toolchain = facts.usable(archs).context("no toolchain can build for the bare-metal targets")?;
     let _lock = lock()?;
@@ -72,6 +75,27 @@ pub(crate) fn build(archs: &[Arch], verbose: bool) -> anyhow::Result<()> {
         let archive = pack(&directory.join(arch.target()).join("release"), &names()?)?;
         keep(&path(arch), &archive, &sources)?;
         step.done();
+    }
+    Ok(())
+}
+
+/// What a linker would say of programs in words of its own.
+fn check_sources() -> anyhow::Result<()> {
+    for name in names()? {
+        let file = format!("{SOURCES}/{name}.rs");
+        let text = std::fs::read_to_string(repository().join(&file)).with_context(|| format!("cannot read {file}"))?;
+        check_source(&name, &text).map_err(|why| bad_input(format!("{file} {why}; see docs/write-a-program.md")))?;
+    }
+    Ok(())
+}
+
+/// What is wrong with the program `name`, whose source is `text`, to stand behind its name.
+fn check_source(name: &str, text: &str) -> Result<(), String> {
+    if !text.contains("program!(") {
+        return Err("does not say where it begins: it needs a line program!(function)".into());
+    }
+    if name.len() > NAME_BYTES {
+        return Err(format!("has a name of {} bytes, and no more than {NAME_BYTES} can be asked for", name.len()));
     }
     Ok(())
 }
@@ -127,6 +151,14 @@ mod tests {
         let missing = kernel::task::module::find(&archive, "pager").unwrap_err().to_string();
         assert_eq!(missing, "the module has no program \"pager\", only: main.rs, arch.rs");
         assert!(kernel::task::module::find(&[], "pager").unwrap_err().to_string().contains("-initrd"));
+    }
+
+    #[test]
+    fn a_program_says_where_it_begins_and_has_a_name_that_fits() {
+        assert_eq!(check_source("mine", "program!(start);"), Ok(()));
+        assert!(check_source("mine", "fn main() {}").is_err_and(|why| why.contains("program!(function)")));
+        assert!(check_source("a_name_that_is_much_too_long", "program!(start);").is_err_and(|why| why.contains("28")));
+        check_sources().unwrap();
     }
 
     #[test]

@@ -36,13 +36,31 @@ pub(crate) struct Row {
     pub(crate) verdict: Verdict,
     /// Instructions per operation, from the plain image.
     pub(crate) instructions_per_op: Option<f64>,
-    /// The longest that the bystander was kept from its loop, or that its periodic thread took to run, in instructions,
-    /// from the plain image.
-    pub(crate) longest_gap: Option<u64>,
+    /// How long the bystander was kept from its loop, or its periodic thread took to run, from the plain image.
+    pub(crate) gap: Option<Gap>,
     /// What was recorded of it beside the counts, if that was asked for.
     pub(crate) profile: Option<Profile>,
     /// The guest's record.
     pub(crate) cell: CellRow,
+}
+
+/// How long the bystander was kept from its loop, or its periodic thread took to run, in instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gap {
+    /// The longest.
+    pub(crate) longest: u64,
+    /// Of the thread: how often it was measured, the least, the median.
+    pub(crate) times: u64,
+    pub(crate) least: u64,
+    pub(crate) median: u64,
+}
+
+impl Gap {
+    /// What a guest's record says of it.
+    pub(crate) fn of(cell: &CellRow) -> Gap {
+        let [times, least, median] = cell.latencies;
+        Gap { longest: cell.bystander_gap, times, least, median }
+    }
 }
 
 /// What is the same for all rows of a run.
@@ -75,7 +93,7 @@ impl Row {
             expected: verdict(cell.expected)?,
             verdict: verdict(cell.verdict)?,
             instructions_per_op: None,
-            longest_gap: None,
+            gap: None,
             profile: None,
             cell,
         })
@@ -100,6 +118,7 @@ impl Row {
     pub(crate) fn json(&self, setting: &Setting) -> anyhow::Result<String> {
         let cell = &self.cell;
         let beside = engines::beside(self);
+        let periodic = self.gap.filter(|_| self.has_periodic_thread());
         let object = JsonRow {
             schema: SCHEMA,
             arch: self.arch.name(),
@@ -140,7 +159,10 @@ impl Row {
             bystander_sync_ipis_per_op: self.of_bystander(cell.bystander_sync),
             bystander_nmis_per_op: self.of_bystander(cell.bystander_nmi),
             predicted_bystander_sync_ipis_per_op: self.of_bystander(cell.predicted_bystander),
-            bystander_longest_gap: self.longest_gap,
+            bystander_longest_gap: self.gap.map(|gap| gap.longest),
+            periodic_runs: periodic.map(|gap| gap.times),
+            periodic_least: periodic.map(|gap| gap.least),
+            periodic_median: periodic.map(|gap| gap.median),
             miscounted: cell.miscounted != 0,
             holders_not_waited_for: cell.uncovered,
             seeds: (cell.seeds > 1).then_some(cell.seeds),
@@ -236,6 +258,12 @@ struct JsonRow<'a> {
     bystander_nmis_per_op: Option<f64>,
     predicted_bystander_sync_ipis_per_op: Option<f64>,
     bystander_longest_gap: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    periodic_runs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    periodic_least: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    periodic_median: Option<u64>,
     miscounted: bool,
     holders_not_waited_for: u64,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -254,7 +254,7 @@ record!(CellRow {
     strategy workload mode transport hook expected verdict miscounted cpus walker ops flush_ipis sync_ipis syncs_elided
     redundant_sync_ipis missing_syncs tlbi vectors instructions walks pages pins injected left violations_ghost violations_value
     predicted_flush predicted_sync predicted_elided predicted_tlbi bystander_flush bystander_sync bystander_nmi bystander_gap
-    predicted_bystander uncovered program_status seeds user promised steps first
+    latencies predicted_bystander uncovered program_status seeds user promised steps first
 });
 record!(Event { time kind cpu mm a b });
 record!(Violation { kind walker updater level mm pfn address walk op times });

@@ -66,10 +66,22 @@ fn program_status(status: u64) -> String {
     let line = status & 0xffff_ffff;
     match status >> 32 {
         0xdead => format!("a panic in line {line} of its source"),
-        0xbad => format!("a check that failed in line {line} of its source"),
-        _ => match kernel::abi::Status::from_number(status) {
-            Some(ended) => format!("status {status} ({})", ended.in_words()),
-            None => format!("status {status:#x}"),
+        0xbad => match kernel::abi::Status::from_number(line >> 24).filter(|_| line >> 24 != 0) {
+            // `must!` says why.
+            Some(why) => format!(
+                "a system call in line {} of its source that was answered {why:?}: {}",
+                line & 0xff_ffff,
+                why.in_words()
+            ),
+            None => format!("a check that failed in line {line} of its source"),
+        },
+        _ => match kernel::abi::Status::from_number(status).filter(|ended| *ended as u64 != 0) {
+            // The kernel ends a program so that touches what it may not.
+            Some(ended) => format!(
+                "status {status}: its own, or the kernel's ({}; --log debug says which, and where)",
+                ended.in_words()
+            ),
+            None => format!("status {status:#x}, its own"),
         },
     }
 }

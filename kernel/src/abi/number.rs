@@ -55,20 +55,21 @@ numbers! {
     End = 27, 2: "`thread or process`, `status`.";
     SetPager = 28, 2: "`process`, `endpoint`: who is called for faults that the kernel cannot handle by itself.";
     Bind = 29, 3: "`interrupt or thread`, `notification`, `bits`: to be set when it fires, or ends.";
-    Acknowledge = 30, 1: "`interrupt`: it may fire again.";
+    Acknowledge = 30, 2: "`interrupt`, `when`: it may fire again; if it is the timer of the CPU that this is called on, at that time, in instructions, or earlier: the kernel's own ticks are no rarer than they were. 0: whenever those come.";
     Identify = 31, 1: "`slot` -> `kind`, `rights`, `badge`.";
     Balance = 32, 0: "-> frames, bytes, spaces in use; frames, bytes, spaces left.";
     Load = 33, 5: "`process`, `module`, three words of a name: maps a program of the module into the process -> `entry`.";
     Populate = 34, 3: "`process`, `address`, `bytes` (up to 2 MiB): makes the pages there present now.";
     Ended = 35, 1: "`thread or process` -> 1 if it has ended (a process: and is taken down), `status`.";
-    Clock = 36, 0: "-> instructions so far; how many it were when this CPU last woke from idling; timer interrupts of other CPUs since: if there were none, under an engine where CPUs take turns, no other CPU's instructions are among these.";
+    Clock = 36, 0: "-> instructions so far; how many it were when this CPU last woke from idling; timer interrupts of other CPUs since: if there were none, under an engine where CPUs take turns, no other CPU's instructions are among these; when the last timer interrupt of this CPU was due; when the next is.";
     Plan = 37, 1: "`meter` -> operations, seed, CPUs, number of the mode, three words of the workload's name.";
     Begin = 38, 1: "`meter`: an operation begins, whose interrupts and invalidations are counted.";
-    Finish = 39, 2: "`meter`, `latency`: it is over; the longest that is told is kept -> instructions that it took.";
+    Finish = 39, 1: "`meter`: it is over -> instructions that it took.";
     Progress = 40, 2: "`meter`, `syncs`: the run goes on; so many tables were about to be used again because of this program, that it knows of, since it last said so.";
     MakeHuge = 41, 2: "`slot`, `pages`: memory in pages of 2 MiB, zeroed, that is mapped 4 KiB at a time until it is collapsed.";
     Truncate = 42, 3: "`frames`, `offset`, `bytes`: drops what is in these pages, and takes them from all who have mapped them; they are zeroed pages when they are next touched.";
     Fork = 43, 7: "`process`, `slot`, `slots`, `frames`, `bytes`, `spaces`, `highest priority`: as `MakeProcess`, with a copy of the anonymous memory of a process, which is shared until either writes. What that has mapped of frames or tables is for others to map.";
+    Tell = 44, 5: "`meter`, `times`, `least`, `median`, `longest`: how often a program has measured how long something took, and what; what is told last counts.";
 }
 
 impl Number {

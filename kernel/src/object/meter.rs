@@ -39,6 +39,19 @@ impl Plan {
     }
 }
 
+/// How often a program has measured how long something took, and what came out, in instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Latencies {
+    /// How often.
+    pub times: u64,
+    /// The shortest.
+    pub least: u64,
+    /// As many were shorter as were longer.
+    pub median: u64,
+    /// The longest.
+    pub longest: u64,
+}
+
 /// Counts of all operations together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Metered {
@@ -50,8 +63,8 @@ pub struct Metered {
     pub instructions: u64,
     /// What the bystander took.
     pub bystander: Taken,
-    /// The longest latency that was told.
-    pub latency: u64,
+    /// What a program has told of its latencies.
+    pub latencies: Latencies,
     /// How many tables programs know to have been about to be used again, if any of them has said so.
     pub syncs: Option<u64>,
 }
@@ -96,8 +109,8 @@ impl<A: Arch> Meter<A> {
         state.open = Some((totals::<A>(), taken::<A>(), A::instructions()));
     }
 
-    /// It is over: how many instructions it took. `latency` is what a program has measured meanwhile.
-    pub fn finish(&self, cpu: &Cpu<A>, latency: u64) -> Result<u64, ObjectError> {
+    /// It is over: how many instructions it took.
+    pub fn finish(&self, cpu: &Cpu<A>) -> Result<u64, ObjectError> {
         let mut state = self.state.lock();
         let (before, bystander, began) = state.open.take().ok_or(ObjectError::BadArgument(1))?;
         // Counted with the lock held, as in `begin`: nothing that began later is in what was there before.
@@ -109,7 +122,6 @@ impl<A: Arch> Meter<A> {
         now.1.add_since(&bystander, &mut metered.bystander);
         let took = now.2.saturating_sub(began);
         metered.instructions = metered.instructions.saturating_add(took);
-        metered.latency = metered.latency.max(latency);
         A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
         Ok(took)
     }
@@ -120,6 +132,11 @@ impl<A: Arch> Meter<A> {
         // Whatever a program says here, it says of itself only.
         state.metered.syncs = Some(state.metered.syncs.unwrap_or(0).saturating_add(syncs));
         A::machine().shared().progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A program has measured `latencies`.
+    pub fn tell(&self, latencies: Latencies) {
+        self.state.lock().metered.latencies = latencies;
     }
 
     /// What was counted so far.

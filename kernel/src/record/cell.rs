@@ -75,9 +75,12 @@ pub struct CellRow {
     pub bystander_sync: u64,
     /// NMIs that it took.
     pub bystander_nmi: u64,
-    /// The longest that it was kept from its loop, in its own instructions, its loop's included; 0 where there is none,
-    /// or where it had no turn in an operation.
+    /// The longest that it was kept from its loop, in its own instructions, its loop's included, or that its periodic
+    /// thread took to run; 0 where there is none, or where it had no turn in an operation.
     pub bystander_gap: u64,
+    /// Of a periodic thread: how often it has measured how long it took to run, the least, the median. The longest is
+    /// the gap.
+    pub latencies: [u64; 3],
     /// What the closed form says of `bystander_sync`; of the other two it says 0.
     pub predicted_bystander: u64,
     /// CPUs in a walk that held a table when the strategy had decided about it, and that it did not wait for.

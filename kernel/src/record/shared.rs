@@ -119,15 +119,17 @@ pub enum Doing {
     WaitWorkload = 9,
     /// Stopped by a panic.
     Dead = 10,
+    /// Taking turns at programs in user mode.
+    Programs = 11,
 }
 
 impl Doing {
     /// The activity with this number.
     pub fn from_number(n: u32) -> Option<Doing> {
         use Doing::*;
-        [Offline, Idle, Operation, Walk, WaitFlush, WaitSync, WaitGrace, WaitLock, WaitOnline, WaitWorkload, Dead]
-            .into_iter()
-            .find(|d| *d as u32 == n)
+        let waits = [WaitFlush, WaitSync, WaitGrace, WaitLock, WaitOnline, WaitWorkload];
+        let others = [Offline, Idle, Operation, Walk, Dead, Programs];
+        waits.into_iter().chain(others).find(|d| *d as u32 == n)
     }
 
     /// In words, to stand after "cpu 3".
@@ -144,6 +146,7 @@ impl Doing {
             Doing::WaitOnline => "waits for a CPU to come online",
             Doing::WaitWorkload => "waits for other CPUs to reach the next step of the workload",
             Doing::Dead => "was stopped by the panic",
+            Doing::Programs => "runs programs",
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::abi::message::{Info, unpack};
 use crate::abi::{MESSAGE_WORDS, NAME_BYTES, Number, PRIORITIES, Rights, Status, WORDS};
 use crate::addr::VirtAddr;
 use crate::object::account::Price;
+use crate::object::meter::Latencies;
 
 /// A slot of the caller's table.
 pub type Slot = u32;
@@ -42,7 +43,7 @@ pub enum Request {
     End { what: Slot, status: u64 },
     SetPager { process: Slot, endpoint: Slot },
     Bind { what: Slot, notification: Slot, bits: u64 },
-    Acknowledge { interrupt: Slot },
+    Acknowledge { interrupt: Slot, when: u64 },
     Identify { slot: Slot },
     Balance,
     Load { process: Slot, module: Slot, name: [u64; NAME_BYTES / 8] },
@@ -51,7 +52,8 @@ pub enum Request {
     Clock,
     Plan { meter: Slot },
     Begin { meter: Slot },
-    Finish { meter: Slot, latency: u64 },
+    Finish { meter: Slot },
+    Tell { meter: Slot, latencies: Latencies },
     Progress { meter: Slot, syncs: u64 },
     MakeHuge { slot: Slot, pages: u64 },
     Truncate { memory: Slot, offset: u64, bytes: u64 },
@@ -175,7 +177,7 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
         Number::End => Request::End { what: w.slot(1)?, status: w.word(2) },
         Number::SetPager => Request::SetPager { process: w.slot(1)?, endpoint: w.slot(2)? },
         Number::Bind => Request::Bind { what: w.slot(1)?, notification: w.slot(2)?, bits: w.word(3) },
-        Number::Acknowledge => Request::Acknowledge { interrupt: w.slot(1)? },
+        Number::Acknowledge => Request::Acknowledge { interrupt: w.slot(1)?, when: w.word(2) },
         Number::Identify => Request::Identify { slot: w.slot(1)? },
         Number::Balance => Request::Balance,
         Number::Load => {
@@ -196,6 +198,10 @@ pub fn decode(words: [u64; WORDS]) -> Result<Request, Status> {
             highest: w.priority(w.word(7))?,
         },
         Number::Progress => Request::Progress { meter: w.slot(1)?, syncs: w.word(2) },
-        Number::Finish => Request::Finish { meter: w.slot(1)?, latency: w.word(2) },
+        Number::Finish => Request::Finish { meter: w.slot(1)? },
+        Number::Tell => {
+            let (times, least, median, longest) = (w.word(2), w.word(3), w.word(4), w.word(5));
+            Request::Tell { meter: w.slot(1)?, latencies: Latencies { times, least, median, longest } }
+        }
     })
 }

@@ -305,14 +305,15 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             let Object::Notification(_) = node.object() else {
                 return Err(ObjectError::WrongKind(node.object().kind()));
             };
-            match caller.with(what, Rights::MANAGE)?.object() {
-                Object::Interrupt(interrupt) => interrupt.bind(&node, bits),
+            let by = caller.with(what, Rights::MANAGE)?;
+            match by.object() {
+                Object::Interrupt(interrupt) => interrupt.bind(cpu, &by, &node, bits),
                 Object::Thread(thread) => thread.bind(&node, bits),
                 other => return Err(ObjectError::WrongKind(other.kind())),
             }
         }
-        Request::Acknowledge { interrupt } => match caller.with(interrupt, Rights::MANAGE)?.object() {
-            Object::Interrupt(interrupt) => interrupt.acknowledge(cpu),
+        Request::Acknowledge { interrupt, when } => match caller.with(interrupt, Rights::MANAGE)?.object() {
+            Object::Interrupt(interrupt) => interrupt.acknowledge(cpu, when),
             other => return Err(ObjectError::WrongKind(other.kind())),
         },
         Request::Identify { slot } => {
@@ -340,14 +341,14 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Clock => {
             let now = A::instructions();
             let (woke, others) = sched::woke(cpu);
-            return Ok(done(&[now, woke, others]));
+            let (due, next) = sched::due(cpu);
+            return Ok(done(&[now, woke, others, due, next]));
         }
         Request::Plan { meter } => return Ok(done(&caller.meter(meter, Rights::READ)?.plan.words())),
         Request::Begin { meter } => caller.meter(meter, Rights::WRITE)?.begin(cpu),
         Request::Progress { meter, syncs } => caller.meter(meter, Rights::WRITE)?.progress(syncs),
-        Request::Finish { meter, latency } => {
-            return Ok(done(&[caller.meter(meter, Rights::WRITE)?.finish(cpu, latency)?]));
-        }
+        Request::Finish { meter } => return Ok(done(&[caller.meter(meter, Rights::WRITE)?.finish(cpu)?])),
+        Request::Tell { meter, latencies } => caller.meter(meter, Rights::WRITE)?.tell(latencies),
         Request::Null
         | Request::Yield
         | Request::Exit { .. }

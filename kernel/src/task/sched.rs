@@ -31,6 +31,8 @@ use crate::tlb::switch;
 
 /// Between two ticks where the run does not say, in ns of the machine's time.
 const TICK_NS: u64 = 1_000_000;
+/// To the next tick that a program asks for, at least.
+const LEAST_NS: u64 = 1_000;
 
 /// Threads pay for their places in a queue; so many of each are the kernel's.
 const FREE_PLACES: usize = 64;
@@ -46,6 +48,9 @@ pub struct Tasks<A: Arch> {
     ticks: AtomicU64,
     /// The timer was set, and has not fired since.
     armed: AtomicBool,
+    /// When the timer is to fire, in instructions; and when the last time was that it was to.
+    next: AtomicU64,
+    due: AtomicU64,
     /// The tick up to which waits were looked at. Its own.
     pub(super) looked: AtomicU64,
     /// The thread that runs wants another to.
@@ -69,6 +74,8 @@ impl<A: Arch> Default for Tasks<A> {
             running: AtomicU32::new(0),
             ticks: AtomicU64::new(0),
             armed: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            due: AtomicU64::new(0),
             looked: AtomicU64::new(0),
             gives_way: AtomicBool::new(false),
             woke: AtomicU64::new(0),
@@ -262,7 +269,7 @@ pub(super) fn makes_room<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> boo
 /// more urgent, for an interrupt line that somebody may wait for, or because its time is over.
 pub(crate) fn is_wanted<A: Arch>(cpu: &Cpu<A>, priority: u8, since: u64) -> bool {
     let above = cpu.tasks.ready.load(Ordering::Relaxed) >> priority > 1;
-    above || ticks(cpu) != since || A::machine().objects.lines.any()
+    above || ticks(cpu) != since || A::machine().objects.lines.is_raised(cpu.id)
 }
 
 /// The running thread gives way to its like.
@@ -277,7 +284,8 @@ pub fn ticks<A: Arch>(cpu: &Cpu<A>) -> u64 {
 
 /// When this CPU last woke from idling, in instructions, and how many timer interrupts other CPUs have had since.
 ///
-/// From there to a thread's first instruction is what waking costs. Under `-icount` the counter counts all CPUs'
+/// From there, or from when its timer was due if that is later, to a thread's first instruction is what it takes to run
+/// when its time has come. Under `-icount` the counter counts all CPUs'
 /// instructions, but they take turns, and a CPU that was not left alone loses its turn when a timer fires: if none has,
 /// nobody else's instructions are in it.
 pub fn woke<A: Arch>(cpu: &Cpu<A>) -> (u64, u64) {
@@ -294,13 +302,36 @@ fn ticks_of_others<A: Arch>(cpu: &Cpu<A>) -> u64 {
 pub(super) fn arm<A: Arch>(cpu: &Cpu<A>) {
     let asked = A::machine().policy.tick_ns.load(Ordering::Relaxed) != 0;
     if !asked && !cpu.tasks.armed.swap(true, Ordering::Relaxed) {
-        A::set_timer(TICK_NS);
+        set_timer(cpu, TICK_NS);
     }
+}
+
+/// Sets the timer, and notes when it is to fire: under `-icount` a nanosecond of the machine's time is an instruction.
+pub(crate) fn set_timer<A: Arch>(cpu: &Cpu<A>, ns: u64) {
+    cpu.tasks.next.store(A::instructions().saturating_add(ns), Ordering::Relaxed);
+    A::set_timer(ns);
+}
+
+/// The timer is to fire when `when` instructions are over, or when it would anyway, whatever comes first. Where the run
+/// has ticks of its own, these are often enough.
+pub(crate) fn tick_at<A: Arch>(cpu: &Cpu<A>, when: u64) {
+    let asked = A::machine().policy.tick_ns.load(Ordering::Relaxed) != 0;
+    let armed = cpu.tasks.armed.swap(true, Ordering::Relaxed);
+    if asked || (armed && cpu.tasks.next.load(Ordering::Relaxed) <= when) {
+        return;
+    }
+    set_timer(cpu, when.saturating_sub(A::instructions()).clamp(LEAST_NS, TICK_NS));
+}
+
+/// When the timer interrupt that came last was due, and when the next is, in instructions.
+pub fn due<A: Arch>(cpu: &Cpu<A>) -> (u64, u64) {
+    (cpu.tasks.due.load(Ordering::Relaxed), cpu.tasks.next.load(Ordering::Relaxed))
 }
 
 /// The timer fired. At interrupt level.
 pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
     cpu.tasks.armed.store(false, Ordering::Relaxed);
+    cpu.tasks.due.store(cpu.tasks.next.load(Ordering::Relaxed), Ordering::Relaxed);
     cpu.tasks.ticks.store(ticks(cpu) + 1, Ordering::Relaxed);
     A::machine().objects.lines.raise(cpu.id.index());
 }
@@ -318,24 +349,46 @@ pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
 /// [`super::turn::turn`] found nothing.
 ///
 /// The mm that is loaded stays so, unused; grace periods do not wait for this CPU.
+///
+/// A CPU whose timer line somebody is bound to does not sleep but polls, as is usual where latency counts: it gives way
+/// to the others with interrupts masked, notes the time, and only then takes what has come. So what [`woke`] says is
+/// before the first instruction of whatever handler, on every architecture.
 pub fn idle<A: Arch>(cpu: &'static Cpu<A>) {
     idle_unless(cpu, || false);
 }
 
 /// The same, but not if `over`, which is asked with interrupts masked: whoever makes it true interrupts the CPU
 /// afterwards, and if that comes before this it ends no sleep.
-pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl FnOnce() -> bool) {
+pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl Fn() -> bool) {
     switch::become_lazy(cpu);
     if !cpu.tasks.timed.lock().is_empty() {
         arm(cpu);
     }
+    let lines = &A::machine().objects.lines;
+    let ticks_before = ticks(cpu);
+    let goes_on = || cpu.tasks.ready.load(Ordering::Relaxed) != 0 || lines.is_raised(cpu.id) || over();
     let enabled = A::irq_save();
-    if cpu.tasks.ready.load(Ordering::Relaxed) == 0 && !A::machine().objects.lines.any() && !over() {
+    if !goes_on() {
         rcu::enter_idle(cpu);
-        A::wait_for_interrupt();
-        cpu.tasks.others.store(ticks_of_others(cpu), Ordering::Relaxed);
-        cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);
+        // Looked at with interrupts masked: who binds it interrupts this CPU afterwards.
+        if lines.is_wanted(cpu.id.index()) {
+            arm(cpu);
+            while !goes_on() && ticks(cpu) == ticks_before && lines.is_wanted(cpu.id.index()) {
+                A::relax();
+                note_waking(cpu);
+                A::irq_restore(true);
+                let _ = A::irq_save();
+            }
+        } else {
+            A::wait_for_interrupt();
+            note_waking(cpu);
+        }
         rcu::leave_idle(cpu);
     }
     A::irq_restore(enabled);
+}
+
+fn note_waking<A: Arch>(cpu: &Cpu<A>) {
+    cpu.tasks.woke.store(A::instructions(), Ordering::Relaxed);
+    cpu.tasks.others.store(ticks_of_others(cpu), Ordering::Relaxed);
 }

@@ -199,7 +199,7 @@ fn staged<A: Arch>(
         exit::exit(cpu, mm);
     }
     Ok(counted.map(|mut counted| {
-        counted.gap = gap;
+        counted.gap.longest = gap;
         counted
     }))
 }

@@ -2,7 +2,7 @@
 
 use crate::ledger::recorded::Notes;
 use crate::ledger::{Snapshot, Taken};
-use crate::object::meter::Metered;
+use crate::object::meter::{Latencies, Metered};
 
 /// What the windows of a cell counted.
 #[derive(Default)]
@@ -17,8 +17,8 @@ pub(crate) struct Counted {
     pub(crate) instructions: u64,
     /// What the bystander took, where there is one.
     pub(crate) bystander: Taken,
-    /// The longest that it was kept from its loop, or took to run.
-    pub(crate) gap: u64,
+    /// How long it was kept from its loop, of which only the longest is known, or took to run.
+    pub(crate) gap: Latencies,
     /// Operations that were done.
     pub(crate) ops: u64,
     /// How often programs know to have had a strategy asked.
@@ -29,7 +29,7 @@ pub(crate) struct Counted {
 
 impl From<Metered> for Counted {
     fn from(metered: Metered) -> Counted {
-        let Metered { ops, counts, instructions, bystander, latency, syncs: asked } = metered;
-        Counted { counts, instructions, bystander, gap: latency, ops, asked, ..Counted::default() }
+        let Metered { ops, counts, instructions, bystander, latencies: gap, syncs: asked } = metered;
+        Counted { counts, instructions, bystander, gap, ops, asked, ..Counted::default() }
     }
 }

@@ -2,8 +2,8 @@
 //! every CPU, until the first has ended.
 //!
 //! The first process begins with one thread, on the first CPU, with its own capability in slot [`FIRST_PROCESS`], the
-//! thread's in [`FIRST_THREAD`], the module of programs in [`MODULE`] and in [`METER`] what it is to do and where it
-//! says when it does it. Its argument says how many operations it shall do, with which seed, on how many CPUs, for
+//! thread's in [`FIRST_THREAD`], the module of programs in [`MODULE`], in [`METER`] what it is to do and where it says
+//! when it does it, and from [`TIMERS`] on the interrupt lines. Its argument says how many operations it shall do, with which seed, on how many CPUs, for
 //! programs that need no more. Every CPU takes turns ([`crate::task::turn`]) meanwhile. The strategy and transport of
 //! the run are in force, the oracle watches, and what is left over when everything has ended is an error of the kernel,
 //! as in every cell.
@@ -16,6 +16,7 @@ use crate::addr::{CpuId, PAGE_SIZE, VirtAddr};
 use crate::arch::Arch;
 use crate::ledger::Cause;
 use crate::object::account::{Account, Price};
+use crate::object::interrupt::{Interrupt, LINES};
 use crate::object::meter::{Meter, Metered, Plan};
 use crate::object::module::Module;
 use crate::object::payer::Payer;
@@ -41,6 +42,8 @@ pub const FIRST_THREAD: u32 = 1;
 pub const MODULE: u32 = 2;
 /// Where it finds its plan, and tells of its operations.
 pub const METER: u32 = 3;
+/// Where it finds interrupt lines, one behind the other, up to the end of its table: the timer of each CPU.
+pub const TIMERS: u32 = SLOTS - LINES as u32;
 /// Slots of its table.
 const SLOTS: u32 = 1024;
 /// The end of its stack.
@@ -113,6 +116,10 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
         Object::Module(Module::new(&first.account, machine.firmware.module)?),
     )?;
     capability::install(cpu, &first.table, METER, Object::Meter(meter.clone()))?;
+    for line in machine.online().map(|cpu| cpu.id.index()).filter(|line| *line < LINES) {
+        let interrupt = Interrupt::new(&first.account, line)?;
+        capability::install(cpu, &first.table, TIMERS + line as u32, Object::Interrupt(interrupt))?;
+    }
     load::load(cpu, Payer::own(&first.account), &first, &program)?;
     let stack = VirtAddr(STACK.0 - STACK_BYTES);
     first.map_anonymous(Payer::own(&first.account), stack, STACK_BYTES, Rights::READ | Rights::WRITE)?;
@@ -129,6 +136,7 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
     }
     call_many(cpu, &others, Cause::Wake, |_, _| {}, 0);
     crate::upcall::start_ticks(cpu);
+    let does = cpu.status.doing.swap(Doing::Programs as u32, Ordering::Relaxed);
     while !first.has_ended() {
         if !turn::turn(cpu) {
             rcu::quiescent(cpu);
@@ -136,6 +144,7 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
         }
     }
     let took = A::instructions() - began;
+    cpu.status.doing.store(does, Ordering::Relaxed);
     if let Ok(original) = first.table.get(FIRST_PROCESS) {
         // All its threads are gone, so nobody is about to revoke it.
         let _ = capability::delete(cpu, &original);
@@ -163,6 +172,7 @@ pub(super) fn run<A: Arch>(cpu: &'static Cpu<A>, suite: &Suite, id: WorkloadId, 
 fn member<A: Arch>(cpu: &'static Cpu<A>, over: usize) {
     // SAFETY: the first CPU keeps it until this job has ended.
     let over = unsafe { &*(over as *const AtomicBool) };
+    cpu.status.doing.store(Doing::Programs as u32, Ordering::Relaxed);
     // Acquire: pairs with the release in `run` (tests/litmus/hand-over).
     let is_over = || over.load(Ordering::Acquire);
     while !is_over() {

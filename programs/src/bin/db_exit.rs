@@ -74,7 +74,7 @@ fn start(argument: u64) -> u64 {
             check!(kernel::delete(CHILDREN + n * STEP + 1).is_ok());
             check!(kernel::delete(CHILDREN + n * STEP).is_ok());
         }
-        check!(kernel::finish(METER, 0).is_ok());
+        check!(kernel::finish(METER).is_ok());
     }
     exit::DONE
 }

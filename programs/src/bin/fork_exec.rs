@@ -88,7 +88,7 @@ fn run(told: Told) -> Result<(), Status> {
         for n in 0..children {
             forget(&pager, n)?;
         }
-        kernel::finish(METER, 0)?;
+        kernel::finish(METER)?;
     }
     check!(pager.stop() == Ok(exit::DONE));
     Ok(())

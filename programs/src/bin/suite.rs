@@ -118,7 +118,7 @@ fn run(plan: &Plan, operation: Operation) -> Result<(), Status> {
         crowd.next_round(op)?;
         kernel::begin(METER)?;
         operate(operation, op)?;
-        kernel::finish(METER, 0)?;
+        kernel::finish(METER)?;
     }
     crowd.disperse()
 }

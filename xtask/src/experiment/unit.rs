@@ -16,7 +16,7 @@ use crate::build::Kind;
 use crate::guest::{Guest, KernelFault};
 use crate::probe;
 use crate::records::Record;
-use crate::rows::{Row, Setting};
+use crate::rows::{Gap, Row, Setting};
 
 /// Where units run.
 pub(crate) struct Runner<'f> {
@@ -97,7 +97,7 @@ impl<'f> Runner<'f> {
         let qemu = qemu.with_context(|| format!("nothing was made ready for {}", guest.arch.name()))?;
         let mut log = Vec::new();
         let mut instructions: HashMap<&'static str, f64> = HashMap::new();
-        let mut gaps: HashMap<&'static str, u64> = HashMap::new();
+        let mut gaps: HashMap<&'static str, Gap> = HashMap::new();
         let mut rows = Vec::new();
         for &kind in guest.kinds() {
             let mut cells = Vec::new();
@@ -121,7 +121,7 @@ impl<'f> Runner<'f> {
                 let row = Row { profile, ..Row::resolve(guest.arch, cell)? };
                 match kind {
                     Kind::Checking => rows.push(row),
-                    Kind::Plain if row.has_bystander() => drop(gaps.insert(row.workload, row.cell.bystander_gap)),
+                    Kind::Plain if row.has_bystander() => drop(gaps.insert(row.workload, Gap::of(&row.cell))),
                     Kind::Plain => {
                         let measured = row.per_op(row.cell.instructions).filter(|n| *n > 0.0);
                         instructions.extend(measured.map(|n| (row.workload, n)));
@@ -137,8 +137,8 @@ impl<'f> Runner<'f> {
             qemu: qemu.version.to_string(),
         };
         let records = rows.into_iter().map(|row| {
-            let longest_gap = gaps.get(row.workload).copied().filter(|_| row.has_bystander());
-            let row = Row { instructions_per_op: instructions.get(row.workload).copied(), longest_gap, ..row };
+            let gap = gaps.get(row.workload).copied().filter(|_| row.has_bystander());
+            let row = Row { instructions_per_op: instructions.get(row.workload).copied(), gap, ..row };
             record(&row, &setting, guest)
         });
         self.folder.log(unit, &log)?;

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use self::condition::{KERNEL, PROGRAMS};
 use crate::arch::Arch;
 use crate::profile::Profile;
-use crate::rows::{Row, Setting};
+use crate::rows::{Gap, Row, Setting};
 
 /// A row's JSON object.
 pub(crate) type Record = Map<String, Value>;
@@ -128,7 +128,12 @@ pub(crate) fn results() -> anyhow::Result<Record> {
     // The mode in which every count is made.
     let row =
         Row::resolve(Arch::X86_64, CellRow { ops: 1, cpus: 2, mode: Mode::Isolated as u16, ..CellRow::default() })?;
-    let row = Row { instructions_per_op: Some(0.0), longest_gap: Some(0), profile: Some(profile()), ..row };
+    let row = Row {
+        instructions_per_op: Some(0.0),
+        gap: Some(Gap::of(&CellRow::default())),
+        profile: Some(profile()),
+        ..row
+    };
     let setting = Setting { cpus: 1, ops: 1, seed: 1, engine: "icount", qemu: String::new() };
     let mut record: Record = serde_json::from_str(&row.json(&setting)?)?;
     record.retain(|key, _| !IDENTITY.contains(&key.as_str()) && !["schema", "qemu", PROFILE].contains(&key.as_str()));
