@@ -1,5 +1,6 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
@@ -61,7 +62,7 @@ fn pin<A: Arch>(
     at: VirtAddr,
     bytes: u64,
     write: bool,
-) -> Result<Pinned<A>, Refused> {
+) -> Result<Box<Pinned<A>>, Refused> {
     let process = &thread.process;
     Pinned::new(cpu, &process.mm, &process.account, at, bytes, write).map_err(|error| {
         let page = match error {
@@ -127,7 +128,7 @@ pub(crate) fn expect<A: Arch>(
 
 /// Whether `outgoing` goes into `incoming`.
 fn fits<A: Arch>(outgoing: &Outgoing<A>, incoming: &Incoming<A>) -> bool {
-    let room = incoming.long.as_ref().map_or(0, Pinned::bytes);
+    let room = incoming.long.as_ref().map_or(0, |long| long.bytes());
     outgoing.long.as_ref().is_none_or(|long| long.bytes() <= room)
         && (outgoing.capability.is_none() || incoming.slot.is_some())
 }

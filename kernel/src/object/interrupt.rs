@@ -60,10 +60,15 @@ impl<A: Arch> Lines<A> {
     }
 
     /// Tells whoever is bound to the line of `cpu`, which this is, if it was raised since.
+    #[inline]
     pub fn deliver(&self, cpu: &'static Cpu<A>) {
-        if !self.is_raised(cpu.id) {
-            return;
+        if self.is_raised(cpu.id) {
+            self.deliver_raised(cpu);
         }
+    }
+
+    #[cold]
+    fn deliver_raised(&self, cpu: &'static Cpu<A>) {
         let line = cpu.id.index();
         self.raised.fetch_and(!(1 << line), Ordering::Relaxed);
         let found = self.known.lock().iter().find(|(number, _)| *number == line).map(|(_, it)| it.clone());
@@ -157,7 +162,7 @@ impl<A: Arch> Interrupt<A> {
     }
 
     /// It may fire again, and does at once if it was raised meanwhile. `when`: if this is the timer of the calling CPU,
-    /// it is to fire then, or when the kernel wants it to, whatever comes first ([`sched::tick_at`]); 0 for the latter.
+    /// it is to fire then, or when the kernel wants it to, whatever comes first (`sched::tick_at`); 0 for the latter.
     pub fn acknowledge(&self, cpu: &'static Cpu<A>, when: u64) {
         if when != 0 && self.line == cpu.id.index() {
             sched::tick_at(cpu, when);

@@ -69,12 +69,19 @@ pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>
     }
 }
 
-/// Ends the waits whose time is over.
+/// Ends the waits whose time is over, if the timer has fired since.
+#[inline]
 pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
     let now = ticks(cpu);
-    if cpu.tasks.looked.swap(now, Ordering::Relaxed) == now {
-        return;
+    // This CPU alone looks.
+    if cpu.tasks.looked.load(Ordering::Relaxed) != now {
+        cpu.tasks.looked.store(now, Ordering::Relaxed);
+        end_waits_at(cpu, now);
     }
+}
+
+#[cold]
+fn end_waits_at<A: Arch>(cpu: &'static Cpu<A>, now: u64) {
     let (mut over, mut elsewhere) = (Vec::new(), Vec::new());
     {
         let mut timed = cpu.tasks.timed.lock();

@@ -1,4 +1,4 @@
-//! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
+//! Which thread runs where: a queue per CPU and priority, preemption by interrupts.
 //!
 //! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority
 //! that is ready runs; within a priority each runs for a tick at a time. A thread changes its home when its home turns
@@ -51,7 +51,7 @@ pub struct Tasks<A: Arch> {
     /// When the timer is to fire, in instructions; and when the last time was that it was to.
     next: AtomicU64,
     due: AtomicU64,
-    /// The tick up to which waits were looked at.
+    /// The tick up to which waits were looked at. Its own.
     pub(super) looked: AtomicU64,
     /// The thread that runs wants another to.
     gives_way: AtomicBool,
@@ -201,8 +201,11 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     tasks.gives_way.store(false, Ordering::Relaxed);
     if tasks.ready.load(Ordering::Relaxed) == 0 {
         tasks.running.store(0, Ordering::Relaxed);
-        // Full: nothing runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
+        // Full: nothing runs, then read what is ready. Pairs with the fence in `wake` (tests/litmus/wake-run).
         A::fence();
+        if tasks.ready.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
     }
     let mut queues = tasks.queues.lock();
     let ready = tasks.ready.load(Ordering::Relaxed);
