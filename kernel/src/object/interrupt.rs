@@ -148,7 +148,7 @@ impl<A: Arch> Interrupt<A> {
     }
 
     /// It may fire again, and does at once if it was raised meanwhile. `when`: if this is the timer of the calling CPU,
-    /// it is to fire then, or when the kernel wants it to, whatever comes first ([`sched::tick_at`]); 0 for the latter.
+    /// it is to fire then, or when the kernel wants it to, whatever comes first (`sched::tick_at`); 0 for the latter.
     pub fn acknowledge(&self, cpu: &'static Cpu<A>, when: u64) {
         if when != 0 && self.line == cpu.id.index() {
             sched::tick_at(cpu, when);
