@@ -86,7 +86,7 @@ pub(crate) fn put_from_walk<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
 }
 
 /// Frees a page without references (dropped, or frozen).
-#[inline]
+#[inline(always)]
 pub fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     let frame = A::machine().frames.get(pfn);
     debug_assert_eq!(frame.refs(), 0);
