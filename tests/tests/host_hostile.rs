@@ -1,23 +1,24 @@
 //! What hostile programs could do to the kernel or to others: faults that an attack on it found, each as one test.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use kernel::abi::message::{Info, pack};
 use kernel::abi::{Number, Rights, Status};
-use kernel::addr::{PAGE_SIZE, PMD_SIZE, VirtAddr};
-use kernel::object::Object;
+use kernel::addr::{PAGE_SIZE, VirtAddr};
 use kernel::object::account::Price;
+use kernel::object::interrupt::Interrupt;
 use kernel::object::process::Process;
+use kernel::object::removal::Removal;
 use kernel::object::thread::Thread;
+use kernel::object::{Object, ObjectError, capability};
 use kernel::scenario::Point;
-use kernel::syscall;
+use kernel::smp::cpu::Cpu;
 use kernel::task::turn;
 use kernel::tlb::transport::TransportId;
 use scripted::load;
-use tests::host::{Untagged, run_on, while_waiting};
+use tests::host::Untagged;
 use tests::kernel_of::{FREE, Kernel};
 use tests::talk::{ENDPOINT, IN, OUT, Talk, fill, heard, long, send};
 
@@ -42,56 +43,6 @@ fn turns(kernel: &Machine, cpu: usize) {
     while kernel.world.on(cpu, || turn::turn(kernel.world.cpu(cpu))) {}
 }
 
-/// Two truncations of one memory: the second may cut a page of 2 MiB that the first has taken from the file only when
-/// it is taken from everybody who has it mapped whole.
-#[test]
-fn a_truncation_waits_for_the_one_before() {
-    let kernel = machine();
-    let child = kernel.child(FREE, 8, LIMIT);
-    kernel.give(&child, 0, FREE, Rights::all(), 0);
-    let thread = speaker(&kernel, FREE + 1, &child);
-    let ask = |number, arguments: &[u64]| kernel.status(1, &thread, number, arguments);
-    assert_eq!(ask(Number::MakeHuge, &[1, 1]), Status::Done);
-    assert_eq!(ask(Number::Map, &[0, 1, AT, 0, PMD_SIZE, 3]), Status::Done);
-    assert_eq!(ask(Number::Populate, &[0, AT, PMD_SIZE]), Status::Done);
-    assert_eq!(ask(Number::Collapse, &[0, AT]), Status::Done);
-    let other = thread.clone();
-    let cpu = kernel.world.cpu(0);
-    kernel.world.at_point(Point::Truncated, move || {
-        // One that waits would do so for ever, since the first is below it on this thread's stack: it is torn away.
-        while_waiting(|| resume_unwind(Box::new("it waits")));
-        let words = [Number::Truncate as u64, 1, 0, PAGE_SIZE, 0, 0, 0, 0];
-        let torn = catch_unwind(AssertUnwindSafe(|| run_on(0, || syscall::handle(cpu, &other, words))));
-        assert!(torn.is_err(), "{torn:?}");
-    });
-    assert_eq!(ask(Number::Truncate, &[1, 0, PMD_SIZE]), Status::Done);
-    assert!(kernel.world.hook_ran());
-    assert_eq!(ask(Number::Truncate, &[1, 0, PAGE_SIZE]), Status::Done);
-    drop((child, thread));
-    kernel.finish(FRAMES);
-}
-
-/// Who has memory mapped into another process for reading does not let that write there, whatever its own capability
-/// allows.
-#[test]
-fn nobody_protects_up_what_another_has_mapped() {
-    let kernel = machine();
-    let (giver, taker) = (kernel.child(FREE, 8, LIMIT), kernel.child(FREE + 1, 8, LIMIT));
-    kernel.give(&giver, 0, FREE + 1, Rights::all(), 0);
-    kernel.give(&giver, 1, FREE, Rights::all(), 0);
-    kernel.give(&taker, 0, FREE + 1, Rights::all(), 0);
-    let (one, two) = (speaker(&kernel, FREE + 2, &giver), speaker(&kernel, FREE + 3, &taker));
-    let (read, write) = (1, 3);
-    assert_eq!(kernel.status(0, &one, Number::MakeFrames, &[2, 1]), Status::Done);
-    for process in [0, 1] {
-        assert_eq!(kernel.status(0, &one, Number::Map, &[process, 2, AT, 0, PAGE_SIZE, read]), Status::Done);
-    }
-    assert_eq!(kernel.status(0, &two, Number::Protect, &[0, AT, write]), Status::Forbidden);
-    assert_eq!(kernel.status(0, &one, Number::Protect, &[1, AT, write]), Status::Done, "its own");
-    drop((giver, taker, one, two));
-    kernel.finish(FRAMES);
-}
-
 /// A server and its client: the first process has both, and had `without` in use before there was a server.
 struct Serves {
     kernel: Machine,
@@ -111,14 +62,20 @@ impl Serves {
 
     /// The server is deleted, and its account comes back whole, whatever its client does.
     fn ends(self, also: Price) {
+        self.ends_and(also, |_| {});
+    }
+
+    /// The same; then `more` is done.
+    fn ends_and(self, also: Price, more: impl FnOnce(&'static Cpu<Untagged>)) {
         let Serves { kernel, client, server, without } = self;
         let original = kernel.first.table.get(FREE as u32 + 1).expect("it is there");
         drop(server);
-        kernel.world.on(0, || kernel::object::capability::delete(kernel.world.cpu(0), &original)).expect("it may go");
+        kernel.world.on(0, || capability::delete(kernel.world.cpu(0), &original)).expect("it may go");
         drop(original);
         turns(&kernel, 0);
         assert!(!client.has_ended());
         assert_eq!(kernel.first.account.used(), without.and(also), "what the server cost does not come back");
+        kernel.world.on(0, || more(kernel.world.cpu(0)));
         drop(client);
         kernel.finish(FRAMES);
     }
@@ -131,7 +88,7 @@ fn a_client_keeps_no_endpoint() {
     let maker = speaker(&it.kernel, FREE + 2, &it.server);
     assert_eq!(it.kernel.status(0, &maker, Number::MakeEndpoint, &[1]), Status::Done);
     let node = it.server.table.get(1).expect("it was made");
-    kernel::object::capability::derive(&node, &it.client.table, 1, Rights::all(), 0).expect("it is free");
+    capability::derive(&node, &it.client.table, 1, Rights::all(), 0).expect("it is free");
     drop(node);
     let serves = load(|user| {
         let mut call = heard(user.ask(Number::Wait, &[pack(1, Info::empty())]));
@@ -153,10 +110,7 @@ fn a_client_keeps_no_endpoint() {
     turns(&it.kernel, 0);
     for slot in [FREE + 2, FREE + 3] {
         let original = first.table.get(slot as u32).expect("it is there");
-        it.kernel
-            .world
-            .on(0, || kernel::object::capability::delete(it.kernel.world.cpu(0), &original))
-            .expect("it may go");
+        it.kernel.world.on(0, || capability::delete(it.kernel.world.cpu(0), &original)).expect("it may go");
     }
     drop((maker, first));
     turns(&it.kernel, 1);
@@ -175,15 +129,22 @@ fn a_stranger_keeps_no_process() {
     it.ends(kernel::object::thread::price::<Untagged>());
 }
 
-/// A system call that ends nobody does not take down what others have ended.
+/// Nobody takes down what others have ended: neither by a system call that ends nobody, nor by one that ends another.
 #[test]
 fn who_asks_for_the_time_takes_nobody_down() {
     let kernel = machine();
     let child = kernel.child(FREE, 8, LIMIT);
     let asker = speaker(&kernel, FREE + 1, &kernel.first.clone());
     kernel.world.on(0, || child.end(kernel.world.cpu(0), 7));
+    let mine = kernel.child(FREE + 2, 8, Price { spaces: 1, ..LIMIT });
+    let its =
+        kernel.world.on(0, || mine.make_child(kernel.world.cpu(0), 1, 1, Price::NOTHING, 1)).expect("memory suffices");
     assert_eq!(kernel.status(0, &asker, Number::Clock, &[]), Status::Done);
     assert!(!child.is_down());
+    drop((mine.clone(), its));
+    assert_eq!(kernel.status(0, &asker, Number::End, &[FREE + 2, 7]), Status::Done);
+    assert!(mine.is_down() && mine.account.used() == Price::NOTHING && !child.is_down());
+    drop(mine);
     drop((child, asker));
     kernel.finish(FRAMES);
 }
@@ -284,27 +245,44 @@ fn a_wait_ends_by_its_own_clock() {
     kernel.finish(FRAMES);
 }
 
-/// Who drops a part of what was collapsed, and touches it again, has no more frames than it has paid for.
+/// A thread goes to another CPU and begins to wait there while the one where it waited before looks at waits: it is in
+/// some CPU's list all the same.
 #[test]
-fn nobody_has_more_frames_than_it_paid() {
+fn a_wait_is_in_some_list() {
     let kernel = machine();
     let child = kernel.child(FREE, 8, LIMIT);
-    kernel.give(&child, 0, FREE, Rights::all(), 0);
-    let thread = speaker(&kernel, FREE + 1, &child);
-    let ask = |number, arguments: &[u64]| kernel.status(1, &thread, number, arguments);
-    let free = || {
-        kernel.world.settle();
-        kernel.world.machine().free_frames() as u64
-    };
-    let before = free();
-    assert_eq!(ask(Number::MapAnonymous, &[0, AT, PMD_SIZE, 3]), Status::Done);
-    assert_eq!(ask(Number::Populate, &[0, AT, PMD_SIZE]), Status::Done);
-    assert_eq!(ask(Number::Collapse, &[0, AT]), Status::Done);
-    assert_eq!(ask(Number::Discard, &[0, AT, PMD_SIZE - PAGE_SIZE]), Status::Done);
-    assert_eq!(ask(Number::Populate, &[0, AT, PMD_SIZE]), Status::Done);
-    let (used, paid) = (before - free(), child.account.used().frames);
-    assert!(used <= paid, "{used} frames are used, and {paid} paid");
-    drop((child, thread));
+    let status = Rc::new(Cell::new(None));
+    let seen = status.clone();
+    let program = load(move |user| {
+        user.ask(Number::SetPatience, &[4]);
+        user.ask(Number::MakeNotification, &[1]);
+        user.ask(Number::Wait, &[1]);
+        user.ask(Number::SetPatience, &[0]);
+        user.ask(Number::Migrate, &[0, 0]);
+        user.ask(Number::SetPatience, &[4]);
+        seen.set(Some(user.ask(Number::Wait, &[1])[0]));
+    });
+    let thread = kernel.thread(&kernel.first, FREE + 1, &child, program, 5, 1, 0);
+    kernel.give(&child, 0, FREE + 1, Rights::all(), 0);
+    turns(&kernel, 1);
+    let node = child.table.get(1).expect("it was made");
+    let Object::Notification(bits) = node.object() else { panic!("no notification") };
+    kernel.world.on(0, || bits.signal(kernel.world.cpu(0), 1));
+    turns(&kernel, 1);
+    assert_eq!((thread.home().0, status.get()), (0, None));
+    kernel.world.on(1, kernel::upcall::timer::<Untagged>);
+    let cpu = kernel.world.cpu(0);
+    kernel.world.at_point(Point::DeadlineRead, move || while turn::turn(cpu) {});
+    turns(&kernel, 1);
+    assert!(kernel.world.hook_ran());
+    for _ in 0..8 {
+        for cpu in [0, 1] {
+            kernel.world.on(cpu, kernel::upcall::timer::<Untagged>);
+            turns(&kernel, cpu);
+        }
+    }
+    assert_eq!(status.get(), Some(Status::TimedOut as u64));
+    drop((child, thread, node));
     kernel.finish(FRAMES);
 }
 
@@ -333,4 +311,52 @@ fn an_answer_on_its_way_keeps_no_thread() {
     talk.run_cpu(1);
     drop(server);
     talk.finish();
+}
+
+/// A removal that a stranger has begun and does not go on with keeps nothing of what it removes.
+#[test]
+fn a_removal_that_stands_still_keeps_nothing() {
+    for deletes in [false, true] {
+        let it = Serves::new();
+        let maker = speaker(&it.kernel, FREE + 2, &it.server);
+        assert_eq!(it.kernel.status(0, &maker, Number::MakeFrames, &[1, 8]), Status::Done);
+        let node = it.server.table.get(1).expect("it was made");
+        let derived = capability::derive(&node, &it.client.table, 1, Rights::all(), 0).expect("it is free");
+        let below = capability::derive(&derived, &it.client.table, 2, Rights::all(), 0).expect("it is free");
+        let mut removal = if deletes {
+            Removal::delete(&derived).expect("nobody revokes it").expect("it is there")
+        } else {
+            Removal::revoke(&derived).expect("it is there")
+        };
+        drop((node, derived, below));
+        assert!(!it.kernel.world.on(0, || removal.advance(it.kernel.world.cpu(0), || true)));
+        let original = it.kernel.first.table.get(FREE as u32 + 2).expect("it is there");
+        it.kernel.world.on(0, || capability::delete(it.kernel.world.cpu(0), &original)).expect("it may go");
+        drop((maker, original));
+        turns(&it.kernel, 1);
+        it.ends_and(Price::NOTHING, |cpu| assert!(removal.advance(cpu, || false)));
+    }
+}
+
+/// Who binds a line by a capability that another thread has just deleted with the line is told so, and nobody's CPU
+/// ticks for it.
+#[test]
+fn nobody_binds_a_line_that_has_ended() {
+    let kernel = machine();
+    let cpu = kernel.world.cpu(0);
+    let asker = speaker(&kernel, FREE, &kernel.first.clone());
+    let interrupt = Interrupt::new(&kernel.first.account, 1).expect("nobody has it");
+    let installed =
+        capability::install(cpu, &kernel.first.table, FREE as u32 + 1, Object::Interrupt(interrupt.clone()));
+    let line = installed.expect("it is empty");
+    assert_eq!(kernel.status(0, &asker, Number::MakeNotification, &[FREE + 2]), Status::Done);
+    assert_eq!(kernel.status(0, &asker, Number::Bind, &[FREE + 1, FREE + 2, 1]), Status::Done);
+    let lines = &kernel.world.machine().objects.lines;
+    assert!(lines.is_wanted(1));
+    assert_eq!(kernel.status(0, &asker, Number::Delete, &[FREE + 1]), Status::Done);
+    let bits = kernel.first.table.get(FREE as u32 + 2).expect("it was made");
+    assert_eq!(kernel.world.on(0, || interrupt.bind(cpu, &line, &bits, 1)), Err(ObjectError::Gone));
+    assert!(!lines.is_wanted(1));
+    drop((asker, interrupt, line, bits));
+    kernel.finish(FRAMES);
 }

@@ -1,5 +1,6 @@
 //! Call, answer, wait: the steps of [`super`]'s protocol.
 
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
@@ -17,7 +18,7 @@ use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::pause;
 use crate::smp::cpu::Cpu;
-use crate::task::sched;
+use crate::task::{deadline, sched};
 
 /// What became of a system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +62,7 @@ fn pin<A: Arch>(
     at: VirtAddr,
     bytes: u64,
     write: bool,
-) -> Result<Pinned<A>, Refused> {
+) -> Result<Box<Pinned<A>>, Refused> {
     let process = &thread.process;
     Pinned::new(cpu, &process.mm, &process.account, at, bytes, write).map_err(|error| {
         let page = match error {
@@ -127,7 +128,7 @@ pub(crate) fn expect<A: Arch>(
 
 /// Whether `outgoing` goes into `incoming`.
 fn fits<A: Arch>(outgoing: &Outgoing<A>, incoming: &Incoming<A>) -> bool {
-    let room = incoming.long.as_ref().map_or(0, Pinned::bytes);
+    let room = incoming.long.as_ref().map_or(0, |long| long.bytes());
     outgoing.long.as_ref().is_none_or(|long| long.bytes() <= room)
         && (outgoing.capability.is_none() || incoming.slot.is_some())
 }
@@ -232,7 +233,7 @@ pub(crate) fn call<A: Arch>(
         return Err(Status::Gone);
     }
     let Some(receiver) = meeting.receivers.first() else {
-        sched::may_time_out(cpu, thread);
+        deadline::may_time_out(cpu, thread);
         thread.state.lock().begin_at(endpoint, Phase::Calling { outgoing, incoming });
         meeting.callers.push(thread.clone());
         return Ok(());
@@ -241,7 +242,7 @@ pub(crate) fn call<A: Arch>(
     let Some(ready) = ready else { return Err(Status::TooLong) };
     let Some(receiver) = meeting.receivers.pop() else { return Err(Status::Gone) };
     drop(meeting);
-    sched::may_time_out(cpu, thread);
+    deadline::may_time_out(cpu, thread);
     let caller = {
         let mut state = thread.state.lock();
         let caller = Caller::begin(thread);
@@ -301,7 +302,7 @@ pub(crate) fn reply<A: Arch>(
     }
     let waits = confirmed && (outgoing.long.is_some() || outgoing.capability.is_some());
     let sender = waits.then(|| {
-        sched::may_time_out(cpu, thread);
+        deadline::may_time_out(cpu, thread);
         Sender::Confirms(thread.state.lock().begin_confirming(thread))
     });
     let delivery = hand_over(cpu, outgoing, incoming, sender);
@@ -328,7 +329,7 @@ pub(crate) fn wait_for_call<A: Arch>(
             return Err(Status::Gone.into());
         }
         let Some(first) = meeting.callers.first() else {
-            sched::may_time_out(cpu, thread);
+            deadline::may_time_out(cpu, thread);
             thread.state.lock().receive_at(endpoint, incoming.long);
             meeting.receivers.push(thread.clone());
             return Ok(Outcome::Waits);
@@ -385,7 +386,7 @@ pub(crate) fn wait_for_bits<A: Arch>(
         let taken = core::mem::take(&mut bits.bits);
         return Ok(Outcome::Answer([Status::Done as u64, taken, 0, 0, 0, 0, 0, 0]));
     }
-    sched::may_time_out(cpu, thread);
+    deadline::may_time_out(cpu, thread);
     thread.state.lock().phase = Phase::Listening { notification: notification.clone() };
     bits.waiting.push(thread.clone());
     Ok(Outcome::Waits)

@@ -7,6 +7,7 @@
 //! page of frames that was mapped again is the same memory. The same walk, made by the receiver before it goes on, says
 //! that the message lies where the receiver reads.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -81,16 +82,18 @@ impl<A: Arch> Pinned<A> {
         start: VirtAddr,
         bytes: u64,
         write: bool,
-    ) -> Result<Pinned<A>, PinError> {
+    ) -> Result<Box<Pinned<A>>, PinError> {
         assert!(cpu.loaded.mm() == mm.id, "{} pins pages of an mm that it has not loaded", cpu.id);
         let inside = start.0.checked_add(MOST_BYTES).is_some_and(|end| end <= A::USER_END.0);
         if !start.is_aligned(Level::Pte) || bytes == 0 || bytes > MOST_BYTES || !inside {
             return Err(PinError::Bad);
         }
         let count = bytes.div_ceil(PAGE_SIZE) as usize;
-        let list = payer.charge(Price::array::<Pfn>(count as u64)).map_err(|_| PinError::Quota)?;
-        let mut pinned =
-            Pinned { mm: mm.clone(), start, bytes, pages: Vec::with_capacity(count), paid: None, held: true };
+        let list = payer
+            .charge(Price::array::<Pfn>(count as u64).and(Price::array::<Pinned<A>>(1)))
+            .map_err(|_| PinError::Quota)?;
+        let pages = Vec::with_capacity(count);
+        let mut pinned = Box::new(Pinned { mm: mm.clone(), start, bytes, pages, paid: None, held: true });
         for _ in 0..TRIES {
             pinned.take(cpu, count, write)?;
             if !guard!(IpcPinAgain) || pinned.is_still_there(cpu) {

@@ -4,7 +4,11 @@
 //! answer, or for a confirmation, out of its `Reply`. Whoever
 //! takes it, and nobody else, gives it something and wakes it: a partner, a time that is over, or whoever ends it or
 //! what it waits at. Locks: the queue's, then the thread's.
+//!
+//! What a message consists of is moved from one place to the next: pinned pages, which most messages have none of, lie
+//! in a box of their own.
 
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 
 use super::pin::Pinned;
@@ -26,14 +30,14 @@ use crate::task::sched;
 pub(crate) struct Outgoing<A: Arch> {
     pub(crate) words: [u64; MESSAGE_WORDS],
     pub(crate) badge: u32,
-    pub(crate) long: Option<Pinned<A>>,
+    pub(crate) long: Option<Box<Pinned<A>>>,
     /// What goes with it, if that is still there when it is received.
     pub(crate) capability: Option<(Weak<Node<A>>, Rights)>,
 }
 
 /// What a thread has ready to receive into.
 pub(crate) struct Incoming<A: Arch> {
-    pub(crate) long: Option<Pinned<A>>,
+    pub(crate) long: Option<Box<Pinned<A>>>,
     pub(crate) slot: Option<u32>,
 }
 
@@ -48,7 +52,7 @@ pub(crate) enum Sender<A: Arch> {
 /// A message that lies in the receiver's pages and that the receiver has not yet looked at.
 pub(crate) struct Delivery<A: Arch> {
     pub(crate) words: [u64; WORDS],
-    pub(crate) long: Option<Pinned<A>>,
+    pub(crate) long: Option<Box<Pinned<A>>>,
     /// See [`Outgoing`]; and the slot.
     pub(crate) capability: Option<(Weak<Node<A>>, Rights, u32)>,
     /// Who is told if it did not arrive; none of a short answer, which always does.
@@ -69,7 +73,7 @@ pub(crate) enum Phase<A: Arch> {
     /// It waits for the answer, if it is in its [`super::reply::Reply`]; else that has come.
     Awaiting { incoming: Incoming<A> },
     /// It waits for a call, with its buffer ready for a long one.
-    Receiving { long: Pinned<A> },
+    Receiving { long: Box<Pinned<A>> },
     /// It waits for a call.
     ReceivingShort,
     /// It waits for bits.
@@ -84,8 +88,8 @@ pub(crate) enum Unfinished<A: Arch> {
     Removal(Removal<A>),
     /// It undoes a mapping of this process, which began here. Nothing is left of it if the process is gone.
     Unmapping(Weak<Process<A>>, VirtAddr),
-    /// It has ended processes, which are taken down before it is answered with this.
-    Ends([u64; WORDS]),
+    /// It has ended this process, which is taken down before it is answered.
+    Ends(Weak<Process<A>>),
 }
 
 /// What others leave for a thread, and what they need to know of it.
@@ -150,7 +154,7 @@ impl<A: Arch> State<A> {
     }
 
     /// Begins to wait for a call at `endpoint`, whose lock is held.
-    pub(crate) fn receive_at(&mut self, endpoint: &Arc<Endpoint<A>>, long: Option<Pinned<A>>) {
+    pub(crate) fn receive_at(&mut self, endpoint: &Arc<Endpoint<A>>, long: Option<Box<Pinned<A>>>) {
         let phase = long.map_or(Phase::ReceivingShort, |long| Phase::Receiving { long });
         self.begin_at(endpoint, phase);
     }

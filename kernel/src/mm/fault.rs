@@ -169,7 +169,9 @@ fn break_copy_on_write<A: Arch>(
 ) -> Result<Was, MapError> {
     let frame = A::machine().frames.get(old);
     let private = matches!(region.backing, Backing::Anon);
-    if !private || frame.refs() == 1 {
+    // A page of 2 MiB is never shared: a fork copies it.
+    let alone = || A::machine().frames.get(page::head::<A>(old)).order() != 0 || frame.refs() == 1;
+    if !private || alone() {
         guard.change(Level::Pte, va, A::Codec::leaf(Level::Pte, old.addr(), region.perm));
         return Ok(Was::Present);
     }

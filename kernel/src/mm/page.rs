@@ -86,7 +86,7 @@ pub(crate) fn put_from_walk<A: Arch>(cpu: &Cpu<A>, pfn: Pfn, n: u32) {
 }
 
 /// Frees a page without references (dropped, or frozen).
-#[inline]
+#[inline(always)]
 pub fn free<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
     let frame = A::machine().frames.get(pfn);
     debug_assert_eq!(frame.refs(), 0);
@@ -116,15 +116,31 @@ pub fn copy<A: Arch>(from: Pfn, to: Pfn) {
 }
 
 /// Drops a reference that a walk returned: of the 2 MiB page that `pfn` lies in, or of `pfn` itself.
+#[inline]
 pub fn put_walked<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
-    put(cpu, head::<A>(pfn), 1);
+    let frames = &A::machine().frames;
+    let head = head_of(pfn, frames.get(pfn).is_tail());
+    if frames.get(head).put(1) {
+        free_walked(cpu, head);
+    }
+}
+
+/// A walk had the last reference: who has mapped the page has unmapped it since.
+#[cold]
+#[inline(never)]
+fn free_walked<A: Arch>(cpu: &Cpu<A>, head: Pfn) {
+    free(cpu, head);
 }
 
 /// Drops a pin that a walk returned.
+#[inline]
 pub fn unpin_walked<A: Arch>(cpu: &Cpu<A>, pfn: Pfn) {
-    let head = head::<A>(pfn);
-    A::machine().frames.get(head).drop_pins(1);
-    put(cpu, head, 1);
+    let frames = &A::machine().frames;
+    let head = head_of(pfn, frames.get(pfn).is_tail());
+    frames.get(head).drop_pins(1);
+    if frames.get(head).put(1) {
+        free_walked(cpu, head);
+    }
 }
 
 /// Whether `va` and a page are aligned for a 2 MiB leaf.

@@ -60,10 +60,15 @@ impl<A: Arch> Lines<A> {
     }
 
     /// Tells whoever is bound to the line of `cpu`, which this is, if it was raised since.
+    #[inline]
     pub fn deliver(&self, cpu: &'static Cpu<A>) {
-        if !self.is_raised(cpu.id) {
-            return;
+        if self.is_raised(cpu.id) {
+            self.deliver_raised(cpu);
         }
+    }
+
+    #[cold]
+    fn deliver_raised(&self, cpu: &'static Cpu<A>) {
         let line = cpu.id.index();
         self.raised.fetch_and(!(1 << line), Ordering::Relaxed);
         let found = self.known.lock().iter().find(|(number, _)| *number == line).map(|(_, it)| it.clone());
@@ -131,19 +136,33 @@ impl<A: Arch> Interrupt<A> {
 
     /// Has `bits` set when it fires in the notification that `node` names, for as long as that is there, and so is
     /// `by`, the caller's capability to the line.
-    pub fn bind(&self, cpu: &'static Cpu<A>, by: &Arc<Node<A>>, node: &Arc<Node<A>>, bits: u64) {
+    ///
+    /// # Errors
+    /// [`ObjectError::Gone`] if `by` is gone. Who deletes it and ends the line takes the lock of its state in between:
+    /// that comes first, or undoes this.
+    pub fn bind(
+        &self,
+        cpu: &'static Cpu<A>,
+        by: &Arc<Node<A>>,
+        node: &Arc<Node<A>>,
+        bits: u64,
+    ) -> Result<(), ObjectError> {
         {
             let mut state = self.state.lock();
+            if !by.is_alive() {
+                return Err(ObjectError::Gone);
+            }
             let (bound, by) = (Some((Arc::downgrade(node), bits)), Arc::downgrade(by));
             *state = State { bound, by, fired: false, again: false };
             A::machine().objects.lines.wanted.fetch_or(1 << self.line, Ordering::Relaxed);
         }
         // Its CPU may sleep without a timer: it looks again, with interrupts masked, before it sleeps the next time.
         sched::look_again(cpu, CpuId(self.line as u16));
+        Ok(())
     }
 
     /// It may fire again, and does at once if it was raised meanwhile. `when`: if this is the timer of the calling CPU,
-    /// it is to fire then, or when the kernel wants it to, whatever comes first; 0 for the latter.
+    /// it is to fire then, or when the kernel wants it to, whatever comes first (`sched::tick_at`); 0 for the latter.
     pub fn acknowledge(&self, cpu: &'static Cpu<A>, when: u64) {
         if when != 0 && self.line == cpu.id.index() {
             sched::tick_at(cpu, when);

@@ -229,13 +229,16 @@ pub fn finish<A: Arch>(cpu: &'static Cpu<A>) {
 /// Takes down the processes that have ended since, for as long as `stops` does not say otherwise, which is asked before
 /// each step with the highest priority that threads of the process could have. To be called after whatever may end one,
 /// with no lock held. True: something is left.
+#[inline]
 pub fn finish_some<A: Arch>(cpu: &'static Cpu<A>, stops: impl Fn(u8) -> bool) -> bool {
+    // Relaxed: who has just put one there sees that; another CPU's is that CPU's to see.
+    A::machine().objects.ends.load(Ordering::Relaxed) != 0 && finish_those(cpu, stops)
+}
+
+#[cold]
+fn finish_those<A: Arch>(cpu: &'static Cpu<A>, stops: impl Fn(u8) -> bool) -> bool {
     let objects = &A::machine().objects;
     loop {
-        // Relaxed: who has just put one there sees that; another CPU's is that CPU's to see.
-        if objects.ends.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
         let process = {
             let mut ending = objects.ending.lock();
             let Some(process) = ending.take() else { return false };

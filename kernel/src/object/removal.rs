@@ -20,11 +20,13 @@
 //! it, since what descends from it would be its parent's; and is not revoked once it is being deleted. Where two
 //! removals meet in one part of the tree the second finds taken out where it was, and begins its step again.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 
+use super::Object;
 use super::ObjectError;
 use super::capability::{Node, tree};
+use super::process::Process;
 use crate::arch::Arch;
 use crate::guard;
 use crate::pause;
@@ -36,9 +38,9 @@ const AT_ONCE: usize = 16;
 /// Where a removal is.
 enum Step<A: Arch> {
     /// Everything up to this node, in the order of the tree, is dead; with `true` all below it too.
-    Kills(Arc<Node<A>>, bool),
+    Kills(Weak<Node<A>>, bool),
     /// This one is to be taken out when all below it is.
-    Takes(Arc<Node<A>>),
+    Takes(Weak<Node<A>>),
     /// The capability's own mappings.
     Own,
     /// Its children, and itself.
@@ -49,17 +51,26 @@ enum Step<A: Arch> {
     Over,
 }
 
-/// One removal under way.
+/// One removal under way. It keeps nothing of what others have made: who has begun it may be kept from going on, by
+/// threads of his own, for as long as he likes.
 pub struct Removal<A: Arch> {
-    root: Arc<Node<A>>,
+    /// If it is not there any more another has removed it.
+    root: Weak<Node<A>>,
+    /// The same, if it was made with its object.
+    original: Option<Arc<Node<A>>>,
     /// It is deleted, not revoked.
     deletes: bool,
-    /// It was made with its object.
-    original: bool,
     step: Step<A>,
 }
 
 impl<A: Arch> Removal<A> {
+    fn begin(root: &Arc<Node<A>>, deletes: bool) -> Removal<A> {
+        let original = root.is_original().then(|| root.clone());
+        let below = !deletes || original.is_some();
+        let step = if below { Step::Kills(Arc::downgrade(root), false) } else { Step::Own };
+        Removal { root: Arc::downgrade(root), original, deletes, step }
+    }
+
     /// Begins to delete everything that descends from `root`, and to undo the mappings made with them and with `root`.
     ///
     /// # Errors
@@ -70,12 +81,7 @@ impl<A: Arch> Removal<A> {
             return Err(ObjectError::Gone);
         }
         root.revoking.fetch_add(1, Ordering::Relaxed);
-        Ok(Removal {
-            root: root.clone(),
-            deletes: false,
-            original: root.is_original(),
-            step: Step::Kills(root.clone(), false),
-        })
+        Ok(Removal::begin(root, false))
     }
 
     /// Begins to delete one capability. If it is the original, everything derived from it goes too and the object ends.
@@ -93,9 +99,7 @@ impl<A: Arch> Removal<A> {
             return Ok(None);
         }
         node.kill();
-        let original = node.is_original();
-        let step = if original { Step::Kills(node.clone(), false) } else { Step::Own };
-        Ok(Some(Removal { root: node.clone(), deletes: true, original, step }))
+        Ok(Some(Removal::begin(node, true)))
     }
 
     /// Begins to delete the original capability of an object with which nothing is mapped, and with it all that is
@@ -106,7 +110,7 @@ impl<A: Arch> Removal<A> {
             return None;
         }
         node.kill();
-        Some(Removal { root: node.clone(), deletes: true, original: true, step: Step::Kills(node.clone(), false) })
+        Some(Removal::begin(node, true))
     }
 
     /// Goes on until it is over, which is `true`, or `stops` says so, which is asked after each step or few.
@@ -123,14 +127,25 @@ impl<A: Arch> Removal<A> {
         }
     }
 
+    /// The process that ends with it, if one does.
+    pub(crate) fn process(&self) -> Option<&Arc<Process<A>>> {
+        match self.original.as_ref().filter(|_| self.deletes)?.object() {
+            Object::Process(process) => Some(process),
+            _ => None,
+        }
+    }
+
     fn step(&mut self, cpu: &'static Cpu<A>, stops: &mut dyn FnMut() -> bool) {
-        let root = &self.root;
+        let Some(root) = &self.root.upgrade() else {
+            self.step = Step::Over;
+            return;
+        };
         self.step = match core::mem::replace(&mut self.step, Step::Over) {
             Step::Kills(at, all) => Removal::kill_some(root, at, all),
             Step::Takes(at) => Removal::take_one(cpu, root, at, stops),
             Step::Own => {
                 // Deleting is no revocation: without the guard it unmaps nevertheless.
-                let unmaps = guard!(RevokeUnmaps) || (self.deletes && !self.original);
+                let unmaps = guard!(RevokeUnmaps) || (self.deletes && self.original.is_none());
                 if unmaps && root.unmap_one(cpu, stops) {
                     Step::Own
                 } else if self.deletes {
@@ -147,7 +162,7 @@ impl<A: Arch> Removal<A> {
                     Step::Out
                 } else {
                     root.take_out();
-                    if self.original { Step::Object } else { Step::Over }
+                    if self.original.is_some() { Step::Object } else { Step::Over }
                 }
             }
             Step::Object => {
@@ -162,20 +177,23 @@ impl<A: Arch> Removal<A> {
     }
 
     /// Where to go on in the tree: at `at`, or at the root if that was taken out meanwhile. Under the tree lock.
-    fn found(root: &Arc<Node<A>>, at: Arc<Node<A>>) -> (Arc<Node<A>>, bool) {
-        if Arc::ptr_eq(root, &at) || at.parent().is_some() { (at, true) } else { (root.clone(), false) }
+    fn found(root: &Arc<Node<A>>, at: &Weak<Node<A>>) -> (Arc<Node<A>>, bool) {
+        match at.upgrade().filter(|at| Arc::ptr_eq(root, at) || at.parent().is_some()) {
+            Some(at) => (at, true),
+            None => (root.clone(), false),
+        }
     }
 
-    fn kill_some(root: &Arc<Node<A>>, at: Arc<Node<A>>, all: bool) -> Step<A> {
+    fn kill_some(root: &Arc<Node<A>>, at: Weak<Node<A>>, all: bool) -> Step<A> {
         let _tree = tree::<A>();
-        let (mut at, there) = Removal::found(root, at);
+        let (mut at, there) = Removal::found(root, &at);
         let mut all = all && there;
         for _ in 0..AT_ONCE {
             if !all && let Some(child) = at.first_child() {
                 child.kill();
                 at = child;
             } else if Arc::ptr_eq(&at, root) {
-                return Step::Takes(at);
+                return Step::Takes(Arc::downgrade(&at));
             } else if let Some(next) = at.next_sibling() {
                 next.kill();
                 (at, all) = (next, false);
@@ -183,22 +201,22 @@ impl<A: Arch> Removal<A> {
                 (at, all) = (parent, true);
             }
         }
-        Step::Kills(at, all)
+        Step::Kills(Arc::downgrade(&at), all)
     }
 
     fn take_one(
         cpu: &'static Cpu<A>,
         root: &Arc<Node<A>>,
-        at: Arc<Node<A>>,
+        at: Weak<Node<A>>,
         stops: &mut dyn FnMut() -> bool,
     ) -> Step<A> {
         let at = {
             let _tree = tree::<A>();
-            let (at, _) = Removal::found(root, at);
+            let (at, _) = Removal::found(root, &at);
             if let Some(child) = at.first_child() {
                 // It is dead, unless it was handed up by one that was deleted meanwhile.
                 child.kill();
-                return Step::Takes(child);
+                return Step::Takes(Arc::downgrade(&child));
             }
             at
         };
@@ -206,13 +224,13 @@ impl<A: Arch> Removal<A> {
             return Step::Own;
         }
         if guard!(RevokeUnmaps) && at.unmap_one(cpu, stops) {
-            return Step::Takes(at);
+            return Step::Takes(Arc::downgrade(&at));
         }
         let _tree = tree::<A>();
         let parent = at.parent();
         at.take_out();
         // Gone by another's hand: from the root again.
-        Step::Takes(parent.unwrap_or_else(|| root.clone()))
+        Step::Takes(Arc::downgrade(parent.as_ref().unwrap_or(root)))
     }
 }
 

@@ -141,11 +141,12 @@ pub struct Thread<A: Arch> {
 pub fn price<A: Arch>() -> Price {
     // Its places in its process's lists, one queue, one list of timed waits. A capability that is gone keeps its memory
     // while the thread is bound to it, while a message of the thread's that others wait for has it with it, while a
-    // removal of its has come to it, and while it is the one that it called by last, with its endpoint; so does an
+    // removal of its has begun with it or come to it, and while it is the one that it called by last, with its endpoint; so does an
     // endpoint that it received from, the reply of the last one that called it, and that of who waits until it has looked
     // at an answer; and a process while it undoes a mapping of that.
     let (node, endpoint, reply) = (Price::of::<Node<A>>(), Price::of::<Endpoint<A>>(), Price::of::<Reply<A>>());
     let kept = node
+        .and(node)
         .and(node)
         .and(node)
         .and(node)

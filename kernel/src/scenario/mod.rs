@@ -82,6 +82,7 @@ points! {
     ForkEnd = "fork_end": "fork: pages are shared and flushed, the sequence is still odd";
     AfterTouch = "after_touch": "user: has touched the page through its TLB once";
     Refused = "refused": "receive: has refused a message that does not fit, has not looked for another";
+    DeadlineRead = "deadline_read": "a tick: has read when a wait is over, has not decided what becomes of it";
     Truncated = "truncated": "truncation: the file has given its pages up, who has mapped them has not";
 }
 

@@ -115,7 +115,7 @@ pub fn call_many<A: Arch>(cpu: &'static Cpu<A>, targets: &CpuMask, cause: Cause,
         if machine.policy.injection.strikes(cpu, Fault::Queue) {
             wait_for_room(cpu);
         }
-        // Release: publishes the request, and everything before the call, to the handler's `take` (acquire).
+        // Release: publishes the request, and everything before the call, to the handler's `take_each` (acquire).
         target.inbox.from.insert(cpu.id, Ordering::Release);
         // Release, and acquire in `serve`, on the one word that both sides exchange: either this sees the handler's
         // `false` and rings, or the handler, which exchanges before it takes, sees the entry above
@@ -171,12 +171,13 @@ pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
     // Acquire: see `call_many`; whoever enters itself after this exchange rings again (tests/litmus/call-ring).
     cpu.inbox.raised.swap(false, Ordering::Acquire);
     acknowledge_generation(cpu);
-    for id in cpu.inbox.from.take().iter() {
+    let cpus = A::machine().cpus.len();
+    cpu.inbox.from.take_each(cpus, |id| {
         let request = &A::machine().cpu(id).request;
         let function = request.function.load(Ordering::Relaxed);
         #[cfg(loom)]
         assert!(function != 0, "a request was taken before it was there");
-        // SAFETY: the word was written by `call_many` from a `CallFn<A>`, and the acquire of `take` made it visible.
+        // SAFETY: the word was written by `call_many` from a `CallFn<A>`, and the acquire of `take_each` made it visible.
         let function = unsafe { core::mem::transmute::<usize, CallFn<A>>(function) };
         function(cpu, request.argument.load(Ordering::Relaxed));
         let cause = request.cause.load(Ordering::Relaxed);
@@ -185,6 +186,6 @@ pub fn serve<A: Arch>(cpu: &'static Cpu<A>) {
         cpu.inbox.acknowledged.store(cpu.inbox.acknowledged.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // Release: pairs with the initiator's acquire of zero. After it the request is no longer ours.
         request.remaining.fetch_sub(1, Ordering::Release);
-    }
+    });
     cpu.events.write(EventKind::HandlerEnd, 0, 0, 0);
 }

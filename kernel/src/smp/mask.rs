@@ -167,14 +167,20 @@ impl AtomicCpuMask {
         mask
     }
 
-    /// Takes all CPUs out and returns them. Acquire: pairs with the release of [`AtomicCpuMask::insert`].
-    pub fn take(&self) -> CpuMask {
-        CpuMask {
-            words: core::array::from_fn(|i| {
-                // A plain read first: most words are empty, and a read-modify-write of each would cost more than the
-                // call.
-                if self.words[i].load(Ordering::Relaxed) == 0 { 0 } else { self.words[i].swap(0, Ordering::Acquire) }
-            }),
+    /// Takes all CPUs out, in ascending order, and does `what` for each; there are no others than the first `cpus`.
+    /// Acquire: pairs with the release of [`AtomicCpuMask::insert`].
+    #[inline]
+    pub fn take_each(&self, cpus: usize, mut what: impl FnMut(CpuId)) {
+        for (at, word) in self.words.iter().take(cpus.div_ceil(64)).enumerate() {
+            // A plain read first: most words are empty, and a read-modify-write of each would cost more than the call.
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut taken = word.swap(0, Ordering::Acquire);
+            while taken != 0 {
+                what(CpuId((at * 64) as u16 + taken.trailing_zeros() as u16));
+                taken &= taken - 1;
+            }
         }
     }
 

@@ -4,12 +4,13 @@
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use crate::abi::{Status, WORDS};
+use crate::abi::Status;
 use crate::addr::VirtAddr;
 use crate::arch::Arch;
 use crate::ipc::exchange::Outcome;
-use crate::ipc::wait::{Unfinished, just};
+use crate::ipc::wait::Unfinished;
 use crate::object;
+use crate::object::account::Price;
 use crate::object::process::Process;
 use crate::object::removal::Removal;
 use crate::object::thread::Thread;
@@ -25,7 +26,10 @@ pub fn go_on<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Outcome 
             Some(process) => unmap_on(cpu, thread, process, at),
             None => Outcome::from(Status::Done),
         },
-        Some(Unfinished::Ends(words)) => when_finished(cpu, thread, words),
+        Some(Unfinished::Ends(process)) => match process.upgrade() {
+            Some(process) => when_down(cpu, thread, &process),
+            None => Outcome::from(Status::Done),
+        },
         None => Outcome::from(Status::Done),
     }
 }
@@ -62,18 +66,22 @@ pub(super) fn remove<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>, mut
         thread.state.lock().unfinished = Some(Unfinished::Removal(removal));
         return Outcome::Later;
     }
-    when_finished(cpu, thread, just(Status::Done))
+    match removal.process() {
+        Some(process) => when_down(cpu, thread, process),
+        None => Outcome::from(Status::Done),
+    }
 }
 
-/// Answers with `words` when what `thread` has ended is taken down: it finds its account whole. What others end counts
-/// too, wherever it is not being taken down.
-pub(super) fn when_finished<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, words: [u64; WORDS]) -> Outcome {
+/// Answers when `process`, which `thread` has ended, is taken down, and whatever that had made: whoever made it finds its
+/// account whole. What others have ended is theirs, unless it is in the way.
+pub(super) fn when_down<A: Arch>(cpu: &'static Cpu<A>, thread: &Thread<A>, process: &Arc<Process<A>>) -> Outcome {
     let (since, begun) = (sched::ticks(cpu), Cell::new(false));
+    let over = || process.is_down() && process.account.used() == Price::NOTHING;
     // One step at least, whatever is wanted.
-    let stops = |_| begun.replace(true) && sched::is_wanted(cpu, thread.priority(), since);
-    if object::finish_some(cpu, stops) {
-        thread.state.lock().unfinished = Some(Unfinished::Ends(words));
+    let stops = |_| over() || (begun.replace(true) && sched::is_wanted(cpu, thread.priority(), since));
+    if object::finish_some(cpu, stops) && !over() {
+        thread.state.lock().unfinished = Some(Unfinished::Ends(Arc::downgrade(process)));
         return Outcome::Later;
     }
-    Outcome::Answer(words)
+    Outcome::from(Status::Done)
 }

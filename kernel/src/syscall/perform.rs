@@ -9,7 +9,6 @@ use crate::abi::{MESSAGE_WORDS, MOST_BYTES, Rights, Status, WORDS};
 use crate::addr::{CpuId, Level};
 use crate::arch::Arch;
 use crate::ipc::exchange::{self, Outcome, Refused};
-use crate::ipc::wait::just;
 use crate::object::capability::{self, Node};
 use crate::object::endpoint::Endpoint;
 use crate::object::frames::Memory;
@@ -133,12 +132,26 @@ pub(super) fn perform<A: Arch>(
             let over = theirs.unmap(cpu, at, &mut later::wanted(cpu, thread)).map_err(ObjectError::status)?;
             Ok(later::unmapped(thread, theirs, at, over))
         }
-        // What may end a process is answered when that is taken down; nobody else does that for others.
-        Request::End { .. } | Request::Fork { .. } => {
-            let words = at_once(&caller, request).unwrap_or_else(|error| just(error.status()));
-            Ok(later::when_finished(cpu, thread, words))
+        Request::End { what, status } => {
+            let ended = end(&caller, what, status).map_err(ObjectError::status)?;
+            Ok(ended.map_or(Outcome::from(Status::Done), |process| later::when_down(cpu, thread, &process)))
         }
         other => Ok(Outcome::Answer(at_once(&caller, other).map_err(ObjectError::status)?)),
+    }
+}
+
+/// Ends a thread, or a process: which.
+fn end<A: Arch>(caller: &Caller<'_, A>, what: Slot, status: u64) -> Result<Option<Arc<Process<A>>>, ObjectError> {
+    match caller.with(what, Rights::MANAGE)?.object() {
+        Object::Process(process) => {
+            process.end(caller.cpu, status);
+            Ok(Some(process.clone()))
+        }
+        Object::Thread(thread) => {
+            thread.end(caller.cpu, status);
+            Ok(None)
+        }
+        other => Err(ObjectError::WrongKind(other.kind())),
     }
 }
 
@@ -287,11 +300,6 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Collapse { process, at } => caller.managed(process)?.collapse(cpu, account, at)?,
         Request::Migrate { thread, cpu } => caller.managed_thread(thread)?.migrate(cpu)?,
         Request::SetPriority { thread, priority } => caller.managed_thread(thread)?.set_priority(cpu, priority)?,
-        Request::End { what, status } => match caller.with(what, Rights::MANAGE)?.object() {
-            Object::Process(process) => process.end(cpu, status),
-            Object::Thread(thread) => thread.end(cpu, status),
-            other => return Err(ObjectError::WrongKind(other.kind())),
-        },
         Request::SetPager { process, endpoint } => {
             let theirs = caller.managed(process)?;
             let node = caller.with(endpoint, Rights::WRITE)?;
@@ -307,7 +315,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
             };
             let by = caller.with(what, Rights::MANAGE)?;
             match by.object() {
-                Object::Interrupt(interrupt) => interrupt.bind(cpu, &by, &node, bits),
+                Object::Interrupt(interrupt) => interrupt.bind(cpu, &by, &node, bits)?,
                 Object::Thread(thread) => thread.bind(&node, bits),
                 other => return Err(ObjectError::WrongKind(other.kind())),
             }
@@ -352,6 +360,7 @@ fn at_once<A: Arch>(caller: &Caller<'_, A>, request: Request) -> Result<[u64; WO
         Request::Null
         | Request::Yield
         | Request::Exit { .. }
+        | Request::End { .. }
         | Request::Call { .. }
         | Request::ReplyWait { .. }
         | Request::Delete { .. }

@@ -1,4 +1,4 @@
-//! Which thread runs where: a queue per CPU and priority, preemption by interrupts, waits that end by the timer.
+//! Which thread runs where: a queue per CPU and priority, preemption by interrupts.
 //!
 //! A thread belongs to one CPU, its home, and goes into that CPU's queue from anywhere (`wake`). The highest priority
 //! that is ready runs; within a priority each runs for a tick at a time. A thread changes its home when its home turns
@@ -17,17 +17,15 @@ use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use crate::abi::{PRIORITIES, Status};
+use crate::abi::PRIORITIES;
 use crate::addr::CpuId;
 use crate::arch::Arch;
-use crate::ipc::wait;
-use crate::object::account::{trim, trim_queue};
+use crate::object::account::trim_queue;
 use crate::object::thread::Thread;
 use crate::smp::call;
 use crate::smp::cpu::Cpu;
 use crate::smp::lock::Mutex;
 use crate::smp::rcu;
-use crate::task::deadline::Deadline;
 use crate::task::place::Place;
 use crate::tlb::switch;
 
@@ -53,15 +51,17 @@ pub struct Tasks<A: Arch> {
     /// When the timer is to fire, in instructions; and when the last time was that it was to.
     next: AtomicU64,
     due: AtomicU64,
-    /// The tick up to which waits were looked at.
-    looked: AtomicU64,
+    /// The tick up to which waits were looked at. Its own.
+    pub(super) looked: AtomicU64,
     /// The thread that runs wants another to.
     gives_way: AtomicBool,
     /// When this CPU last woke from idling, in instructions, and how many timer interrupts all others had had then.
     woke: AtomicU64,
     others: AtomicU64,
     /// Threads whose waits began here and end by the timer.
-    timed: Mutex<A, Vec<Weak<Thread<A>>>>,
+    pub(super) timed: Mutex<A, Vec<Weak<Thread<A>>>>,
+    /// Another CPU has put one there.
+    pub(super) handed: AtomicBool,
     /// The thread that runs, and a reference to it; null if none does. Its own.
     current: AtomicPtr<Thread<A>>,
     /// A [`Place`]: where it runs, and with which priority since it was last taken from a queue. Its own.
@@ -83,6 +83,7 @@ impl<A: Arch> Default for Tasks<A> {
             woke: AtomicU64::new(0),
             others: AtomicU64::new(0),
             timed: Mutex::<A, _>::new(Vec::new()),
+            handed: AtomicBool::new(false),
             current: AtomicPtr::new(ptr::null_mut()),
             place: AtomicU64::new(0),
         }
@@ -200,8 +201,11 @@ pub(super) fn next<A: Arch>(cpu: &'static Cpu<A>) -> Option<Arc<Thread<A>>> {
     tasks.gives_way.store(false, Ordering::Relaxed);
     if tasks.ready.load(Ordering::Relaxed) == 0 {
         tasks.running.store(0, Ordering::Relaxed);
-        // Full: nothing runs, then read the queue. Pairs with the fence in `wake` (tests/litmus/wake-run).
+        // Full: nothing runs, then read what is ready. Pairs with the fence in `wake` (tests/litmus/wake-run).
         A::fence();
+        if tasks.ready.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
     }
     let mut queues = tasks.queues.lock();
     let ready = tasks.ready.load(Ordering::Relaxed);
@@ -335,61 +339,6 @@ pub(crate) fn tick<A: Arch>(cpu: &Cpu<A>) {
     A::machine().objects.lines.raise(cpu.id.index());
 }
 
-/// `thread`, which runs here, begins a wait: its patience counts from now.
-pub(crate) fn may_time_out<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) {
-    let patience = thread.patience.load(Ordering::Relaxed);
-    if patience == 0 {
-        thread.set_deadline(Deadline::NEVER);
-        return;
-    }
-    thread.set_deadline(Deadline::after(cpu.id, ticks(cpu), patience));
-    // Once in one CPU's list at most. If that is another's, because it has waited there before, that one hands it over
-    // when it next looks, which is with its next tick.
-    if !thread.timed.swap(true, Ordering::Relaxed) {
-        cpu.tasks.timed.lock().push(Arc::downgrade(thread));
-    }
-}
-
-/// Ends the waits whose time is over.
-pub(super) fn end_waits<A: Arch>(cpu: &'static Cpu<A>) {
-    let now = ticks(cpu);
-    if cpu.tasks.looked.swap(now, Ordering::Relaxed) == now {
-        return;
-    }
-    let (mut over, mut elsewhere) = (Vec::new(), Vec::new());
-    {
-        let mut timed = cpu.tasks.timed.lock();
-        timed.retain(|thread| {
-            let Some(thread) = thread.upgrade() else { return false };
-            let deadline = thread.deadline();
-            let ends = deadline != Deadline::NEVER && !thread.is_ending();
-            if ends && deadline.cpu() != cpu.id {
-                elsewhere.push(thread);
-                return false;
-            }
-            let late = ends && deadline.ticks() <= now;
-            let kept = ends && !late;
-            if !kept {
-                thread.timed.store(false, Ordering::Relaxed);
-            }
-            if late {
-                over.push(thread);
-            }
-            kept
-        });
-        trim(&mut timed);
-    }
-    for thread in over {
-        wait::cancel(cpu, &thread, Status::TimedOut);
-    }
-    for thread in elsewhere {
-        let id = thread.deadline().cpu();
-        A::machine().cpu(id).tasks.timed.lock().push(Arc::downgrade(&thread));
-        // If it sleeps it has no timer: it had nothing to look at.
-        look_again(cpu, id);
-    }
-}
-
 /// Drops what the CPU keeps of threads that have ended: places in the list of waits that end by the timer, and the
 /// timer.
 pub(crate) fn forget<A: Arch>(cpu: &Cpu<A>) {
@@ -422,7 +371,9 @@ pub fn idle_unless<A: Arch>(cpu: &'static Cpu<A>, over: impl Fn() -> bool) {
     let ticks_before = ticks(cpu);
     let goes_on = || cpu.tasks.ready.load(Ordering::Relaxed) != 0 || lines.is_raised(cpu.id) || over();
     let enabled = A::irq_save();
-    if !goes_on() {
+    // Looked at with interrupts masked, like `over`: who says so interrupts this CPU afterwards.
+    let handed = cpu.tasks.handed.swap(false, Ordering::Relaxed);
+    if !handed && !goes_on() {
         rcu::enter_idle(cpu);
         // Looked at with interrupts masked: who binds it interrupts this CPU afterwards.
         if lines.is_wanted(cpu.id.index()) {

@@ -4,8 +4,8 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::sched;
 use super::user::{Access, UserContext, UserEvent};
+use super::{deadline, sched};
 use crate::abi::{self, Status, WORDS};
 use crate::arch::Arch;
 use crate::guard;
@@ -36,7 +36,7 @@ pub fn turn<A: Arch>(cpu: &'static Cpu<A>) -> bool {
     // Between two turns a CPU reads no table: grace periods pass here, and while a program runs with its timer.
     rcu::quiescent(cpu);
     A::machine().objects.lines.deliver(cpu);
-    sched::end_waits(cpu);
+    deadline::end_waits(cpu);
     let left = finish_some(cpu);
     let Some(thread) = sched::next(cpu) else { return left };
     // One that ends in the middle of a removal goes on until that is over: nobody else does.
@@ -146,22 +146,28 @@ fn answer<A: Arch>(thread: &Thread<A>, words: [u64; WORDS]) {
     unsafe { (*thread.registers.get().as_ptr()).answer(words) }
 }
 
-/// What others have left for `thread`: the answer to its system call, if that is over now.
+/// What others have left for `thread`: the answer to its system call, if that is over now and not yet in its registers.
 fn settle<A: Arch>(cpu: &'static Cpu<A>, thread: &Arc<Thread<A>>) -> Option<Outcome> {
-    let (delivery, answer, retry, unfinished) = {
-        let mut state = thread.state.lock();
-        let unfinished = state.unfinished.is_some();
-        (state.delivery.take(), state.answer.take(), core::mem::take(&mut state.retry), unfinished)
-    };
-    if unfinished {
+    let mut state = thread.state.lock();
+    let retry = core::mem::take(&mut state.retry);
+    if state.unfinished.is_some() {
+        drop(state);
         return Some(syscall::go_on(cpu, thread));
     }
-    if let Some(delivery) = delivery {
+    // Looked at before it is taken: what is not there is not moved.
+    if state.delivery.is_some()
+        && let Some(delivery) = state.delivery.take()
+    {
+        state.answer = None;
+        drop(state);
         return Some(Outcome::Answer(exchange::receive(cpu, thread, delivery)));
     }
-    if let Some(words) = answer {
-        return Some(Outcome::Answer(words));
+    if let Some(words) = &state.answer {
+        answer(thread, *words);
+        state.answer = None;
+        return None;
     }
+    drop(state);
     retry.then(|| syscall::handle(cpu, thread, asked(thread)))
 }
 

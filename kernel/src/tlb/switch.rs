@@ -52,6 +52,7 @@ impl Loaded {
     }
 
     /// Whether the mm is loaded but not used.
+    #[inline]
     pub fn is_lazy(&self) -> bool {
         // Acquire: pairs with the release in `become_lazy`; who leaves a lazy CPU out of a sync is behind its last
         // walk.
@@ -59,12 +60,14 @@ impl Loaded {
     }
 
     /// The flush generation that this CPU has caught up with.
+    #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
     /// Whether the CPU may translate by `mm`: it has it loaded, is loading it, or has not finished leaving it. Asked
     /// behind a full fence that follows the mark in [`super::tag`].
+    #[inline]
     pub(crate) fn may_translate<A: Arch>(&self, mm: &Mm<A>) -> bool {
         // In this order, which is that of a switch: who leaves an mm loads another root first.
         self.loading.load(Ordering::Relaxed) == mm.id
@@ -73,6 +76,7 @@ impl Loaded {
     }
 
     /// This CPU has caught up with `generation`.
+    #[inline]
     pub(super) fn set_generation(&self, generation: u64) {
         self.generation.store(generation, Ordering::Relaxed);
     }
