@@ -3,22 +3,14 @@
 
 use serde::Serialize;
 
+use super::others::{LINUX, linux_null_call};
 use super::{IPC, What, YARDSTICK};
 use crate::arch::Arch;
 use crate::linux::Reference;
 use crate::rows::{Row, SCHEMA};
 
-/// Versions of Linux that operations are compared with.
-const LINUX: [&str; 2] = ["6.12", "7.3"];
 /// What a walk is to cost: the first page, and each further one.
 const AIM: (u64, u64) = (120, 25);
-/// Instructions of a null system call (`getppid`) of Linux 6.12 and 7.3 in the same QEMU, the cheaper of the two.
-const fn linux_null_call(arch: Arch) -> f64 {
-    match arch {
-        Arch::X86_64 => 336.0,
-        Arch::Aarch64 => 465.0,
-    }
-}
 
 /// One measured number.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -89,7 +81,8 @@ pub(super) fn messages(rows: &[Row]) -> anyhow::Result<Vec<Measured>> {
         let aim = IPC.iter().find(|(name, _)| *name == long.workload).and_then(|(_, aim)| *aim);
         let mut ratios: Vec<_> = aim.map(|aim| ("aim".to_owned(), instructions / aim)).into_iter().collect();
         if long.workload == IPC[0].0 {
-            ratios.push(("Linux's".to_owned(), instructions / linux_null_call(long.arch)));
+            let linux = LINUX.iter().zip(linux_null_call(long.arch));
+            ratios.extend(linux.map(|(kernel, cost)| (format!("Linux {kernel}"), instructions / f64::from(cost))));
         }
         all.push(Measured {
             schema: SCHEMA,

@@ -4,6 +4,7 @@
 mod kept;
 mod measured;
 mod oracle;
+mod others;
 
 use std::path::{Path, PathBuf};
 
@@ -214,37 +215,13 @@ fn table(what: What, archs: &[Arch], measured: &[Measured]) -> String {
             out.push('\n');
         }
         out += &match what {
-            What::Walk => linux_walks(arch),
-            What::Ipc => others_messages(arch),
+            What::Walk => others::walks(arch),
+            What::Ipc => others::messages(arch),
             What::Ops | What::Oracle => String::new(),
         };
         out.push('\n');
     }
     out
-}
-
-/// What a walk costs on Linux, measured under the same QEMU by what contains one: upper bounds. The first page is the
-/// difference of FUTEX_WAKE shared and private, which contains the futex key; each further one is of a vmsplice, which
-/// contains the pipe buffer.
-fn linux_walks(arch: Arch) -> String {
-    let of = match arch {
-        Arch::X86_64 => [("6.12", 644, 266), ("7.3", 563, 226)],
-        Arch::Aarch64 => [("6.12", 557, 208), ("7.3", 532, 192)],
-    };
-    let words = of.map(|(kernel, first, further)| format!("Linux {kernel} {first} and {further}"));
-    format!("  At most, for the first page and each further one: {}.\n", words.join(", "))
-}
-
-/// What others publish of such calls. L4Re counts instructions, on x86_64 (l4re.org/performance.html, Intel N100 and
-/// Xeon Gold 6248R, read in 2026); seL4 counts cycles (sel4.systems/performance.html), of which QEMU knows nothing.
-fn others_messages(arch: Arch) -> String {
-    let l4re = match arch {
-        Arch::X86_64 => {
-            "L4Re publishes 147 instructions for a system call and 557 for one message within an address space. "
-        }
-        Arch::Aarch64 => "",
-    };
-    format!("  {l4re}seL4 publishes cycles of real machines, which no count here compares with.\n")
 }
 
 #[cfg(test)]
