@@ -54,7 +54,7 @@ numbers! {
     SetPriority = 26, 2: "`thread`, `priority`.";
     End = 27, 2: "`thread or process`, `status`.";
     SetPager = 28, 2: "`process`, `endpoint`: who is called for faults that the kernel cannot handle by itself.";
-    Bind = 29, 3: "`interrupt or thread`, `notification`, `bits`: to be set when it fires, or ends.";
+    Bind = 29, 3: "`interrupt or thread`, `notification`, `bits`: to be set when it fires, for as long as the capability to the line is there; or once when it ends, also if that to the thread is gone by then.";
     Acknowledge = 30, 2: "`interrupt`, `when`: it may fire again; if it is the timer of the CPU that this is called on, at that time, in instructions, or earlier: the kernel's own ticks are no rarer than they were. 0: whenever those come.";
     Identify = 31, 1: "`slot` -> `kind`, `rights`, `badge`.";
     Balance = 32, 0: "-> frames, bytes, spaces in use; frames, bytes, spaces left.";
