@@ -13,6 +13,7 @@ use kernel::object::thread::{Start, Thread};
 use kernel::object::{Object, capability, finish};
 use kernel::syscall;
 use kernel::task::turn;
+use kernel::tlb::transport::TransportId;
 
 use crate::host::World;
 
@@ -70,6 +71,18 @@ impl<A: Arch> Kernel<A> {
         let start = Start { entry, stack: VirtAddr(0), argument, priority, cpu: CpuId(cpu) };
         let made = self.world.on(0, || Thread::make(self.world.cpu(0), maker, slot as u32, process, start));
         made.expect("there is enough")
+    }
+
+    /// A machine of two CPUs, whose flushes interrupt, under `sync-all`.
+    pub fn pair(frames: usize) -> Kernel<A> {
+        let kernel = Kernel::new(2, frames, 32);
+        kernel.world.choose("sync-all", TransportId::Ipi);
+        kernel
+    }
+
+    /// A thread of `process` on CPU 1 that makes system calls when the test says so, and does not run meanwhile.
+    pub fn speaker(&self, slot: u64, process: &Arc<Process<A>>) -> Arc<Thread<A>> {
+        self.thread(&self.first, slot, process, VirtAddr(0x1000), 1, 1, 0)
     }
 
     /// A child of the first process, with its capability in `slot`.

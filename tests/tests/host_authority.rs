@@ -12,11 +12,9 @@ use kernel::addr::{Level, PAGE_SIZE, VirtAddr};
 use kernel::ipc::exchange::Outcome;
 use kernel::object::account::Price;
 use kernel::object::process::Process;
-use kernel::object::thread::Thread;
 use kernel::syscall;
 use kernel::task::turn;
 use kernel::tlb::switch;
-use kernel::tlb::transport::TransportId;
 use scripted::load;
 use tests::host::Untagged;
 use tests::kernel_of::{FREE, Kernel};
@@ -27,17 +25,6 @@ const FRAMES: usize = 8192;
 const LIMIT: Price = Price { frames: 256, bytes: 1 << 17, spaces: 0 };
 
 type Machine = Kernel<Untagged>;
-
-fn machine() -> Machine {
-    let kernel = Machine::new(2, FRAMES, 32);
-    kernel.world.choose("sync-all", TransportId::Ipi);
-    kernel
-}
-
-/// A thread of `process` on the last CPU, 1, that makes system calls when the test says so, and does not run meanwhile.
-fn speaker(kernel: &Machine, slot: u64, process: &Arc<Process<Untagged>>) -> Arc<Thread<Untagged>> {
-    kernel.thread(&kernel.first, slot, process, VirtAddr(0x1000), 1, 1, 0)
-}
 
 fn turns(kernel: &Machine, cpu: usize, most: usize) {
     for _ in 0..most {
@@ -76,10 +63,10 @@ fn a_revoked_capability_calls_no_pager() {
 /// What is bound by a capability that was revoked sets no bits any more.
 #[test]
 fn a_revoked_capability_signals_nothing() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let child = kernel.child(FREE, 8, LIMIT);
     let (thread, other) =
-        (speaker(&kernel, FREE + 1, &child), kernel.thread(&kernel.first, FREE + 2, &child, VirtAddr(0x1000), 1, 0, 0));
+        (kernel.speaker(FREE + 1, &child), kernel.thread(&kernel.first, FREE + 2, &child, VirtAddr(0x1000), 1, 0, 0));
     kernel.give(&child, 0, FREE + 2, Rights::all(), 0);
     let status = |number, arguments: &[u64]| kernel.status(0, &thread, number, arguments);
     for revoked in [false, true] {
@@ -113,7 +100,7 @@ struct Pair {
 impl Pair {
     /// `one` has a capability to `two` in its slot 0 that allows everything.
     fn new() -> Pair {
-        let kernel = machine();
+        let kernel = Machine::pair(FRAMES);
         let two = kernel.child(FREE, 8, LIMIT);
         kernel.endpoint(FREE + 1);
         kernel.give(&two, ENDPOINT, FREE + 1, Rights::all(), 0);
@@ -147,7 +134,7 @@ impl Pair {
 #[test]
 fn a_message_on_its_way_keeps_no_object() {
     let pair = Pair::new();
-    let one = speaker(&pair.kernel, FREE + 3, &pair.one);
+    let one = pair.kernel.speaker(FREE + 3, &pair.one);
     let ask = |number, arguments: &[u64]| pair.kernel.status(0, &one, number, arguments);
     assert_eq!(ask(Number::MakeFrames, &[1, 8]), Status::Done);
     assert_eq!(ask(Number::Grant, &[0, 3, 1, 31, 0]), Status::Done);
@@ -169,7 +156,7 @@ fn a_message_on_its_way_keeps_no_object() {
 #[test]
 fn what_a_stranger_maps_goes_with_it() {
     let pair = Pair::new();
-    let one = speaker(&pair.kernel, FREE + 3, &pair.one);
+    let one = pair.kernel.speaker(FREE + 3, &pair.one);
     assert_eq!(pair.kernel.status(0, &one, Number::MapAnonymous, &[0, AT, 4 * PAGE_SIZE, 3]), Status::Done);
     let mm = pair.two.mm.clone();
     pair.kernel.world.on(1, || switch::load(pair.kernel.world.cpu(1), &mm));
@@ -182,7 +169,7 @@ fn what_a_stranger_maps_goes_with_it() {
 /// more urgent while it waits for the CPU gets it.
 #[test]
 fn priorities_count_at_once() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let (busy, low, high) =
         (kernel.child(FREE, 8, LIMIT), kernel.child(FREE + 1, 8, LIMIT), kernel.child(FREE + 2, 8, LIMIT));
     let over = Rc::new(Cell::new(false));
@@ -202,7 +189,7 @@ fn priorities_count_at_once() {
     drop(kernel.thread(&kernel.first, FREE + 4, &low, waits("low"), 7, 0, 0));
     drop(kernel.thread(&kernel.first, FREE + 5, &high, waits("high"), 3, 0, 0));
     let first = kernel.first.clone();
-    let manager = speaker(&kernel, FREE + 6, &first);
+    let manager = kernel.speaker(FREE + 6, &first);
     let status = |number, arguments: &[u64]| kernel.status(1, &manager, number, arguments);
     assert_eq!(status(Number::SetPriority, &[FREE + 4, 1]), Status::Done);
     turns(&kernel, 0, 4);
@@ -225,11 +212,11 @@ fn priorities_count_at_once() {
 /// deleted under its feet: when a revocation is done, all is done.
 #[test]
 fn a_revocation_is_done_when_it_says_so() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let child = kernel.child(FREE, 8, LIMIT);
     kernel.give(&child, 0, FREE, Rights::all(), 0);
     let first = kernel.first.clone();
-    let (thread, theirs) = (speaker(&kernel, FREE + 1, &first), speaker(&kernel, FREE + 2, &child));
+    let (thread, theirs) = (kernel.speaker(FREE + 1, &first), kernel.speaker(FREE + 2, &child));
     let status = |number, arguments: &[u64]| kernel.status(0, &thread, number, arguments);
     assert_eq!(status(Number::MakeFrames, &[10, 4]), Status::Done);
     assert_eq!(status(Number::Copy, &[10, 11, 31, 0]), Status::Done);
@@ -268,9 +255,9 @@ fn a_revocation_is_done_when_it_says_so() {
 /// no more. Files use none of them up.
 #[test]
 fn numbers_of_address_spaces_run_out_and_are_not_used_again() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let first = kernel.first.clone();
-    let thread = speaker(&kernel, FREE, &first);
+    let thread = kernel.speaker(FREE, &first);
     let status = |number, arguments: &[u64]| kernel.status(0, &thread, number, arguments);
     let next = &kernel.world.machine().next_mm;
     next.store((1 << 30) - 1, Ordering::Relaxed);

@@ -28,19 +28,14 @@ const LIMIT: Price = Price { frames: 1600, bytes: 1 << 16, spaces: 0 };
 
 type Machine = Kernel<Untagged>;
 
-fn machine() -> Machine {
-    let kernel = Machine::new(2, FRAMES, 32);
-    kernel.world.choose("sync-all", TransportId::Ipi);
-    kernel
-}
-
-/// A thread of `process` on CPU 1 that makes system calls when the test says so, and does not run meanwhile.
-fn speaker(kernel: &Machine, slot: u64, process: &Arc<Process<Untagged>>) -> Arc<Thread<Untagged>> {
-    kernel.thread(&kernel.first, slot, process, VirtAddr(0x1000), 1, 1, 0)
-}
-
 fn turns(kernel: &Machine, cpu: usize) {
     while kernel.world.on(cpu, || turn::turn(kernel.world.cpu(cpu))) {}
+}
+
+/// The timer of `cpu` fires, and whoever wants to runs there.
+fn tick(kernel: &Machine, cpu: usize) {
+    kernel.world.on(cpu, kernel::upcall::timer::<Untagged>);
+    turns(kernel, cpu);
 }
 
 /// A server and its client: the first process has both, and had `without` in use before there was a server.
@@ -53,7 +48,7 @@ struct Serves {
 
 impl Serves {
     fn new() -> Serves {
-        let kernel = machine();
+        let kernel = Machine::pair(FRAMES);
         let client = kernel.child(FREE, 8, LIMIT);
         let without = kernel.first.account.used();
         let server = kernel.child(FREE + 1, 8, LIMIT);
@@ -85,7 +80,7 @@ impl Serves {
 #[test]
 fn a_client_keeps_no_endpoint() {
     let it = Serves::new();
-    let maker = speaker(&it.kernel, FREE + 2, &it.server);
+    let maker = it.kernel.speaker(FREE + 2, &it.server);
     assert_eq!(it.kernel.status(0, &maker, Number::MakeEndpoint, &[1]), Status::Done);
     let node = it.server.table.get(1).expect("it was made");
     capability::derive(&node, &it.client.table, 1, Rights::all(), 0).expect("it is free");
@@ -122,7 +117,7 @@ fn a_client_keeps_no_endpoint() {
 fn a_stranger_keeps_no_process() {
     let it = Serves::new();
     it.kernel.give(&it.client, 0, FREE + 1, Rights::all(), 0);
-    let stranger = speaker(&it.kernel, FREE + 2, &it.client);
+    let stranger = it.kernel.speaker(FREE + 2, &it.client);
     let made = it.kernel.status(0, &stranger, Number::MakeThread, &[0, 1, 0x1000, 0x2000, 0, 1]);
     assert_eq!(made, Status::Done);
     drop(stranger);
@@ -132,9 +127,9 @@ fn a_stranger_keeps_no_process() {
 /// Nobody takes down what others have ended: neither by a system call that ends nobody, nor by one that ends another.
 #[test]
 fn who_asks_for_the_time_takes_nobody_down() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let child = kernel.child(FREE, 8, LIMIT);
-    let asker = speaker(&kernel, FREE + 1, &kernel.first.clone());
+    let asker = kernel.speaker(FREE + 1, &kernel.first.clone());
     kernel.world.on(0, || child.end(kernel.world.cpu(0), 7));
     let mine = kernel.child(FREE + 2, 8, Price { spaces: 1, ..LIMIT });
     let its =
@@ -154,14 +149,14 @@ fn who_asks_for_the_time_takes_nobody_down() {
 #[test]
 fn who_refuses_messages_makes_room() {
     const CALLERS: u64 = 20;
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let child = kernel.child(FREE, 8, LIMIT);
     kernel.endpoint(FREE + 1);
     kernel.give(&child, 1, FREE + 1, Rights::all(), 0);
     let own = kernel::object::payer::Payer::own(&child.account);
     child.map_anonymous(own, VirtAddr(AT), PAGE_SIZE, Rights::READ | Rights::WRITE).expect("it is free");
     let (refused, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-    let receiver = speaker(&kernel, FREE + 2, &child);
+    let receiver = kernel.speaker(FREE + 2, &child);
     assert_eq!(kernel.status(0, &receiver, Number::MakeNotification, &[2]), Status::Done);
     let bits = child.table.get(2).expect("it was made");
     for n in 0..CALLERS {
@@ -209,14 +204,10 @@ fn who_refuses_messages_makes_room() {
 /// A wait ends by the clock of the CPU where it began, though the thread waited on another before.
 #[test]
 fn a_wait_ends_by_its_own_clock() {
-    let kernel = machine();
-    let tick = |cpu: usize, times: usize| {
-        for _ in 0..times {
-            kernel.world.on(cpu, kernel::upcall::timer::<Untagged>);
-            turns(&kernel, cpu);
-        }
-    };
-    tick(1, 1000);
+    let kernel = Machine::pair(FRAMES);
+    for _ in 0..1000 {
+        tick(&kernel, 1);
+    }
     let child = kernel.child(FREE, 8, LIMIT);
     let status = Rc::new(Cell::new(None));
     let seen = status.clone();
@@ -237,8 +228,8 @@ fn a_wait_ends_by_its_own_clock() {
     turns(&kernel, 1);
     assert_eq!((thread.home().0, status.get()), (1, None));
     for _ in 0..8 {
-        tick(0, 1);
-        tick(1, 1);
+        tick(&kernel, 0);
+        tick(&kernel, 1);
     }
     assert_eq!(status.get(), Some(Status::TimedOut as u64));
     drop((child, thread, node));
@@ -249,7 +240,7 @@ fn a_wait_ends_by_its_own_clock() {
 /// some CPU's list all the same.
 #[test]
 fn a_wait_is_in_some_list() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let child = kernel.child(FREE, 8, LIMIT);
     let status = Rc::new(Cell::new(None));
     let seen = status.clone();
@@ -276,10 +267,8 @@ fn a_wait_is_in_some_list() {
     turns(&kernel, 1);
     assert!(kernel.world.hook_ran());
     for _ in 0..8 {
-        for cpu in [0, 1] {
-            kernel.world.on(cpu, kernel::upcall::timer::<Untagged>);
-            turns(&kernel, cpu);
-        }
+        tick(&kernel, 0);
+        tick(&kernel, 1);
     }
     assert_eq!(status.get(), Some(Status::TimedOut as u64));
     drop((child, thread, node));
@@ -318,7 +307,7 @@ fn an_answer_on_its_way_keeps_no_thread() {
 fn a_removal_that_stands_still_keeps_nothing() {
     for deletes in [false, true] {
         let it = Serves::new();
-        let maker = speaker(&it.kernel, FREE + 2, &it.server);
+        let maker = it.kernel.speaker(FREE + 2, &it.server);
         assert_eq!(it.kernel.status(0, &maker, Number::MakeFrames, &[1, 8]), Status::Done);
         let node = it.server.table.get(1).expect("it was made");
         let derived = capability::derive(&node, &it.client.table, 1, Rights::all(), 0).expect("it is free");
@@ -342,9 +331,9 @@ fn a_removal_that_stands_still_keeps_nothing() {
 /// ticks for it.
 #[test]
 fn nobody_binds_a_line_that_has_ended() {
-    let kernel = machine();
+    let kernel = Machine::pair(FRAMES);
     let cpu = kernel.world.cpu(0);
-    let asker = speaker(&kernel, FREE, &kernel.first.clone());
+    let asker = kernel.speaker(FREE, &kernel.first.clone());
     let interrupt = Interrupt::new(&kernel.first.account, 1).expect("nobody has it");
     let installed =
         capability::install(cpu, &kernel.first.table, FREE as u32 + 1, Object::Interrupt(interrupt.clone()));

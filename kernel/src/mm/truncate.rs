@@ -3,9 +3,9 @@
 //! First the file gives them up, under its lock: no fault finds them there from then on. Then every mapping that shows
 //! them is visited with the map lock of its mm held for writing. A fault holds that lock for reading from before it
 //! asks the file for a page until it has put the page in. So one that got a page from the file before is over, and what
-//! it put in is taken out; one that comes after gets another page. One that unmaps holds the
-//! lock until it has flushed, and only then is the mapping taken off the file. A single pass is enough, and when it is over no
-//! translation leads to what was truncated: only who has pinned a page still has it.
+//! it put in is taken out; one that comes after gets another page. One that unmaps holds the lock until it has flushed,
+//! and only then is the mapping taken off the file. A single pass is enough, and when it is over no translation leads
+//! to what was truncated: only who has pinned a page still has it.
 //!
 //! One truncation of a file comes after the other. A 2 MiB page that the file has given up may be mapped by one leaf
 //! until its own truncation has been everywhere; another that begins or ends inside it would cut that.
